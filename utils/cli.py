@@ -1,0 +1,115 @@
+"""What every entry script shares: exit codes, device choice, progress bars, common arguments."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from utils.errors import BadInput, StageFailure
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+EXIT_BAD_INPUT = 2
+EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 130
+
+
+def run(main: Callable[[list[str] | None], None]) -> None:
+    """Run an entry point and turn its errors into one line on stderr and an exit code."""
+    quiet_third_party_logs()
+    try:
+        main(None)
+    except BadInput as error:
+        _exit(f"error: {error}", EXIT_BAD_INPUT)
+    except StageFailure as error:
+        _exit(f"error: {error}", EXIT_FAILURE)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        code = EXIT_BAD_INPUT if isinstance(error, PermissionError | NotADirectoryError) else EXIT_FAILURE
+        _exit(f"error: {error.strerror or error}{where}; check the path, its permissions and the free space", code)
+    except KeyboardInterrupt:
+        _exit("interrupted", EXIT_INTERRUPTED)
+
+
+def _exit(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def quiet_third_party_logs() -> None:
+    """Keep the C++ logs of MediaPipe and the notices of libraries off the user's terminal."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"google\.protobuf")
+
+
+def str_to_bool(text: str) -> bool:
+    """Parse the reference's ``--flag True|False`` style."""
+    lowered = text.lower()
+    if lowered in ("true", "1", "yes", "on"):
+        return True
+    if lowered in ("false", "0", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}")
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gpu_id", type=int, default=0, help="CUDA device to use if there is one (default 0; -1 forces the CPU)"
+    )
+
+
+def resolve_device(gpu_id: int) -> torch.device:
+    """The CUDA device of that number if this machine has it, Apple's MPS if present, else the CPU."""
+    import torch
+
+    if gpu_id >= 0 and torch.cuda.is_available():
+        if gpu_id >= torch.cuda.device_count():
+            n_devices = torch.cuda.device_count()
+            raise BadInput(f"CUDA device {gpu_id} does not exist", expected=f"0 to {n_devices - 1}")
+        return torch.device("cuda", gpu_id)
+    if gpu_id >= 0 and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def resolve_dtype(device: torch.device) -> torch.dtype:
+    """The fastest number format whose networks stay faithful: bfloat16 where the hardware multiplies it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.float16
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    import torch
+
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if capabilities != "AVX512":
+        return False
+    cpuinfo = "/proc/cpuinfo"
+    if not os.path.exists(cpuinfo):
+        return False
+    with open(cpuinfo) as lines:
+        return any("avx512_bf16" in line for line in lines if line.startswith("flags"))
+
+
+def progress(iterable: Iterable[T], total: int | None, description: str) -> Iterator[T]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    yield from tqdm(iterable, total=total, desc=description, disable=not sys.stderr.isatty(), leave=False)

@@ -1,0 +1,257 @@
+"""The only file that knows names and formats of the intermediate files; it checks that they are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import BadInput
+from utils.types import N_COEFFS, N_EXP, N_LANDMARKS
+
+SCHEMA_VERSION = 1
+TRACK_NAME = "track.json"
+_STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary file name beside ``path``; rename it on success, delete it otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(directory: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``directory``; swap it in on success, delete it otherwise."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".partial-"))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if directory.exists():
+            shutil.rmtree(directory)
+        temporary.rename(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_writable(directory: Path) -> None:
+    """Create a result folder, or say early that nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise BadInput(
+            "result folder cannot be written", directory, "a writable folder", error.strerror, "choose another folder"
+        ) from error
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+
+
+def load_array(path: Path, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
+    """Read a .npy file whose shape must match (None = any length) and whose dtype kind must be in ``kind``."""
+    if not path.is_file():
+        raise BadInput("file missing", path, f"an array of shape {_shape_text(shape)}", "nothing", advice)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise BadInput("unreadable array", path, "a .npy file", str(error).splitlines()[0], advice) from error
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype.kind not in kind:
+        raise BadInput("array does not fit", path, _shape_text(shape), f"{array.dtype} {array.shape}", advice)
+    return array
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("N" if n is None else str(n) for n in shape) + "]"
+
+
+def save_motion(path: Path, motion: np.ndarray) -> None:
+    """Write stage 1's result: float32 [T, 64] at 25 Hz."""
+    save_array(path, motion.astype(np.float32))
+
+
+def load_motion(path: Path) -> np.ndarray:
+    """Read float32 [T, 64]; a leading axis of 1 is dropped. Raises BadInput on any other shape or NaN."""
+    advice = "give the file that inference_audio2motion.py wrote"
+    if path.is_file():
+        try:
+            content = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise BadInput("unreadable motion file", path, "a .npy file", str(error).splitlines()[0], advice) from error
+        if content.ndim == 3 and len(content) == 1 and content.shape[2] == N_EXP and content.dtype.kind == "f":
+            return content[0].astype(np.float32)
+    motion = load_array(path, (None, N_EXP), "f", advice)
+    if len(motion) == 0 or not np.isfinite(motion).all():
+        raise BadInput("motion is empty or not finite", path, "finite numbers [T, 64]", str(motion.shape), advice)
+    return motion.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class TrackRecord:
+    """What track.json says of a stage-2 result or a training clip."""
+
+    source_path: str
+    source_bytes: int
+    width: int
+    height: int
+    fps: float
+    n_frames: int
+    n_valid: int
+    n_source_frames: int
+    motion_path: str
+    weights: str
+    schema: int = SCHEMA_VERSION
+
+
+def save_track_record(directory: Path, record: TrackRecord) -> None:
+    with atomic_path(directory / TRACK_NAME) as temporary:
+        temporary.write_text(json.dumps(asdict(record), indent=2) + "\n")
+
+
+def load_track_record(directory: Path) -> TrackRecord:
+    path = directory / TRACK_NAME
+    if not path.is_file():
+        raise BadInput("stage 2 result incomplete", path, "track.json", "nothing", _STAGE2_ADVICE)
+    try:
+        record = TrackRecord(**json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise BadInput("unreadable track record", path, "the fields of this version", str(error), _STAGE2_ADVICE) from error
+    if record.schema != SCHEMA_VERSION:
+        raise BadInput("track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), _STAGE2_ADVICE)
+    return record
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """A stage-2 folder. boxes int32 [N, 4], landmarks float32 [N, 468, 2] relative to the box, coeffs float32
+    [N, 257], frame_index int32 [N] (source frame shown by each output frame), valid bool [N]."""
+
+    directory: Path
+    record: TrackRecord
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    coeffs: np.ndarray
+    frame_index: np.ndarray
+    valid: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def depth(self, index: int) -> np.ndarray:
+        """uint8 [h, w], the size of the box of frame ``index``."""
+        return read_gray(depth_path(self.directory, index))
+
+
+def edit_dir(result_dir: Path, video_path: Path, motion_path: Path) -> Path:
+    """Where stage 2 puts its result: <result_dir>/<video>/<motion>."""
+    return result_dir / video_path.stem / motion_path.stem
+
+
+def talk_path(result_dir: Path, video_path: Path, audio_path: Path) -> Path:
+    """Where stage 3 puts its video: <result_dir>/<video>#<audio>.mp4."""
+    return result_dir / f"{video_path.stem}#{audio_path.stem}.mp4"
+
+
+def depth_path(directory: Path, index: int) -> Path:
+    return directory / "depth" / f"{index:08d}.png"
+
+
+def face_path(directory: Path, index: int) -> Path:
+    return directory / "faces" / f"{index:08d}.jpg"
+
+
+def save_edit_arrays(
+    directory: Path,
+    boxes: np.ndarray,
+    landmarks: np.ndarray,
+    coeffs: np.ndarray,
+    frame_index: np.ndarray,
+    valid: np.ndarray,
+) -> None:
+    save_array(directory / "boxes.npy", boxes.astype(np.int32))
+    save_array(directory / "landmarks.npy", landmarks.astype(np.float32))
+    save_array(directory / "coeffs.npy", coeffs.astype(np.float32))
+    save_array(directory / "frame_index.npy", frame_index.astype(np.int32))
+    save_array(directory / "valid.npy", valid.astype(bool))
+
+
+def load_edit(directory: Path) -> EditResult:
+    """Open a stage-2 folder; raises BadInput if a file is missing, misshapen or a depth image is absent."""
+    record = load_track_record(directory)
+    n = record.n_frames
+
+    def load(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
+        return load_array(directory / name, shape, kind, _STAGE2_ADVICE)
+
+    result = EditResult(
+        directory,
+        record,
+        boxes=load("boxes.npy", (n, 4), "i"),
+        landmarks=load("landmarks.npy", (n, N_LANDMARKS, 2), "f"),
+        coeffs=load("coeffs.npy", (n, N_COEFFS), "f"),
+        frame_index=load("frame_index.npy", (n,), "i"),
+        valid=load("valid.npy", (n,), "b"),
+    )
+    for index in np.flatnonzero(result.valid):
+        if not depth_path(directory, index).is_file():
+            raise BadInput(
+                "stage 2 result incomplete", depth_path(directory, index), "a depth image", "nothing", _STAGE2_ADVICE
+            )
+    return result
+
+
+def write_gray(path: Path, image: np.ndarray) -> None:
+    """Write uint8 [h, w] as PNG."""
+    _write_image(path, image)
+
+
+def write_rgb(path: Path, image: np.ndarray) -> None:
+    """Write uint8 RGB [h, w, 3] as PNG or JPEG (quality 95), by the suffix."""
+    _write_image(path, image)
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"quality": 95} if path.suffix == ".jpg" else {"compress_level": 1}
+    Image.fromarray(image).save(path, **options)
+
+
+def read_gray(path: Path) -> np.ndarray:
+    return _read_image(path, "L")
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    return _read_image(path, "RGB")
+
+
+def _read_image(path: Path, mode: str) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode))
+    except (UnidentifiedImageError, OSError) as error:
+        raise BadInput("unreadable image", path, "a PNG or JPEG file", str(error), _STAGE2_ADVICE) from error
