@@ -1,0 +1,119 @@
+"""YAML files become typed, frozen dataclasses once, at the edge; anything unknown or mistyped is an error.
+
+The dataclass is the only place for a default: a field without one must stand in the file.
+Field types: bool, int, float, str, Path, Literal, ``X | None``, tuple[X, ...], tuple[X, Y] and nested dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from utils.errors import BadInput
+
+T = TypeVar("T")
+
+
+def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read a YAML file into the dataclass ``cls``; ``overrides`` such as "opti.max_steps=20" come on top.
+
+    Raises BadInput for a missing or unreadable file, an unknown or missing key, or a value of the wrong type.
+    """
+    if not path.is_file():
+        raise BadInput("config file missing", path, "a YAML file", "nothing", "check the path")
+    values = _parse_yaml(path.read_text(), path)
+    if not isinstance(values, dict):
+        raise BadInput("config file is not a mapping", path, "key: value lines", type(values).__name__)
+    for override in overrides:
+        _apply_override(values, override, path)
+    return _build(cls, values, path, prefix="")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain values of a config (paths as text, tuples as lists), ready for YAML or JSON."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput("unreadable config", path, "YAML", str(error)) from error
+
+
+def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise BadInput("unreadable override", expected="key=value", found=override)
+    *groups, last = dotted.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            raise BadInput("override does not fit", path, f"{group} to be a group of keys", override)
+    values[last] = _parse_yaml(text, path)
+
+
+def _build(cls: type[T], values: Mapping[str, Any], path: Path, prefix: str) -> T:
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise BadInput("unknown config key", path, f"one of {', '.join(fields)}", f"{prefix}{key}")
+    hints = get_type_hints(cls)
+    arguments = {}
+    for name, field in fields.items():
+        if name in values:
+            arguments[name] = _convert(hints[name], values[name], path, prefix + name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise BadInput(
+                "config key missing", path, f"{prefix}{name}", "nothing", "add it, or start from config/"
+            )
+    return cls(**arguments)
+
+
+def _convert(hint: Any, value: Any, path: Path, name: str) -> Any:
+    """Check one value against its annotation; only int → float and text → Path or float change its type."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union) and type(None) in options:
+        (inner,) = (option for option in options if option is not type(None))
+        return None if value is None else _convert(inner, value, path, name)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value, path, prefix=f"{name}.")  # type: ignore[type-var]
+    if origin is Literal and value in options:
+        return value
+    if origin is tuple and isinstance(value, list):
+        inner = options[:1] * len(value) if options[-1] is Ellipsis else options
+        if len(inner) == len(value):
+            return tuple(_convert(i, v, path, f"{name}[]") for i, v in zip(inner, value, strict=True))
+    if hint is float and _is_number(value):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint in (bool, int, str) and type(value) is hint:
+        return value
+    raise BadInput(f"config value of the wrong type: {name}", path, _hint_text(hint), repr(value))
+
+
+def _is_number(value: Any) -> bool:
+    """Numbers, and text such as 1e-5, which YAML 1.1 does not take for a number."""
+    if isinstance(value, str):
+        return value.replace("-", "").replace("+", "").replace(".", "").replace("e", "").isdigit()
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _hint_text(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    return getattr(hint, "__name__", None) or str(hint)
