@@ -103,7 +103,9 @@ def _split(frame: av.AudioFrame, n_first: int) -> tuple[av.AudioFrame, av.AudioF
     samples = frame.to_ndarray()
     parts = []
     for piece in (samples[:, :n_first], samples[:, n_first:]):
-        part = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout=frame.layout.name)
+        part = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(piece), format="fltp", layout=frame.layout.name
+        )
         part.sample_rate = frame.sample_rate
         parts.append(part)
     return parts[0], parts[1]

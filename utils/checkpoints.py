@@ -39,7 +39,9 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise BadInput("unsafe or damaged checkpoint", path, "tensors only", reason, FETCH_ADVICE) from error
     except (SafetensorError, RuntimeError, EOFError, BadZipFile, ValueError) as error:
         reason = str(error).splitlines()[0][:160]
-        raise BadInput("unreadable checkpoint", path, "a complete weights file", reason, FETCH_ADVICE) from error
+        raise BadInput(
+            "unreadable checkpoint", path, "a complete weights file", reason, FETCH_ADVICE
+        ) from error
     if not isinstance(content, Mapping):
         raise BadInput("checkpoint of another kind", path, "a mapping", type(content).__name__, FETCH_ADVICE)
     return dict(content)
@@ -88,11 +90,15 @@ def load_strict(
             for label, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         )
-        raise BadInput("weights of another network", path, f"{len(expected)} keys of {type(module).__name__}", found)
+        raise BadInput(
+            "weights of another network", path, f"{len(expected)} keys of {type(module).__name__}", found
+        )
     for key, value in renamed.items():
         if tuple(value.shape) != tuple(expected[key].shape):
             want, got = tuple(expected[key].shape), tuple(value.shape)
-            raise BadInput(f"weight {key} has another shape", path, str(want), str(got), "check the config beside it")
+            raise BadInput(
+                f"weight {key} has another shape", path, str(want), str(got), "check the config beside it"
+            )
     module.load_state_dict({key: value.to(expected[key].dtype) for key, value in renamed.items()})
 
 
@@ -104,7 +110,9 @@ def newest_checkpoint(directory: Path, stem: str = "model_ckpt_steps_") -> Path:
         if (match := re.fullmatch(re.escape(stem) + r"(\d+)\.(ckpt|safetensors)", path.name))
     }
     if not candidates:
-        raise BadInput("no checkpoint in folder", directory, f"{stem}<steps>.ckpt or .safetensors", "none", FETCH_ADVICE)
+        raise BadInput(
+            "no checkpoint in folder", directory, f"{stem}<steps>.ckpt or .safetensors", "none", FETCH_ADVICE
+        )
     return candidates[max(candidates)]
 
 
@@ -117,7 +125,9 @@ def weights_file(directory: Path, stem: str = "diffusion_pytorch_model") -> Path
     raise BadInput("weights missing", directory, f"{stem}.safetensors or .bin", "neither", FETCH_ADVICE)
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a .safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
@@ -145,12 +155,20 @@ def sha256(path: Path) -> str:
 
 def _require_real_file(path: Path) -> None:
     if not path.is_file():
-        raise BadInput("file missing", path, "a weights file", "nothing" if not path.exists() else "a folder", FETCH_ADVICE)
+        raise BadInput(
+            "file missing",
+            path,
+            "a weights file",
+            "nothing" if not path.exists() else "a folder",
+            FETCH_ADVICE,
+        )
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
     if not head:
         raise BadInput("empty file", path, "weights", "0 bytes", FETCH_ADVICE)
     if head.startswith((b"<!doctype", b"<html")):
-        raise BadInput("not a weights file", path, "weights", "an HTML page (a failed download)", FETCH_ADVICE)
+        raise BadInput(
+            "not a weights file", path, "weights", "an HTML page (a failed download)", FETCH_ADVICE
+        )
     if head.startswith(b"version https://git-lfs"):
         raise BadInput("not a weights file", path, "weights", "a Git LFS pointer", "run git lfs pull")

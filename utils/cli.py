@@ -34,7 +34,10 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         code = EXIT_BAD_INPUT if isinstance(error, PermissionError | NotADirectoryError) else EXIT_FAILURE
-        _exit(f"error: {error.strerror or error}{where}; check the path, its permissions and the free space", code)
+        _exit(
+            f"error: {error.strerror or error}{where}; check the path, its permissions and the free space",
+            code,
+        )
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
 
@@ -66,7 +69,10 @@ def str_to_bool(text: str) -> bool:
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--gpu_id", type=int, default=0, help="CUDA device to use if there is one (default 0; -1 forces the CPU)"
+        "--gpu_id",
+        type=int,
+        default=0,
+        help="CUDA device to use if there is one (default 0; -1 forces the CPU)",
     )
 
 

@@ -59,7 +59,11 @@ def require_writable(directory: Path) -> None:
             pass
     except OSError as error:
         raise BadInput(
-            "result folder cannot be written", directory, "a writable folder", error.strerror, "choose another folder"
+            "result folder cannot be written",
+            directory,
+            "a writable folder",
+            error.strerror,
+            "choose another folder",
         ) from error
 
 
@@ -98,12 +102,21 @@ def load_motion(path: Path) -> np.ndarray:
         try:
             content = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise BadInput("unreadable motion file", path, "a .npy file", str(error).splitlines()[0], advice) from error
-        if content.ndim == 3 and len(content) == 1 and content.shape[2] == N_EXP and content.dtype.kind == "f":
+            raise BadInput(
+                "unreadable motion file", path, "a .npy file", str(error).splitlines()[0], advice
+            ) from error
+        if (
+            content.ndim == 3
+            and len(content) == 1
+            and content.shape[2] == N_EXP
+            and content.dtype.kind == "f"
+        ):
             return content[0].astype(np.float32)
     motion = load_array(path, (None, N_EXP), "f", advice)
     if len(motion) == 0 or not np.isfinite(motion).all():
-        raise BadInput("motion is empty or not finite", path, "finite numbers [T, 64]", str(motion.shape), advice)
+        raise BadInput(
+            "motion is empty or not finite", path, "finite numbers [T, 64]", str(motion.shape), advice
+        )
     return motion.astype(np.float32)
 
 
@@ -136,9 +149,13 @@ def load_track_record(directory: Path) -> TrackRecord:
     try:
         record = TrackRecord(**json.loads(path.read_text()))
     except (json.JSONDecodeError, TypeError) as error:
-        raise BadInput("unreadable track record", path, "the fields of this version", str(error), _STAGE2_ADVICE) from error
+        raise BadInput(
+            "unreadable track record", path, "the fields of this version", str(error), _STAGE2_ADVICE
+        ) from error
     if record.schema != SCHEMA_VERSION:
-        raise BadInput("track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), _STAGE2_ADVICE)
+        raise BadInput(
+            "track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), _STAGE2_ADVICE
+        )
     return record
 
 
@@ -216,7 +233,11 @@ def load_edit(directory: Path) -> EditResult:
     for index in np.flatnonzero(result.valid):
         if not depth_path(directory, index).is_file():
             raise BadInput(
-                "stage 2 result incomplete", depth_path(directory, index), "a depth image", "nothing", _STAGE2_ADVICE
+                "stage 2 result incomplete",
+                depth_path(directory, index),
+                "a depth image",
+                "nothing",
+                _STAGE2_ADVICE,
             )
     return result
 

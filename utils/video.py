@@ -30,7 +30,9 @@ def probe_video(path: Path) -> VideoInfo:
         stream = _video_stream(container, path)
         frame = next(_decodable(container, stream), None)
         if frame is None:
-            raise BadInput("no video frame can be decoded", path, "at least one frame", "none", "convert the file")
+            raise BadInput(
+                "no video frame can be decoded", path, "at least one frame", "none", "convert the file"
+            )
         height, width = _upright_rgb(frame).shape[:2]
         fps = Fraction(stream.average_rate or stream.guessed_rate or MOTION_FPS)
         if stream.duration is not None:
@@ -59,7 +61,9 @@ def read_frames(
             container.seek(int(seek_time / stream.time_base), stream=stream)
         end_slot = 0
         for frame in _decodable(container, stream):
-            time = float(frame.pts * stream.time_base) - first_time if frame.pts is not None else end_slot / fps
+            time = (
+                float(frame.pts * stream.time_base) - first_time if frame.pts is not None else end_slot / fps
+            )
             slot = int(time * fps + 0.5)
             while shown is not None and next_index < slot:
                 if stop is not None and next_index >= stop:
@@ -98,7 +102,10 @@ def _run_length(indices: Sequence[int], position: int) -> int:
         return 1
     step = indices[position + 1] - indices[position]
     length = 2
-    while position + length < len(indices) and indices[position + length] - indices[position + length - 1] == step:
+    while (
+        position + length < len(indices)
+        and indices[position + length] - indices[position + length - 1] == step
+    ):
         length += 1
     return length
 
@@ -110,7 +117,9 @@ def _checked(path: Path, fps: float, low: int, high: int) -> Iterator[np.ndarray
         yield frame
     if count != high + 1 - low:
         found = f"{low + count}"
-        raise BadInput("clip is shorter than its track", path, f"{high + 1} frames", found, "run stage 2 again")
+        raise BadInput(
+            "clip is shorter than its track", path, f"{high + 1} frames", found, "run stage 2 again"
+        )
 
 
 class VideoWriter:
@@ -134,9 +143,13 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
-            self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
+            self._container = stack.enter_context(
+                av.open(str(temporary), "w", options={"movflags": "+faststart"})
+            )
             self._container.metadata.update(self._metadata)
-            self._stream = self._container.add_stream("libx264", rate=self._fps, options={"crf": str(self._crf)})
+            self._stream = self._container.add_stream(
+                "libx264", rate=self._fps, options={"crf": str(self._crf)}
+            )
             if self._audio_path is not None:
                 self._audio = AudioEncoder(self._container, self._audio_path)
             self._stack = stack.pop_all()
@@ -188,7 +201,9 @@ def _first_time(path: Path) -> float:
         stream = _video_stream(container, path)
         frame = next(_decodable(container, stream), None)
         if frame is None:
-            raise BadInput("no video frame can be decoded", path, "at least one frame", "none", "convert the file")
+            raise BadInput(
+                "no video frame can be decoded", path, "at least one frame", "none", "convert the file"
+            )
         return float(frame.pts * stream.time_base) if frame.pts is not None else 0.0
 
 

@@ -1,0 +1,94 @@
+"""Frames → one face's landmarks and box per frame. Adapters behind one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from utils.geometry import face_box_from_68, landmarks_68
+from utils.types import N_LANDMARKS, FaceTrack
+
+SMOOTHING_MODES = ("none", "box", "all")
+BOX_SIGMA = 2.0  # frames
+LANDMARK_SIGMA = 0.7  # frames
+MIN_DETECTION_CONFIDENCE = 0.5
+MIN_TRACKING_CONFIDENCE = 0.5
+
+
+class LandmarkTracker(Protocol):
+    """Finds the landmarks of the main face in each frame of a clip, in order."""
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray | None:
+        """uint8 RGB [H, W, 3] → float32 [468, 3] pixels (z at the same scale), or None without a face."""
+        ...
+
+    def __enter__(self) -> LandmarkTracker: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class MediaPipeTracker:
+    """MediaPipe FaceMesh in video mode with refined lips and eyes; its models come inside the wheel."""
+
+    def __init__(self) -> None:
+        # The solution is imported by itself: the package's top level pulls in tasks that need more dependencies.
+        from mediapipe.python.solutions import face_mesh
+
+        self._mesh = face_mesh.FaceMesh(
+            static_image_mode=False,
+            max_num_faces=1,
+            refine_landmarks=True,
+            min_detection_confidence=MIN_DETECTION_CONFIDENCE,
+            min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
+        )
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray | None:
+        result = self._mesh.process(np.ascontiguousarray(frame))
+        if not result.multi_face_landmarks:
+            return None
+        height, width = frame.shape[:2]
+        points = result.multi_face_landmarks[0].landmark[:N_LANDMARKS]
+        normalised = np.array([(p.x, p.y, p.z) for p in points], np.float32)
+        return normalised * np.array([width, height, width], np.float32)
+
+    def __enter__(self) -> MediaPipeTracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mesh.close()
+
+
+def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing: str = "box") -> FaceTrack:
+    """Follow the face through a clip; frames are consumed one at a time.
+
+    ``smoothing``: "none" as the reference, "box" steadies the crop box over time, "all" the landmarks too.
+    """
+    found = [tracker(frame) for frame in frames]
+    valid = np.array([points is not None for points in found], bool)
+    landmarks = np.zeros((len(found), N_LANDMARKS, 3), np.float32)
+    for index in np.flatnonzero(valid):
+        landmarks[index] = found[index]
+    if smoothing == "all":
+        landmarks = smooth_runs(landmarks, valid, LANDMARK_SIGMA)
+    boxes = face_box_from_68(landmarks_68(landmarks[..., :2]))
+    if smoothing in ("box", "all"):
+        boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA)).astype(np.int32)
+    valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return FaceTrack(landmarks, boxes, valid)
+
+
+def smooth_runs(values: np.ndarray, valid: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian smoothing over time (axis 0) within each unbroken run of valid frames."""
+    smoothed = values.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], valid.astype(np.int8), [0]])))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        smoothed[start:stop] = gaussian_filter1d(values[start:stop], sigma, axis=0, mode="nearest")
+    return smoothed
