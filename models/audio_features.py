@@ -1,0 +1,198 @@
+"""Waveform to the features that drive the expression: MFCC or HuBERT states, log-mel, pitch. Time runs at 50 Hz.
+
+Waves are float32 [n], mono, 16 kHz, in [-1, 1) unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.fft import dct, rfft
+from torch import Tensor
+
+from utils.errors import BadInput
+from utils.types import FEATURE_RATE, SAMPLE_RATE, SAMPLES_PER_FEATURE
+
+STEPS_MULTIPLE = 8  # feature steps; one latent step of the motion network is 4 motion frames
+AUDIO_DIMS = {"mfcc": 13, "hubert": 1024}
+
+MFCC_RATE = 24_000  # Hz
+MFCC_WINDOW = 1200  # samples, 50 ms
+MFCC_BANDS = 80
+MFCC_RANGE = (80.0, 12_000.0)  # Hz
+MFCC_SCALE = 0.01  # brings coefficients of several hundred near 1
+DYNAMIC_RANGE = 80.0  # dB below the loudest band that are kept
+POWER_FLOOR = 1e-10
+
+MEL_WINDOW = 512  # samples, 32 ms
+MEL_BANDS = 80
+MEL_RANGE = (80.0, 7600.0)  # Hz
+MEL_FLOOR = 1e-6
+
+PITCH_FLOOR, PITCH_CEILING = 80.0, 750.0  # Hz
+VOICING_THRESHOLD = 0.6
+PITCH_BINS = 256
+PITCH_BIN_RANGE = (50.0, 1100.0)  # Hz
+
+_FRAMES_PER_BLOCK = 4096  # bounds memory on long clips
+
+
+@dataclass(frozen=True)
+class SpeechFeatures:
+    """What the motion network hears: audio float32 [T, C]; f0 float32 [T] in Hz, 0 = unvoiced. T is a multiple of 8."""
+
+    audio: np.ndarray
+    f0: np.ndarray
+
+
+def speech_features(wave: Float[np.ndarray, n], audio_type: str, with_pitch: bool = True) -> SpeechFeatures:
+    """All inputs of the motion network for one clip; without pitch, f0 is 0 everywhere (the plain network ignores it).
+
+    Raises BadInput for a kind of features that this version cannot compute.
+    """
+    if audio_type != "mfcc":
+        raise BadInput(
+            f"{audio_type} features are not available in this version",
+            expected="an audio2motion checkpoint with audio_type mfcc",
+            found=f"audio_type {audio_type}",
+            advice="use the mini pack's checkpoint (leave --a2m_ckpt out)",
+        )
+    audio = mfcc_features(wave)
+    f0 = pitch_contour(wave) if with_pitch else np.zeros(0, np.float32)
+    return SpeechFeatures(audio, fit_length(f0, len(audio)))
+
+
+def mfcc_features(wave: Float[np.ndarray, n]) -> Float[np.ndarray, "t 13"]:
+    """MFCC as the motion network takes them: from 24 kHz, scaled by 1/100, zero-padded to a multiple of 8 steps."""
+    return pad_to_multiple(mfcc(resample(wave, SAMPLE_RATE, MFCC_RATE))) * np.float32(MFCC_SCALE)
+
+
+def mfcc(wave24k: Float[np.ndarray, n]) -> Float[np.ndarray, "t 13"]:
+    """Mel-frequency cepstrum at 50 Hz of a 24 kHz wave: centred Hann windows, power in dB, orthonormal DCT-II.
+
+    Equals librosa.feature.mfcc(n_mfcc=13, n_fft=1200, hop_length=480, n_mels=80, fmin=80, fmax=12000).
+    """
+    hop = MFCC_RATE // FEATURE_RATE
+    centred = np.pad(wave24k, MFCC_WINDOW // 2)
+    bands = _mel_spectrum(centred, MFCC_RATE, MFCC_WINDOW, hop, MFCC_BANDS, MFCC_RANGE, power=2)
+    decibels = 10 * np.log10(np.maximum(bands, POWER_FLOOR))
+    decibels = np.maximum(decibels, decibels.max() - DYNAMIC_RANGE)
+    return dct(decibels, type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]].astype(np.float32)
+
+
+def log_mel(wave: Float[np.ndarray, n]) -> Float[np.ndarray, "t 80"]:
+    """log10 mel magnitudes at 50 Hz, windows not centred: (n - 512) // 320 + 1 steps.
+
+    A wave under one window is padded with zeros to 512 samples (the reference fails on it).
+    """
+    wave = _at_least_one_window(wave)
+    bands = _mel_spectrum(wave, SAMPLE_RATE, MEL_WINDOW, SAMPLES_PER_FEATURE, MEL_BANDS, MEL_RANGE, power=1)
+    return np.log10(np.maximum(bands, MEL_FLOOR)).astype(np.float32)
+
+
+def pitch_contour(wave: Float[np.ndarray, n]) -> Float[np.ndarray, t]:
+    """Praat's f0 in Hz, 0 where unvoiced, as many steps as log_mel has; a missing end repeats the last value."""
+    wave = _at_least_one_window(wave)
+    n_steps = (len(wave) - MEL_WINDOW) // SAMPLES_PER_FEATURE + 1
+    f0 = praat_pitch(wave)[:n_steps]
+    return np.pad(f0, (0, n_steps - len(f0)), mode="edge").astype(np.float32)
+
+
+def praat_pitch(wave: Float[np.ndarray, n]) -> Float[np.ndarray, t]:
+    """Praat's autocorrelation pitch, one value per 20 ms, float64 Hz.
+
+    The wave is first zero-padded to the next whole step, a whole one if it ends on a step.
+    """
+    import parselmouth
+
+    n_padded = (len(wave) // SAMPLES_PER_FEATURE + 1) * SAMPLES_PER_FEATURE
+    sound = parselmouth.Sound(fit_length(wave, n_padded), SAMPLE_RATE)
+    pitch = sound.to_pitch_ac(
+        time_step=1 / FEATURE_RATE,
+        voicing_threshold=VOICING_THRESHOLD,
+        pitch_floor=PITCH_FLOOR,
+        pitch_ceiling=PITCH_CEILING,
+    )
+    return pitch.selected_array["frequency"]
+
+
+def coarse_pitch(f0: Float[Tensor, "*t"], round_half_up: bool = True) -> Int[Tensor, "*t"]:
+    """Pitch class 1..255 on the HTK mel scale between 50 and 1100 Hz; unvoiced (0 Hz) is 1.
+
+    The reference rounds half up inside its network and half to even in its data preparation (round_half_up=False).
+    """
+    low, high = (1127 * math.log(1 + hz / 700) for hz in PITCH_BIN_RANGE)
+    mel = 1127 * torch.log(1 + f0 / 700)
+    scaled = (mel - low) * ((PITCH_BINS - 2) / (high - low)) + 1
+    clamped = scaled.clamp(1, PITCH_BINS - 1)
+    return (clamped + 0.5).floor().long() if round_half_up else clamped.round().long()
+
+
+def fit_length(steps: Float[np.ndarray, t * c], n_steps: int) -> Float[np.ndarray, n * c]:
+    """Cut, or append zeros, to ``n_steps``."""
+    missing = max(0, n_steps - len(steps))
+    return np.pad(steps[:n_steps], [(0, missing)] + [(0, 0)] * (steps.ndim - 1))
+
+
+def pad_to_multiple(steps: Float[np.ndarray, t * c], multiple: int = STEPS_MULTIPLE) -> Float[np.ndarray, n * c]:
+    """Append zeros up to the next multiple."""
+    return fit_length(steps, -(-len(steps) // multiple) * multiple)
+
+
+def resample(wave: Float[np.ndarray, n], rate: float, new_rate: float) -> Float[np.ndarray, m]:
+    """Band-limited resampling (soxr HQ) to ceil(n * new_rate / rate) samples, as librosa.load does it."""
+    import soxr
+
+    n_samples = int(np.ceil(len(wave) * new_rate / rate))
+    return fit_length(soxr.resample(wave, rate, new_rate, quality="HQ"), n_samples)
+
+
+def _at_least_one_window(wave: Float[np.ndarray, n]) -> Float[np.ndarray, m]:
+    return fit_length(wave, max(len(wave), MEL_WINDOW))
+
+
+def _mel_spectrum(
+    wave: Float[np.ndarray, n],
+    rate: int,
+    window: int,
+    hop: int,
+    n_bands: int,
+    band_range: tuple[float, float],
+    power: int,
+) -> Float[np.ndarray, "t bands"]:
+    """Short-time |spectrum|^power through a mel filter bank, in blocks so that memory stays bounded."""
+    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
+    filters = mel_filters(rate, window, n_bands, *band_range).T
+    frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float32), window)[::hop]
+    blocks = [frames[start : start + _FRAMES_PER_BLOCK] for start in range(0, len(frames), _FRAMES_PER_BLOCK)]
+    return np.concatenate([np.abs(rfft(block * hann, axis=1)) ** power @ filters for block in blocks])
+
+
+def mel_filters(rate: int, window: int, n_bands: int, low: float, high: float) -> Float[np.ndarray, "bands bins"]:
+    """Triangular filters on Slaney's mel scale, each of unit area (Auditory Toolbox; librosa.filters.mel)."""
+    low_mel, high_mel = _hz_to_slaney(np.array([low, high]))
+    edges = _slaney_to_hz(np.linspace(low_mel, high_mel, n_bands + 2))
+    bins = np.arange(window // 2 + 1) * rate / window
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+# Slaney's mel scale: linear below 1 kHz (15 mels), then 27 mels per factor of 6.4.
+_LINEAR_MELS, _LINEAR_HZ = 15.0, 1000.0
+_MELS_PER_LOG = 27.0 / np.log(6.4)
+
+
+def _hz_to_slaney(hz: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
+    logarithmic = _LINEAR_MELS + _MELS_PER_LOG * np.log(np.maximum(hz, _LINEAR_HZ) / _LINEAR_HZ)
+    return np.where(hz < _LINEAR_HZ, hz * _LINEAR_MELS / _LINEAR_HZ, logarithmic)
+
+
+def _slaney_to_hz(mel: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
+    logarithmic = _LINEAR_HZ * np.exp((np.maximum(mel, _LINEAR_MELS) - _LINEAR_MELS) / _MELS_PER_LOG)
+    return np.where(mel < _LINEAR_MELS, mel * _LINEAR_HZ / _LINEAR_MELS, logarithmic)

@@ -1,0 +1,88 @@
+"""Features of speech against plain twins, and on unusual sound."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+import torch
+
+from models import audio_features as af
+from utils.errors import BadInput
+
+
+def tone(hz: float, seconds: float) -> np.ndarray:
+    time = np.arange(int(seconds * 16_000)) / 16_000
+    return (0.3 * np.sin(2 * np.pi * hz * time)).astype(np.float32)
+
+
+def noise(n_samples: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32)
+
+
+def test_mfcc_equals_librosa() -> None:
+    wave = noise(30_000)
+    twin = librosa.feature.mfcc(
+        y=wave, sr=24_000, n_mfcc=13, n_fft=1200, hop_length=480, n_mels=80, fmin=80, fmax=12_000
+    )
+    np.testing.assert_allclose(af.mfcc(wave), twin.T, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("rate", "window", "low", "high"), [(24_000, 1200, 80, 12_000), (16_000, 512, 80, 7600)])
+def test_mel_filters_equal_librosa(rate: int, window: int, low: float, high: float) -> None:
+    twin = librosa.filters.mel(sr=rate, n_fft=window, n_mels=80, fmin=low, fmax=high)
+    np.testing.assert_allclose(af.mel_filters(rate, window, 80, low, high), twin, rtol=1e-5, atol=1e-8)
+
+
+def test_blocks_do_not_change_the_spectrum(monkeypatch) -> None:
+    wave = noise(40_000)
+    whole = af.log_mel(wave)
+    monkeypatch.setattr(af, "_FRAMES_PER_BLOCK", 7)
+    np.testing.assert_allclose(af.log_mel(wave), whole, rtol=0, atol=1e-6)
+
+
+def test_pitch_of_a_tone() -> None:
+    f0 = af.pitch_contour(tone(220.0, 1.0))
+    assert np.median(f0) == pytest.approx(220.0, abs=0.5)
+
+
+def test_unvoiced_is_the_lowest_class() -> None:
+    assert af.coarse_pitch(torch.tensor([0.0, 50.0, 1100.0, 3000.0])).tolist() == [1, 1, 255, 255]
+
+
+@pytest.mark.parametrize("n_samples", [1, 400, 511, 512, 640])
+def test_very_short_sound(n_samples: int) -> None:
+    """The reference fails under 512 samples."""
+    features = af.speech_features(noise(n_samples), "mfcc")
+    assert features.audio.shape == (8, 13)
+    assert features.f0.shape == (8,)
+
+
+def test_silence_is_finite() -> None:
+    features = af.speech_features(np.zeros(16_000, np.float32), "mfcc")
+    assert np.isfinite(features.audio).all()
+    assert (features.f0 == 0).all()
+
+
+def test_features_are_as_long_as_the_sound() -> None:
+    """83 200 samples: 261 MFCC steps, padded to 264 (132 motion frames)."""
+    features = af.speech_features(noise(83_200), "mfcc")
+    assert features.audio.shape == (264, 13)
+    assert (features.audio[261:] == 0).all()
+    assert features.audio.dtype == features.f0.dtype == np.float32
+
+
+def test_pitch_is_optional() -> None:
+    assert (af.speech_features(tone(220.0, 1.0), "mfcc", with_pitch=False).f0 == 0).all()
+
+
+def test_hubert_is_refused_in_words() -> None:
+    with pytest.raises(BadInput, match="hubert features are not available"):
+        af.speech_features(noise(16_000), "hubert")
+
+
+def test_fit_length_is_exact() -> None:
+    steps = np.arange(6.0).reshape(3, 2)
+    assert af.fit_length(steps, 2).tolist() == [[0, 1], [2, 3]]
+    assert af.fit_length(steps, 4)[3].tolist() == [0, 0]
+    assert len(af.pad_to_multiple(steps)) == 8
