@@ -1,7 +1,7 @@
 """The encoder half of Whisper: waveform to the states of all its layers, 50 per second.
 
-Built on openai-whisper's own AudioEncoder in any size, so that OpenAI's tiny.pt and a small encoder trained by
-this project are the same code and the same file format. No text is decoded.
+Built on openai-whisper's own AudioEncoder in any size, so that OpenAI's tiny.pt and a small encoder trained
+by this project are the same code and the same file format. No text is decoded.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MEL_PER_ROW = SAMPLE_RATE // HOP_LENGTH // FEATURE_RATE
 MEL_BLOCK = 10_000  # mel frames transformed at a time, to bound the memory of long audio
 MIN_SAMPLES = HOP_LENGTH * MEL_PER_ROW  # one row of states
 
-# MuseTalk fills the last segment up with 0 after the logarithm, which is louder than silence; the weights of
-# JoyGen were trained with it.  # upstream: JoyGen musetalk/whisper/whisper/transcribe.py, pad_or_trim(mel)
+# What upstream fills the last segment up with, after the logarithm. It is louder than silence, but JoyGen's
+# weights were trained with it (MuseTalk's copy of whisper/transcribe.py pads the finished log-mel).
 LOG_MEL_PADDING = 0.0
 
 _TEXT_DIMS = ("n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer")
@@ -38,7 +38,7 @@ _ADVICE = "give a Whisper checkpoint such as pretrained_models/whisper/tiny.pt"
 
 @dataclass(frozen=True)
 class EncoderDims:
-    """Sizes of an encoder, by the names of Whisper's container. Raises ValueError if they do not go together."""
+    """Sizes of an encoder, named as in Whisper's container. Raises ValueError if they do not go together."""
 
     n_audio_state: int = 384
     n_audio_head: int = 6
@@ -52,9 +52,7 @@ class EncoderDims:
         if self.n_mels not in (80, 128):
             raise ValueError(f"expected 80 or 128 mel bands, found {self.n_mels}")
         if self.n_audio_state % self.n_audio_head or self.n_audio_state % 2:
-            raise ValueError(
-                f"expected an even width that {self.n_audio_head} heads share, found {self.n_audio_state}"
-            )
+            raise ValueError(f"expected an even width that {self.n_audio_head} heads share, found {self.n_audio_state}")
 
 
 class WhisperEncoder(nn.Module):
@@ -149,7 +147,7 @@ def _read_dims(stored: Mapping[str, Any], path: Path) -> EncoderDims:
 def log_mel_spectrogram(wave: Float[np.ndarray, " n"], n_mels: int = 80) -> Float[Tensor, "c t"]:
     """Whisper's log-mel of a 16-kHz mono waveform in [-1, 1), T = n // 160 frames, on the CPU.
 
-    Values span 2 = 80 dB below the maximum of the WHOLE signal: a loud moment lifts the floor of all the rest.
+    Values span 2 = 80 dB below the maximum of the WHOLE signal: one loud moment lifts the floor of the rest.
     Raises BadInput for fewer than 320 samples.
     """
     from whisper.audio import mel_filters

@@ -19,11 +19,7 @@ def encoder() -> WhisperEncoder:
 def speech_like(n_samples: int, seed: int = 0) -> np.ndarray:
     """Noise whose loudness rises and falls."""
     loudness = np.sin(np.arange(n_samples) / 3000) ** 2
-    return (
-        (0.3 * loudness * np.random.default_rng(seed).standard_normal(n_samples))
-        .clip(-1, 0.99)
-        .astype(np.float32)
-    )
+    return (0.3 * loudness * np.random.default_rng(seed).standard_normal(n_samples)).clip(-1, 0.99).astype(np.float32)
 
 
 @pytest.mark.parametrize("n_samples", [320, 6400, 6500, 13_119])

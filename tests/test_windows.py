@@ -8,9 +8,7 @@ from utils.windows import WINDOW_ROWS, audio_windows, stream_windows, upstream_w
 
 def numbered_states(n_rows: int, n_layers: int = 3, width: int = 2) -> torch.Tensor:
     """States whose every value is its row number."""
-    return (
-        torch.arange(n_rows, dtype=torch.float32)[:, None, None].expand(n_rows, n_layers, width).contiguous()
-    )
+    return torch.arange(n_rows, dtype=torch.float32)[:, None, None].expand(n_rows, n_layers, width).contiguous()
 
 
 def windows_one_by_one(states: torch.Tensor, n_frames: int, fps: float) -> torch.Tensor:
