@@ -77,9 +77,7 @@ def _build(cls: type[T], values: Mapping[str, Any], path: Path, prefix: str) -> 
         if name in values:
             arguments[name] = _convert(hints[name], values[name], path, prefix + name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise BadInput(
-                "config key missing", path, f"{prefix}{name}", "nothing", "add it, or start from config/"
-            )
+            raise BadInput("config key missing", path, f"{prefix}{name}", "nothing", "add it, or start from config/")
     return cls(**arguments)
 
 

@@ -64,14 +64,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="or its wall-clock time; whichever is reached first")
     parser.add_argument("--validation", nargs="*", default=[], help="clips kept out of training")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument(
-        "--channels", type=int, nargs="+", default=[16, 32, 64], help="widths, full resolution first"
-    )
+    parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64], help="widths, full resolution first")
     parser.add_argument("--latent_channels", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--gpu_id", type=int, default=0, help="CUDA device if there is one; -1 forces the CPU"
-    )
+    parser.add_argument("--gpu_id", type=int, default=0, help="CUDA device if there is one; -1 forces the CPU")
     options = parser.parse_args(arguments)
     if options.steps is None and options.minutes is None:
         parser.error("give --steps or --minutes")
@@ -106,25 +102,21 @@ def sample_crop(clip: Clip, rng: np.random.Generator) -> np.ndarray:
     """float32 [128, 128, 3] in [-1, 1]."""
     frame = int(rng.choice(np.flatnonzero(clip.valid)))
     kind = rng.random()
-    if kind < DEPTH_SHARE:
-        image = np.repeat(clip.depths[frame][..., None], 3, axis=2)
-    else:
-        image = clip.faces[frame]
+    shows_depth = kind < DEPTH_SHARE
+    image = np.repeat(clip.depths[frame][..., None], 3, axis=2) if shows_depth else clip.faces[frame]
     if kind < DEPTH_SHARE / 2:
         image = blackened(image, upper=True)
-    elif DEPTH_SHARE <= kind < DEPTH_SHARE + BLACK_HALF_SHARE:
+    elif not shows_depth and kind < DEPTH_SHARE + BLACK_HALF_SHARE:
         image = blackened(image, upper=False)
     side = int(rng.integers(*CROP_SIDES))
     free = STORED_SIZE - side
     left = int(rng.integers(free + 1))
-    top = int(round(free * rng.beta(2.0, 1.0)))  # denser towards the chin
-    crop = cv2.resize(
-        image[top : top + side, left : left + side], (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA
-    )
+    top = round(free * rng.beta(2.0, 1.0))  # denser towards the chin
+    crop = cv2.resize(image[top : top + side, left : left + side], (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
     crop = crop.astype(np.float32) / 127.5 - 1
-    if kind < DEPTH_SHARE:
+    if shows_depth:
         return crop
     gain, offset = rng.uniform(0.85, 1.15, 3), rng.uniform(-0.1, 0.1)
     bright = ((crop + 1) * (gain * 0.3 + gain.mean() * 0.7) - 1 + offset).astype(np.float32)
@@ -150,11 +142,7 @@ def reconstruction_loss(vae: nn.Module, images: Tensor, generator: torch.Generat
 
 
 def learning_rate(step: int, spent: float) -> float:
-    return (
-        LEARNING_RATE
-        * min(1.0, (step + 1) / WARMUP_STEPS)
-        * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent)))
-    )
+    return LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent)))
 
 
 @torch.no_grad()
@@ -178,9 +166,7 @@ def measured_frames(clips: list[Clip], device: torch.device) -> Tensor:
     for clip in clips:
         usable = np.flatnonzero(clip.valid)
         for frame in usable[np.linspace(0, len(usable) - 1, n_each).astype(int)]:
-            images.append(
-                cv2.resize(clip.faces[int(frame)], (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA)
-            )
+            images.append(cv2.resize(clip.faces[int(frame)], (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA))
     stacked = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return stacked.contiguous(memory_format=torch.channels_last)
 
@@ -196,18 +182,14 @@ class Trainer:
         self.averaged = torch.optim.swa_utils.AveragedModel(
             self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
         )
-        self.optimizer = torch.optim.AdamW(
-            self.vae.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        self.optimizer = torch.optim.AdamW(self.vae.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
         self.step, self.seconds = 0, 0.0
         self.checkpoint_path = options.work_dir / "last.pt"
         self.dtype = torch.bfloat16 if device.type in ("cpu", "cuda") else torch.float32
 
     def train_step(self, clips: list[Clip], batch_size: int, spent: float) -> float:
         """One step whose randomness depends on seed and step number only. Returns the image loss."""
-        images = sample_batch(clips, batch_size, np.random.default_rng([self.seed, self.step])).to(
-            self.device
-        )
+        images = sample_batch(clips, batch_size, np.random.default_rng([self.seed, self.step])).to(self.device)
         generator = torch.Generator(self.device).manual_seed(self.seed + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, spent)
@@ -280,9 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     train(trainer, clips, held_out, options.batch_size, Budget(options.steps, options.minutes))
     export(trainer, clips, options.output_dir)
     ratio, _ = validate(trainer.averaged.module, held_out, trainer.dtype)
-    print(
-        f"wrote {options.output_dir}: held-out PSNR of the lower half {ratio:.2f} dB after {trainer.step} steps"
-    )
+    print(f"wrote {options.output_dir}: held-out PSNR of the lower half {ratio:.2f} dB after {trainer.step} steps")
 
 
 if __name__ == "__main__":
