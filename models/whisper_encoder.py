@@ -102,10 +102,10 @@ class WhisperEncoder(nn.Module):
         """States per row: the input of the first block and the output of every block."""
         return self.dims.n_audio_layer + 1
 
-    def forward(self, log_mel: Float[Tensor, "b c 2*t"]) -> Float[Tensor, "b t l d"]:
+    def forward(self, log_mel: Float[Tensor, "b c s"]) -> Float[Tensor, "b t l d"]:
         """States of whole segments (differentiable).
 
-        log_mel: 2 * n_audio_ctx mel frames. Returns n_audio_ctx rows of n_states states, without the final
+        log_mel: S = 2 * n_audio_ctx mel frames. Returns n_audio_ctx rows of n_states states, without the final
         layer norm: after the convolutions and positions, then after each block.
         """
         hidden = F.gelu(self.encoder.conv1(log_mel))

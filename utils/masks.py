@@ -28,7 +28,7 @@ def mouth_mask(landmarks: Float[np.ndarray, "468 2"], size: tuple[int, int]) -> 
     Coordinates are truncated to whole pixels, as in the reference.
     """
     mask = np.zeros(size, np.uint8)
-    cv2.fillPoly(mask, [landmarks[list(OUTER_LIPS)].astype(np.int32)], 1)
+    cv2.fillPoly(mask, [landmarks[list(OUTER_LIPS)].astype(np.int32)], (1,))
     return mask
 
 
@@ -56,7 +56,7 @@ def lower_face_mask(
 def _fill_hull(points: Float[np.ndarray, "n 2"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     mask = np.zeros(size, np.uint8)
     hull = cv2.convexHull(np.rint(points).astype(np.int32))
-    cv2.fillConvexPoly(mask, hull, 1)
+    cv2.fillConvexPoly(mask, hull, (1,))
     return mask
 
 

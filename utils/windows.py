@@ -9,6 +9,7 @@ frame 2             [0   1   2   3   4   5   6   7   8   9]      centre 4
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from itertools import count
 
 import torch
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from utils.types import FEATURE_RATE, MOTION_FPS
 
+Rate = int | float | Fraction  # video frames per second
+
 ROWS_BEFORE = 4  # state rows before the centre
 WINDOW_ROWS = 10  # state rows in a window: [centre - 4, centre + 6)
 
 
-def window_rows(n_frames: int, fps: float = MOTION_FPS, start: int = 0) -> Int[Tensor, "n 10"]:
+def window_rows(n_frames: int, fps: Rate = MOTION_FPS, start: int = 0) -> Int[Tensor, "n 10"]:
     """State rows that each of the frames start .. start + n_frames - 1 looks at, before clamping.
 
     The centre of frame v is int(v * 50 / fps), as upstream has it; rows may lie outside the audio.
@@ -34,7 +37,7 @@ def window_rows(n_frames: int, fps: float = MOTION_FPS, start: int = 0) -> Int[T
 
 
 def audio_windows(
-    states: Float[Tensor, "t l d"], n_frames: int, fps: float = MOTION_FPS, start: int = 0
+    states: Float[Tensor, "t l d"], n_frames: int, fps: Rate = MOTION_FPS, start: int = 0
 ) -> Float[Tensor, "n 10*l d"]:
     """One window of audio states per video frame, flattened row-major (time, then layer).
 
@@ -47,7 +50,7 @@ def audio_windows(
     return states[rows.to(states.device)].flatten(1, 2)
 
 
-def upstream_window_count(n_rows: int, fps: float = MOTION_FPS) -> int:
+def upstream_window_count(n_rows: int, fps: Rate = MOTION_FPS) -> int:
     """How many windows upstream cuts from n_rows states: one to three more than the audio has frames.
 
     Its stop test int(v * (50 / fps)) > n_rows rounds differently from the centre and comes after the append.
@@ -57,7 +60,7 @@ def upstream_window_count(n_rows: int, fps: float = MOTION_FPS) -> int:
 
 
 def stream_windows(
-    segments: Iterable[Float[Tensor, "t l d"]], n_frames: int, fps: float = MOTION_FPS, batch_size: int = 8
+    segments: Iterable[Float[Tensor, "t l d"]], n_frames: int, fps: Rate = MOTION_FPS, batch_size: int = 8
 ) -> Iterator[Float[Tensor, "n 10*l d"]]:
     """The same windows as ``audio_windows`` of the joined segments, in batches, holding about one segment.
 
