@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import BadInput
-from utils.types import N_COEFFS, N_EXP, N_LANDMARKS
+from utils.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
 
 SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
+SOUND_NAME = "audio.npy"
 _STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
 
 
@@ -67,6 +68,16 @@ def require_writable(directory: Path) -> None:
         ) from error
 
 
+def require_replaceable(directory: Path) -> None:
+    """A result folder may be made or replaced: it is absent, empty, or one that this project wrote."""
+    require_writable(directory.parent)
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / TRACK_NAME).is_file():
+        advice = "choose another folder, or move those files"
+        raise BadInput(
+            "folder holds files of another origin", directory, f"an empty folder or {TRACK_NAME}", advice=advice
+        )
+
+
 def save_array(path: Path, array: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
@@ -102,38 +113,34 @@ def load_motion(path: Path) -> np.ndarray:
         try:
             content = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise BadInput(
-                "unreadable motion file", path, "a .npy file", str(error).splitlines()[0], advice
-            ) from error
-        if (
-            content.ndim == 3
-            and len(content) == 1
-            and content.shape[2] == N_EXP
-            and content.dtype.kind == "f"
-        ):
+            raise BadInput("unreadable motion file", path, "a .npy file", str(error).splitlines()[0], advice) from error
+        if content.ndim == 3 and len(content) == 1 and content.shape[2] == N_EXP and content.dtype.kind == "f":
             return content[0].astype(np.float32)
     motion = load_array(path, (None, N_EXP), "f", advice)
     if len(motion) == 0 or not np.isfinite(motion).all():
-        raise BadInput(
-            "motion is empty or not finite", path, "finite numbers [T, 64]", str(motion.shape), advice
-        )
+        raise BadInput("motion is empty or not finite", path, "finite numbers [T, 64]", str(motion.shape), advice)
     return motion.astype(np.float32)
+
+
+def save_sound(directory: Path, wave: np.ndarray) -> None:
+    """Write a training clip's sound (float32 [n] in [-1, 1), 16 kHz mono) as int16."""
+    save_array(directory / SOUND_NAME, np.rint(wave * 32768.0).clip(-32768, 32767).astype(np.int16))
 
 
 @dataclass(frozen=True)
 class TrackRecord:
-    """What track.json says of a stage-2 result or a training clip."""
+    """What track.json says of a stage-2 result or a training clip. Names and sizes tell whose track it is."""
 
-    source_path: str
+    source_name: str
     source_bytes: int
     width: int
     height: int
-    fps: float
+    n_source_frames: int
     n_frames: int
     n_valid: int
-    n_source_frames: int
-    motion_path: str
+    motion_name: str
     weights: str
+    fps: float = MOTION_FPS
     schema: int = SCHEMA_VERSION
 
 
@@ -153,9 +160,7 @@ def load_track_record(directory: Path) -> TrackRecord:
             "unreadable track record", path, "the fields of this version", str(error), _STAGE2_ADVICE
         ) from error
     if record.schema != SCHEMA_VERSION:
-        raise BadInput(
-            "track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), _STAGE2_ADVICE
-        )
+        raise BadInput("track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), _STAGE2_ADVICE)
     return record
 
 

@@ -1,0 +1,106 @@
+"""Stage 2: put a new expression on the face of a clip and draw its depth.
+
+python inference_edit_expression.py --infer_video_path CLIP --infer_exp_coeff_path results/a2m/SPEECH.npy \
+    --infer_result_dir results/edit_expression
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils import cli, packs, store
+from utils.errors import BadInput
+from utils.timeline import ping_pong
+from utils.types import N_LANDMARKS, VideoInfo
+
+if TYPE_CHECKING:
+    from models.clip_analysis import FittedClip
+    from models.face_model import FaceModel
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Put a new expression on the face of a clip and draw its depth.")
+    parser.add_argument("--infer_video_path", type=Path, required=True, help="the clip to edit")
+    parser.add_argument("--infer_exp_coeff_path", type=Path, required=True, help="expression .npy of stage 1, [T, 64]")
+    parser.add_argument("--infer_result_dir", type=Path, default=Path("results/edit_expression"))
+    parser.add_argument("--bfm_folder", type=Path, help="BFM folder or face_model.safetensors (default: the pack's)")
+    parser.add_argument(
+        "--smoothing",
+        choices=("none", "box", "all"),
+        help="steady over time: nothing, the crop box (default), or the landmarks too",
+    )
+    parser.add_argument("--faithful", action="store_true", help="upstream's behaviour in every point of FIDELITY.md")
+    options = parser.parse_args(arguments)
+    options.smoothing = options.smoothing or ("none" if options.faithful else "box")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    motion = store.load_motion(options.infer_exp_coeff_path)
+    from models.clip_analysis import analyse_clip, landmark_flip
+    from models.face_model import FaceModel
+    from models.face_tracker import MediaPipeTracker
+    from utils.video import probe_video, read_frames
+
+    video = probe_video(options.infer_video_path)
+    result_dir = store.edit_dir(options.infer_result_dir, video.path, options.infer_exp_coeff_path)
+    store.require_replaceable(result_dir)
+    pack = packs.resolve_pack(face_model=options.bfm_folder)
+    face_model = FaceModel.load(pack.face_model)
+    print(packs.describe(pack))
+
+    flip = landmark_flip(options.faithful)
+    frames = cli.progress(read_frames(video.path, stop=len(motion)), len(motion), "tracking")
+    with MediaPipeTracker() as tracker:
+        clip = analyse_clip(frames, tracker, face_model, (video.width, video.height), options.smoothing, flip)
+    if not clip.track.valid.any():
+        advice = "choose a clip where a face of at least 60 pixels looks at the camera"
+        raise BadInput("no face found", video.path, "a face in some frame", f"none in {len(clip.track)}", advice)
+
+    with store.atomic_dir(result_dir) as directory:
+        record = track_record(video, options.infer_exp_coeff_path, clip, len(motion), pack)
+        write_edit(directory, clip, motion, face_model, flip)
+        store.save_track_record(directory, record)
+    print(f"{result_dir}: {record.n_frames} frames, {record.n_frames - record.n_valid} without a face")
+
+
+def write_edit(directory: Path, clip: FittedClip, motion: np.ndarray, face_model: FaceModel, flip: float) -> None:
+    """Draw every output frame's depth and write the arrays of the stage-2 folder."""
+    from models.clip_analysis import draw_face
+
+    index = ping_pong(len(clip.track), len(motion))
+    valid = clip.track.valid[index]
+    coeffs = clip.with_expression(index, motion)
+    landmarks = np.zeros((len(index), N_LANDMARKS, 2), np.float32)
+    for i in cli.progress(np.flatnonzero(valid), int(valid.sum()), "drawing depth"):
+        source = index[i]
+        face = draw_face(face_model, coeffs[i], clip.alignments[source], clip.track.boxes[source], flip)
+        landmarks[i] = face.landmarks
+        store.write_gray(store.depth_path(directory, i), face.depth)
+    store.save_edit_arrays(directory, clip.track.boxes[index], landmarks, coeffs, index, valid)
+
+
+def track_record(
+    video: VideoInfo, motion_path: Path, clip: FittedClip, n_frames: int, pack: packs.Pack
+) -> store.TrackRecord:
+    n_source = len(clip.track)
+    return store.TrackRecord(
+        source_name=video.path.name,
+        source_bytes=video.path.stat().st_size,
+        width=video.width,
+        height=video.height,
+        n_source_frames=n_source,
+        n_frames=n_frames,
+        n_valid=int(clip.track.valid[ping_pong(n_source, n_frames)].sum()),
+        motion_name=motion_path.name,
+        weights=pack.name,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
