@@ -13,8 +13,6 @@ audio="$1" video="$2" result_dir="$3"
 shift 3
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
-python="$root/.venv/bin/python"
-[[ -x "$python" ]] || python=python
 
 common=() stage1=() stage3=()
 while [[ $# -gt 0 ]]; do
@@ -36,10 +34,10 @@ stem="$(basename -- "$audio")"
 run() {
     local script="$1"
     shift
-    "$python" "$root/$script" "$@"
+    bash "$root/scripts/python.sh" "$root/$script" "$@"
 }
 
-run inference_audio2motion.py --drv_aud "$audio" --result_dir "$result_dir/a2m" --exp_file "$stem.npy" \
+run inference_audio2motion.py --drv_aud "$audio" --result_dir "$result_dir/a2m" --exp_file="$stem.npy" \
     ${common[@]+"${common[@]}"} ${stage1[@]+"${stage1[@]}"}
 run inference_edit_expression.py --infer_video_path "$video" --infer_exp_coeff_path "$result_dir/a2m/$stem.npy" \
     --infer_result_dir "$result_dir/edit_expression" ${common[@]+"${common[@]}"}
