@@ -17,6 +17,7 @@ ENTRY_LAYER = 3
 MEDIA_FILES = {"utils/video.py", "utils/audio.py"}  # the only files that decode or encode
 WEIGHT_FILES = {"utils/checkpoints.py"}  # the only file that opens weights
 WEIGHT_READERS = {"torch.load", "load_file", "safe_open", "loadmat", "safetensors.torch.load_file", "scipy.io.loadmat"}
+SHAPE_TYPES = {"Float", "Float16", "Float32", "Float64", "Int", "Int32", "Int64", "UInt8", "Bool", "Num", "Shaped"}
 SLOW_PACKAGES = ("accelerate", "diffusers", "librosa", "mediapipe", "parselmouth", "transformers", "whisper")
 
 
@@ -85,6 +86,15 @@ def test_device_and_search_path_are_left_alone(path):
     calls = list(called_names(path))
     assert not [call for call in calls if call.endswith(".cuda")], "a device is an argument: use .to(device)"
     assert not [call for call in calls if call.startswith("sys.path.")]
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=name_of)
+def test_shapes_are_strings(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in SHAPE_TYPES:
+            stated = node.slice.elts[-1] if isinstance(node.slice, ast.Tuple) else node.slice
+            is_string = isinstance(stated, ast.Constant) and isinstance(stated.value, str)
+            assert is_string, f"{name_of(path)}:{node.lineno}: write the shape in quotes: {ast.unparse(node)}"
 
 
 @pytest.fixture(scope="module")
