@@ -82,7 +82,9 @@ def write_edit(directory: Path, clip: FittedClip, motion: np.ndarray, face_model
         face = draw_face(face_model, coeffs[i], clip.alignments[source], clip.track.boxes[source], flip)
         landmarks[i] = face.landmarks
         store.write_gray(store.depth_path(directory, i), face.depth)
-    store.save_edit_arrays(directory, clip.track.boxes[index], landmarks, coeffs, index, valid)
+    boxes = clip.track.boxes[index]
+    source_landmarks = clip.track.landmarks[index, :, :2] - boxes[:, None, :2]
+    store.save_edit_arrays(directory, boxes, landmarks, coeffs, index, valid, source_landmarks)
 
 
 def track_record(

@@ -166,13 +166,15 @@ def load_track_record(directory: Path) -> TrackRecord:
 
 @dataclass(frozen=True)
 class EditResult:
-    """A stage-2 folder. boxes int32 [N, 4], landmarks float32 [N, 468, 2] relative to the box, coeffs float32
-    [N, 257], frame_index int32 [N] (source frame shown by each output frame), valid bool [N]."""
+    """A stage-2 folder. boxes int32 [N, 4], landmarks and source_landmarks float32 [N, 468, 2] relative to the box
+    (with the new expression; as tracked in the source), coeffs float32 [N, 257], frame_index int32 [N] (source frame
+    shown by each output frame), valid bool [N]."""
 
     directory: Path
     record: TrackRecord
     boxes: np.ndarray
     landmarks: np.ndarray
+    source_landmarks: np.ndarray
     coeffs: np.ndarray
     frame_index: np.ndarray
     valid: np.ndarray
@@ -210,12 +212,16 @@ def save_edit_arrays(
     coeffs: np.ndarray,
     frame_index: np.ndarray,
     valid: np.ndarray,
+    source_landmarks: np.ndarray | None = None,
 ) -> None:
+    """Write the arrays of EditResult; training clips have no use for ``source_landmarks``."""
     save_array(directory / "boxes.npy", boxes.astype(np.int32))
     save_array(directory / "landmarks.npy", landmarks.astype(np.float32))
     save_array(directory / "coeffs.npy", coeffs.astype(np.float32))
     save_array(directory / "frame_index.npy", frame_index.astype(np.int32))
     save_array(directory / "valid.npy", valid.astype(bool))
+    if source_landmarks is not None:
+        save_array(directory / "source_landmarks.npy", source_landmarks.astype(np.float32))
 
 
 def load_edit(directory: Path) -> EditResult:
@@ -231,6 +237,7 @@ def load_edit(directory: Path) -> EditResult:
         record,
         boxes=load("boxes.npy", (n, 4), "i"),
         landmarks=load("landmarks.npy", (n, N_LANDMARKS, 2), "f"),
+        source_landmarks=load("source_landmarks.npy", (n, N_LANDMARKS, 2), "f"),
         coeffs=load("coeffs.npy", (n, N_COEFFS), "f"),
         frame_index=load("frame_index.npy", (n,), "i"),
         valid=load("valid.npy", (n,), "b"),

@@ -1,0 +1,3 @@
+"""The version that results and their metadata carry; pyproject.toml states the same."""
+
+VERSION = "0.1.0"
