@@ -82,9 +82,7 @@ def test_crop_image_equals_resizing_the_whole_frame_first(rng, alignment):
 
 
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
-@pytest.mark.parametrize(
-    "box", [(-20, -30, 150, 170), (40, 50, 240, 190), (0, 0, 2000, 2000), (-9, -9, -1, -1)]
-)
+@pytest.mark.parametrize("box", [(-20, -30, 150, 170), (40, 50, 240, 190), (0, 0, 2000, 2000), (-9, -9, -1, -1)])
 def test_paste_to_box_equals_pasting_into_the_whole_frame_first(rng, alignment, box):
     depth = rng.integers(0, 256, (224, 224)).astype(np.uint8)
     left, up = alignment.left, alignment.up
@@ -97,9 +95,7 @@ def test_paste_to_box_equals_pasting_into_the_whole_frame_first(rng, alignment, 
 
 
 def test_alignment_centres_the_model_at_the_rescale_factor():
-    model = np.array(
-        [[-0.3, 0.3, 0.4], [0.3, 0.3, 0.4], [0, 0, 0.7], [-0.25, -0.35, 0.4], [0.25, -0.35, 0.4]]
-    )
+    model = np.array([[-0.3, 0.3, 0.4], [0.3, 0.3, 0.4], [0, 0, 0.7], [-0.25, -0.35, 0.4], [0.25, -0.35, 0.4]])
     pixels = np.stack([400 + 150 * model[:, 0], 300 - 150 * model[:, 1]], axis=1)
     alignment = align_five_points(pixels, model, 800, 600)
     assert alignment.scale == pytest.approx(102 / 150, rel=1e-6)

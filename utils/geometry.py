@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from PIL import Image
 
 CROP_SIZE = 224  # px, side of the aligned crop
@@ -72,7 +72,7 @@ def face_box_from_68(points: Float[np.ndarray, "*n 68 d"]) -> Int[np.ndarray, "*
     return np.stack([x.min(axis=-1), top, x.max(axis=-1), bottom], axis=-1).astype(np.int32)
 
 
-def crop_box(image: UInt8[np.ndarray, "h w *c"], box: Int[np.ndarray, " 4"]) -> UInt8[np.ndarray, "bh bw *c"]:
+def crop_box(image: UInt8[np.ndarray, "h w *c"], box: Num[np.ndarray, " 4"]) -> UInt8[np.ndarray, "bh bw *c"]:
     """Cut a box (x1, y1, x2, y2; ends excluded, floats truncated) out of an image; outside it is black.
 
     Raises ValueError for an empty box.
@@ -147,7 +147,7 @@ class Alignment:
         return _scaled_window(image, self.scaled_size, window)
 
     def paste_to_box(
-        self, image: UInt8[np.ndarray, "s s *c"], box: Float[np.ndarray, " 4"] | Int[np.ndarray, " 4"]
+        self, image: UInt8[np.ndarray, "s s *c"], box: Num[np.ndarray, " 4"]
     ) -> UInt8[np.ndarray, "bh bw *c"]:
         """Carry an aligned crop (the depth image) back to the frame and cut a source box out of it.
 
