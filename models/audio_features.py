@@ -54,16 +54,21 @@ def speech_features(wave: Float[np.ndarray, n], audio_type: str, with_pitch: boo
 
     Raises BadInput for a kind of features that this version cannot compute.
     """
-    if audio_type != "mfcc":
-        raise BadInput(
-            f"{audio_type} features are not available in this version",
-            expected="an audio2motion checkpoint with audio_type mfcc",
-            found=f"audio_type {audio_type}",
-            advice="use the mini pack's checkpoint (leave --a2m_ckpt out)",
-        )
+    require_available(audio_type)
     audio = mfcc_features(wave)
     f0 = pitch_contour(wave) if with_pitch else np.zeros(0, np.float32)
     return SpeechFeatures(audio, fit_length(f0, len(audio)))
+
+
+def require_available(audio_type: str) -> None:
+    """Raise BadInput for a kind of features that this version cannot compute."""
+    if audio_type != "mfcc":
+        raise BadInput(
+            f"{audio_type} features are not available in this version",
+            expected="audio_type mfcc",
+            found=audio_type,
+            advice="use an audio2motion network on MFCC, such as pretrained_models/mini/audio2motion",
+        )
 
 
 def mfcc_features(wave: Float[np.ndarray, n]) -> Float[np.ndarray, "t 13"]:

@@ -1,0 +1,107 @@
+"""What audio2motion is trained on: losses on expression coefficients and the landmarks that they move.
+
+Shapes: B clips, T motion frames, E expression and I identity coefficients. Masks are 1 on valid frames; every
+loss is a mean over valid frames. Formulas and weights: Real3DPortrait (arXiv 2401.08503), audio-to-motion training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from utils.masks import OUTER_LIPS
+from utils.types import N_LANDMARKS
+
+LANDMARK_SCALE = 10.0  # face units are decimetres; the loss is taken in centimetres
+INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+EYE_CONTOURS = (
+    *(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),  # the person's right eye
+    *(263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),  # left
+)
+UPPER_LIDS = (161, 160, 159, 158, 157, 388, 387, 386, 385, 384)
+UNMATCHED = (93, 127, 132, 234, 323, 356, 361, 454)  # on the face's outline, where mesh and image do not agree
+UPPER_INNER_LIP, LOWER_INNER_LIP = 13, 14
+UPPER_OUTER_LIP, LOWER_OUTER_LIP = 0, 17
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms; the defaults are the reference's."""
+
+    kl: float = 0.02  # top of the cycle
+    kl_period: int = 4000  # steps; the weight rises from 0 over the first half and stays for the second
+    expression: float = 0.5
+    landmarks: float = 0.5
+    laplacian: float = 1.0
+    magnitude: float = 0.1
+    prior_expression: float = 0.0  # of what the most likely prior sample decodes to; not in the reference
+    prior_landmarks: float = 0.0  # the same, on landmarks
+
+
+def cyclic_weight(step: int, top: float, period: int) -> float:
+    """Linear from 0 to ``top`` in the first half of every period, ``top`` in the second (arXiv 1903.10145)."""
+    return top * min(1.0, 2 * (step % period) / period)
+
+
+def masked_mse(
+    predicted: Float[Tensor, "b t e"], target: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]
+) -> Float[Tensor, ""]:
+    return _frame_mean((predicted - target).square().mean(dim=-1), mask)
+
+
+def laplacian_energy(motion: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """Mean square of the second difference in time, kernel (-.5, 1, -.5), where three valid frames meet."""
+    bend = motion[:, 1:-1] - 0.5 * (motion[:, :-2] + motion[:, 2:])
+    return _frame_mean(bend.square().mean(dim=-1), mask[:, 1:-1] * mask[:, :-2] * mask[:, 2:])
+
+
+def magnitude(motion: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """Mean square of the coefficients; large ones are unlikely faces."""
+    return _frame_mean(motion.square().mean(dim=-1), mask)
+
+
+class LandmarkLoss(nn.Module):
+    """Weighted mean square distance of 468 landmarks; lips and lids count more.
+
+    The prediction takes the identity of each clip's first frame, the target that of every frame.
+    """
+
+    weights: Tensor
+    identity_basis: Tensor
+    expression_basis: Tensor
+
+    def __init__(self, identity_basis: Float[Tensor, "468 3 i"], expression_basis: Float[Tensor, "468 3 e"]) -> None:
+        super().__init__()
+        weights = landmark_weights()[:, None].expand(-1, 3).reshape(-1)
+        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("identity_basis", LANDMARK_SCALE * identity_basis.flatten(0, 1), persistent=False)
+        self.register_buffer("expression_basis", LANDMARK_SCALE * expression_basis.flatten(0, 1), persistent=False)
+
+    def forward(
+        self,
+        predicted: Float[Tensor, "b t e"],
+        target: Float[Tensor, "b t e"],
+        identity: Float[Tensor, "b t i"],
+        mask: Float[Tensor, "b t"],
+    ) -> Float[Tensor, ""]:
+        n_expression, n_identity = self.expression_basis.shape[1], self.identity_basis.shape[1]
+        difference = (predicted - target)[..., :n_expression] @ self.expression_basis.T
+        identity_change = (identity[:, :1] - identity)[..., :n_identity] @ self.identity_basis.T
+        squares = (difference + identity_change).square() * self.weights
+        return _frame_mean(squares.mean(dim=-1), mask)
+
+
+def landmark_weights() -> Float[Tensor, " 468"]:
+    weights = torch.ones(N_LANDMARKS)
+    weights[list(EYE_CONTOURS)] = 3
+    weights[list(UPPER_LIDS)] = 20
+    weights[list(OUTER_LIPS + INNER_LIPS)] = 5
+    weights[list(UNMATCHED)] = 0
+    return weights
+
+
+def _frame_mean(values: Float[Tensor, "b t"], mask: Float[Tensor, "b t"]) -> Float[Tensor, ""]:
+    return (values * mask).sum() / mask.sum().clamp(min=1)
