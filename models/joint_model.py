@@ -1,0 +1,52 @@
+"""Audio encoder and generator as one network, so that both can learn together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from models.generator import Generator
+from models.whisper_encoder import WhisperEncoder
+from utils.errors import BadInput
+
+UNET_FOLDER = "unet"
+AUDIO_ENCODER_FILE = "audio_encoder.pt"
+
+
+class JointModel(nn.Module):
+    """Sound segments and image latents in, latents of the new faces out."""
+
+    def __init__(self, generator: Generator, audio_encoder: WhisperEncoder, train_audio_encoder: bool) -> None:
+        """Raises BadInput if the encoder's width is not what the generator attends to."""
+        super().__init__()
+        width = audio_encoder.dims.n_audio_state
+        if width != generator.audio_channels:
+            expected = f"cross_attention_dim {generator.audio_channels}"
+            raise BadInput("audio encoder and UNet do not fit", None, expected, f"states of {width}")
+        self.generator, self.audio_encoder = generator, audio_encoder
+        self.trains_audio_encoder = train_audio_encoder
+        if not train_audio_encoder:
+            audio_encoder.requires_grad_(False)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "b i h w"],
+        log_mel: Float[Tensor, "g c t"],
+        rows: Int[Tensor, "b n"],
+        has_audio: Bool[Tensor, " g"],
+    ) -> Float[Tensor, "b c h w"]:
+        """latents: masked, reference, depth; item k belongs to sound segment k // (b / g), its window is ``rows``."""
+        with torch.set_grad_enabled(self.trains_audio_encoder and torch.is_grad_enabled()):
+            states = self.audio_encoder(log_mel) * has_audio[:, None, None, None]
+        group = torch.arange(len(latents), device=latents.device) // (len(latents) // len(log_mel))
+        windows = states[group[:, None], rows].flatten(1, 2)
+        return self.generator(latents, windows)
+
+    def export(self, directory: Path, half: bool) -> None:
+        """Write what inference_joygen.py loads: the UNet's folder, and the audio encoder if it was trained."""
+        self.generator.save(directory / UNET_FOLDER, half)
+        if self.trains_audio_encoder:
+            self.audio_encoder.save(directory / AUDIO_ENCODER_FILE)

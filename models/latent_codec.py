@@ -1,0 +1,127 @@
+"""The VAE between images and scaled latents, and the three latents that the generator sees.
+
+masked      the crop, its lower half black           (where the new mouth goes)
+reference   the whole crop of a frame of the clip    (what the person looks like)
+depth       the depth image, its upper half black    (what the mouth does)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from utils.checkpoints import load_strict, read_weights, weights_file
+from utils.errors import BadInput
+from utils.images import to_signed
+
+# names of the mid-block attention in weights saved by diffusers before 0.15
+OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+N_INPUT_IMAGES = 3
+BLACK = -1.0
+
+
+def hide_lower_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Images in [-1, 1] with rows from h // 2 on black."""
+    hidden = images.clone()
+    hidden[:, :, images.shape[2] // 2 :] = BLACK
+    return hidden
+
+
+def hide_upper_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Images in [-1, 1] with rows before h // 2 black."""
+    hidden = images.clone()
+    hidden[:, :, : images.shape[2] // 2] = BLACK
+    return hidden
+
+
+class LatentCodec:
+    """A frozen diffusers AutoencoderKL; latents are times its scaling factor, images are in [-1, 1]."""
+
+    def __init__(self, vae: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+        self.vae = vae.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        self.vae.requires_grad_(False).eval()
+        self.device, self.dtype = torch.device(device), dtype
+        self.scale: float = vae.config.scaling_factor
+        self.channels: int = vae.config.latent_channels
+        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def load(
+        cls, directory: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> LatentCodec:
+        """Open a diffusers folder (config.json, diffusion_pytorch_model.safetensors or .bin).
+
+        Raises BadInput if a file is missing or the weights do not fit the config.
+        """
+        vae = build_vae(read_model_config(directory / "config.json"))
+        path = weights_file(directory)
+        load_strict(vae, read_weights(path), path, rename=current_name)
+        return cls(vae, device, dtype)
+
+    def encode(
+        self, images: Float[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Scaled latents, float32: the posterior's mean, or a draw from it if a generator is given."""
+        posterior = self.vae.encode(self._prepared(images)).latent_dist
+        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        return latents.float() * self.scale
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 hf wf"]:
+        """Images, float32, near [-1, 1] but not clipped; gradients reach the latents."""
+        return self.vae.decode(self._prepared(latents / self.scale)).sample.float()
+
+    def generator_input(
+        self,
+        faces: UInt8[Tensor, "b 3 hf wf"],
+        references: UInt8[Tensor, "b 3 hf wf"],
+        depths: UInt8[Tensor, "b 1 hf wf"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "b 3*c h w"]:
+        """Latents of the masked, reference and depth images, side by side in the channels.
+
+        faces, references: RGB crops; depths: see utils.images.mouth_depth, all 0 where no depth is to be followed.
+        """
+        images = torch.cat(
+            (
+                hide_lower_half(to_signed(faces)),
+                to_signed(references),
+                hide_upper_half(to_signed(depths).expand(-1, 3, -1, -1)),
+            )
+        )
+        return torch.cat(self.encode(images, generator).chunk(N_INPUT_IMAGES), dim=1)
+
+    def _prepared(self, tensor: Tensor) -> Tensor:
+        return tensor.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+
+
+def build_vae(config: dict[str, Any]) -> nn.Module:
+    """An AutoencoderKL with random weights; keys starting with _ are notes of the library that wrote them."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("_")})
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """A diffusers config.json; raises BadInput if it is missing or not a JSON object."""
+    if not path.is_file():
+        raise BadInput("model config missing", path, "config.json beside the weights", "nothing")
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise BadInput("unreadable model config", path, "JSON", str(error)) from error
+    if not isinstance(config, dict):
+        raise BadInput("unreadable model config", path, "a JSON object", type(config).__name__)
+    return config
+
+
+def current_name(key: str) -> str:
+    """Today's name of a stored weight."""
+    parts = key.split(".")
+    if "attentions" in parts and parts[-2] in OLD_ATTENTION_NAMES:
+        parts[-2] = OLD_ATTENTION_NAMES[parts[-2]]
+    return ".".join(parts)

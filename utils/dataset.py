@@ -1,0 +1,162 @@
+"""Training batches of stage 3: faces, references, depth and sound of a few clips, augmented.
+
+Batch k depends on the seed and k only, so a stopped training continues with the very batches it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils.augment import Augmentation, sample_color, sample_placement, sample_shift, shift_image
+from utils.clips import STORED_SIZE, Clip, clip_names
+from utils.errors import BadInput
+from utils.images import mouth_depth, stack_gray, stack_images
+from utils.masks import mouth_mask
+from utils.segments import SegmentSource
+
+MIN_REFERENCE_DISTANCE = 5  # frames
+MIN_FRAMES = 7  # usable frames that a clip needs
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    root_dir: Path
+    img_size: int
+    batch_size: int
+    train_file: Path | None = None  # names of the training clips, one per line; null: all but those of val_file
+    val_file: Path | None = None  # names of the held-out clips
+    num_workers: int = 0
+    frames_per_clip: int = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
+    in_memory: bool = False  # keep decoded images (200 kB and 65 kB per frame)
+    augment: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B = G * F items: F frames of each of G clips, group after group. Images are uint8 RGB."""
+
+    targets: UInt8[Tensor, "b 3 h w"]
+    references: UInt8[Tensor, "b 3 h w"]
+    depths: UInt8[Tensor, "b 1 h w"]  # inside the lips; 0 where depth is dropped
+    mouths: UInt8[Tensor, "b 1 h w"]  # 1 inside the lips of the target
+    log_mel: Float[Tensor, "g c t"]
+    rows: Int[Tensor, "b 10"]  # states of the group's segment that make the frame's window
+    has_audio: Bool[Tensor, " g"]
+    names: tuple[str, ...]  # "clip/frame" of every item, for messages
+
+    def to(self, device: torch.device) -> Batch:
+        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
+        return Batch(**moved, names=self.names)
+
+
+def join_batches(parts: Sequence[Batch]) -> Batch:
+    tensors = {
+        key: torch.cat([getattr(part, key) for part in parts])
+        for key, value in vars(parts[0]).items()
+        if isinstance(value, Tensor)
+    }
+    return Batch(**tensors, names=tuple(name for part in parts for name in part.names))
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The batches of a training, by number."""
+
+    def __init__(
+        self, clips: Sequence[Clip], config: DatasetConfig, sound: SegmentSource, n_batches: int, seed: int
+    ) -> None:
+        """Raises BadInput if no clip has enough usable frames, or the batch cannot be shared among clips."""
+        self._clips = [clip for clip in clips if clip.valid.sum() >= MIN_FRAMES]
+        if not self._clips:
+            raise BadInput("no usable clip", config.root_dir, f"a clip of {MIN_FRAMES} frames with a face", "none")
+        if config.batch_size % config.frames_per_clip:
+            expected = f"a multiple of frames_per_clip = {config.frames_per_clip}"
+            raise BadInput("batch_size cannot be shared among clips", None, expected, str(config.batch_size))
+        self._config, self._sound, self._n_batches, self._seed = config, sound, n_batches, seed
+        shares = np.sqrt([clip.valid.sum() for clip in self._clips])  # long clips more often, not in proportion
+        self._clip_shares = shares / shares.sum()
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([self._seed, index])
+        n_groups = self._config.batch_size // self._config.frames_per_clip
+        has_enough = len(self._clips) >= n_groups
+        chosen = rng.choice(len(self._clips), n_groups, replace=not has_enough, p=self._clip_shares)
+        return join_batches([self._group(self._clips[i], rng) for i in chosen])
+
+    def _group(self, clip: Clip, rng: np.random.Generator) -> Batch:
+        """Frames of one clip whose sound lies in one segment."""
+        usable = np.flatnonzero(clip.valid)
+        segment = self._sound.cut(clip.name, clip.audio, int(rng.choice(usable)), rng)
+        heard = usable[segment.covers(usable)]
+        n_wanted = self._config.frames_per_clip
+        frames = rng.choice(heard, n_wanted, replace=len(heard) < n_wanted)
+        items = [make_item(clip, int(frame), self._config, rng) for frame in frames]
+        targets, references, depths, mouths = zip(*items, strict=True)
+        return Batch(
+            targets=stack_images(targets),
+            references=stack_images(references),
+            depths=stack_gray(depths),
+            mouths=stack_gray(mouths),
+            log_mel=segment.log_mel[None],
+            rows=segment.rows(frames),
+            has_audio=torch.tensor([clip.audio is not None]),
+            names=tuple(f"{clip.name}/{frame}" for frame in frames),
+        )
+
+
+def make_item(
+    clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One frame as it is learned from: target and reference uint8 [h, w, 3], depth and mouth uint8 [h, w]."""
+    augment, size = config.augment, config.img_size
+    placement, color = sample_placement(augment, rng), sample_color(augment, rng)
+    reference = choose_reference(clip.valid, frame, rng)
+    right, down = sample_shift(augment, size, rng)
+    shows_depth = rng.random() < augment.depth
+    landmarks = clip.landmarks[frame]
+    depth = placement.apply(mouth_depth(clip.depths[frame], landmarks), size)
+    mouth = mouth_mask(landmarks, (STORED_SIZE, STORED_SIZE))
+    return (
+        color.apply(placement.apply(clip.faces[frame], size)),
+        color.apply(placement.apply(clip.faces[reference], size)),
+        shift_image(depth, right, down) if shows_depth else np.zeros_like(depth),
+        placement.apply(mouth, size),
+    )
+
+
+def choose_reference(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
+    """Another usable frame, at least five away; the farthest one if the clip is too short for that."""
+    usable = np.flatnonzero(valid)
+    distances = np.abs(usable - frame)
+    distant = usable[distances >= MIN_REFERENCE_DISTANCE]
+    return int(rng.choice(distant)) if len(distant) else int(usable[distances.argmax()])
+
+
+def split_clips(config: DatasetConfig) -> tuple[list[str], list[str]]:
+    """Names of the training and of the held-out clips; raises BadInput if a list is missing or they overlap."""
+    held_out = _read_names(config.val_file) if config.val_file else []
+    if config.train_file:
+        training = _read_names(config.train_file)
+    else:
+        training = [name for name in clip_names(config.root_dir) if name not in held_out]
+    both = sorted(set(training) & set(held_out))
+    if both:
+        raise BadInput("clip is in both lists", config.train_file, "separate lists", both[0])
+    return training, held_out
+
+
+def _read_names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise BadInput("list of clips missing", path, "one clip name per line", "nothing")
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]

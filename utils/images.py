@@ -1,0 +1,46 @@
+"""Face crops and depth images at the size that the generator works at, and images as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from utils.masks import mouth_mask
+
+
+def resize_image(image: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.ndarray, "size size *c"]:
+    """Resize to a square with the Lanczos filter, as the reference does at inference."""
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LANCZOS4)
+
+
+def mouth_depth(depth: UInt8[np.ndarray, "h w"], landmarks: Float[np.ndarray, "468 2"]) -> UInt8[np.ndarray, "h w"]:
+    """The depth image inside the outer lips, 0 elsewhere; landmarks in pixels of the depth image."""
+    return depth * mouth_mask(landmarks, depth.shape)
+
+
+def stack_images(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[Tensor, "b 3 h w"]:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def stack_gray(images: Sequence[UInt8[np.ndarray, "h w"]]) -> UInt8[Tensor, "b 1 h w"]:
+    return torch.from_numpy(np.stack(images))[:, None]
+
+
+def to_signed(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """0..255 to -1..1."""
+    return images.float() / 127.5 - 1
+
+
+def to_bytes(images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+    """-1..1 to 0..255, rounded; values outside are clipped."""
+    return ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def truncate_to_bytes(image: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """0..1 to 0..255, rounded down as in the reference's training batches; values outside are clipped."""
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
