@@ -1,0 +1,187 @@
+"""Frames, what stage 2 says of their faces, and audio windows → frames whose mouth speaks.
+
+frame ──► crop ──► masked, reference, depth latents ──► generator ──► decoded face ──► pasted into the frame
+                                                            ▲
+audio window ───────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from models.generator import Generator
+from models.latent_codec import N_INPUT_IMAGES, LatentCodec
+from models.whisper_encoder import WhisperEncoder
+from utils.blending import Parser, blend_with_parsing, paste_face
+from utils.errors import BadInput
+from utils.geometry import crop_box, resize_image
+from utils.images import mouth_depth, stack_gray, stack_images, to_bytes
+from utils.masks import lower_face_mask
+from utils.streaming import batched, run_ahead
+
+
+@dataclass(frozen=True)
+class FaceEdit:
+    """The face of one frame and what it shall do.
+
+    box: int32 [4], source-frame pixels.
+    landmarks, source_landmarks: float32 [468, 2] relative to the box, with the new expression and as tracked.
+    depth: uint8 [h, w] of the box's size, or None where the mouth shall follow the sound alone.
+    """
+
+    box: np.ndarray
+    landmarks: np.ndarray
+    source_landmarks: np.ndarray
+    depth: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """A decoded frame, uint8 RGB [H, W, 3]; ``face`` is None where none was found."""
+
+    image: np.ndarray
+    face: FaceEdit | None
+
+
+@dataclass(frozen=True)
+class TalkingFrame:
+    """A source frame and its picture with the new mouth; without a face, the picture is the source's own."""
+
+    source: SourceFrame
+    image: np.ndarray
+
+
+class TalkingFace:
+    """The networks of stage 3 behind one call: crops, depth and audio windows in, faces out.
+
+    ``image_size``: side of the crops in pixels. ``sampling``: draws the latents from the VAE's posterior as upstream
+    does; None takes its mean, which flickers less.
+    """
+
+    def __init__(
+        self, codec: LatentCodec, generator: Generator, image_size: int, sampling: torch.Generator | None = None
+    ) -> None:
+        self.codec, self.generator, self.image_size, self.sampling = codec, generator, image_size, sampling
+
+    @torch.inference_mode()
+    def __call__(
+        self, faces: UInt8[Tensor, "b 3 s s"], depths: UInt8[Tensor, "b 1 s s"], audio: Float[Tensor, "b n d"]
+    ) -> UInt8[np.ndarray, "b s s 3"]:
+        """Faces that say what their audio windows say, RGB. depths: 0 where none is to be followed."""
+        latents = self.codec.generator_input(faces, faces, depths, self.sampling)
+        weight = next(self.generator.parameters())
+        predicted = self.generator(latents.to(weight), audio.to(weight))
+        images = to_bytes(self.codec.decode(predicted.float()))
+        return images.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def load_talking_face(
+    unet_dir: Path,
+    vae_dir: Path,
+    whisper_path: Path,
+    image_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    sampling: torch.Generator | None = None,
+) -> tuple[TalkingFace, WhisperEncoder]:
+    """Open the three networks of stage 3. Raises BadInput if they do not belong together or to ``image_size``."""
+    encoder = WhisperEncoder.load(whisper_path, device)
+    codec = LatentCodec.load(vae_dir, device, dtype)
+    generator = Generator.load(unet_dir, device, dtype)
+    advice = "choose weights that were trained together"
+    n_latents = N_INPUT_IMAGES * codec.channels
+    config: Any = generator.unet.config
+    if (config.in_channels, config.out_channels) != (n_latents, codec.channels):
+        expected = f"{n_latents} latent channels in and {codec.channels} out, as the VAE {vae_dir} gives them"
+        raise BadInput(
+            "generator for another VAE", unet_dir, expected, f"{config.in_channels} and {config.out_channels}", advice
+        )
+    if generator.audio_channels != encoder.dims.n_audio_state:
+        expected = f"states of {encoder.dims.n_audio_state} numbers, as {whisper_path} gives them"
+        raise BadInput("generator for another audio encoder", unet_dir, expected, str(generator.audio_channels), advice)
+    if image_size < 2 * codec.factor or image_size % codec.factor:
+        expected = f"a multiple of {codec.factor}, at least {2 * codec.factor}"
+        raise BadInput("image size does not fit the VAE", None, expected, str(image_size), "choose another --img_size")
+    return TalkingFace(codec, generator, image_size, sampling), encoder
+
+
+def talking_frames(
+    sources: Iterable[SourceFrame],
+    windows: Iterable[Float[Tensor, "b n d"]],
+    talking_face: TalkingFace,
+    parse: Parser | None = None,
+    batch_size: int = 8,
+) -> Iterator[TalkingFrame]:
+    """Give every frame its new mouth, in order.
+
+    windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
+    for the blending mask; None draws the mask from the landmarks. Decoding, networks and pasting overlap; about five
+    batches are held at once.
+    """
+    prepared = run_ahead(prepare_batches(sources, talking_face.image_size, batch_size))
+    for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face)):
+        generated = iter(faces)
+        for source in batch.sources:
+            image = source.image if source.face is None else paste(source.image, next(generated), source.face, parse)
+            yield TalkingFrame(source, image)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive frames; the crops and depth images are those of the frames with a face, in order."""
+
+    sources: list[SourceFrame]
+    faces: list[np.ndarray]
+    depths: list[np.ndarray]
+
+    @property
+    def rows(self) -> list[int]:
+        """Which of the frames have a face."""
+        return [row for row, source in enumerate(self.sources) if source.face is not None]
+
+
+def prepare_batches(sources: Iterable[SourceFrame], image_size: int, batch_size: int) -> Iterator[Batch]:
+    for frames in batched(sources, batch_size):
+        crops = [prepare_crop(source.image, source.face, image_size) for source in frames if source.face is not None]
+        yield Batch(frames, [face for face, _ in crops], [depth for _, depth in crops])
+
+
+def prepare_crop(
+    image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int
+) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
+    """The face crop and the depth image of its mouth, both at the size that the generator works at."""
+    crop = resize_image(crop_box(image, face.box), size, size, "lanczos")
+    if face.depth is None:
+        return crop, np.zeros((size, size), np.uint8)
+    return crop, resize_image(mouth_depth(face.depth, face.landmarks), size, size, "lanczos")
+
+
+def generate_batches(
+    batches: Iterable[Batch], windows: Iterable[Float[Tensor, "b n d"]], talking_face: TalkingFace
+) -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
+    for batch, audio in zip(batches, windows, strict=True):
+        if batch.rows:
+            faces = talking_face(stack_images(batch.faces), stack_gray(batch.depths), audio[batch.rows])
+            yield batch, list(faces)
+        else:
+            yield batch, []
+
+
+def paste(
+    image: UInt8[np.ndarray, "H W 3"], face: UInt8[np.ndarray, "s s 3"], edit: FaceEdit, parse: Parser | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Put a generated face back into its frame; pixels outside the blending mask stay as they are, bit for bit."""
+    x1, y1, x2, y2 = (int(edge) for edge in edit.box)
+    resized = resize_image(face, x2 - x1, y2 - y1, "bilinear")
+    if parse is not None:
+        return blend_with_parsing(image, resized, edit.box, parse)
+    mask = lower_face_mask(edit.source_landmarks, (y2 - y1, x2 - x1), edit.landmarks)
+    return paste_face(image, resized, edit.box, mask)

@@ -1,0 +1,38 @@
+"""Streams of work that overlap: while one step runs, the step before it already makes its next item."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_END = object()
+
+
+def run_ahead(items: Iterable[T], n_ahead: int = 1) -> Iterator[T]:
+    """Yield the items in order, made by a thread that is at most ``n_ahead`` of them ahead.
+
+    What fails in the thread is raised here, in its place. Only steps that release Python's lock gain time: decoding,
+    encoding, networks, OpenCV.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        pending: deque[Future[T | object]] = deque(worker.submit(next, source, _END) for _ in range(n_ahead))
+        try:
+            while (item := pending.popleft().result()) is not _END:
+                pending.append(worker.submit(next, source, _END))
+                yield item  # type: ignore[misc]  # everything but _END is a T
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items; the last one may be shorter."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
