@@ -1,0 +1,116 @@
+"""Does the generated mouth do what the motion says, and what the speech says?
+
+python benchmarks/lip_sync.py CLIPS_DIR --clips menendez vr4 --work_dir work/lip_sync
+
+Each clip is driven three ways: by its own sound, by the next clip's sound (floor) and by a still mouth (floor). The
+output is tracked with MediaPipe. Columns, all Pearson correlations of the inner-lip opening over the eye distance:
+
+    follows   output against the fitted mesh with the new expression, same frame (own sound)
+    own       output against the original clip, best lag within +-2 frames; `lag` is the best within +-9
+    wrong, still   the same against the original clip for the two floors, best within +-2
+    motion    stage 1's motion alone (mesh opening) against the original, best within +-2
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import inference_audio2motion
+import inference_edit_expression
+import inference_joygen
+from models.face_tracker import MediaPipeTracker, track_face
+from utils import cli, store
+from utils.metrics import best_lag, correlation, mouth_opening
+from utils.video import read_frames
+
+NEAR_LAG, FAR_LAG = 2, 9  # frames
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Mouth openings of one run, per output frame: tracked in the output, drawn on the mesh, tracked in the source."""
+
+    output: np.ndarray
+    mesh: np.ndarray
+    source: np.ndarray
+
+
+def make_talk(clip: Path, speech: Path, work_dir: Path, options: list[str], still: bool = False) -> Talk:
+    """Run the three stages as their commands do and measure the openings of frames with a face in all three."""
+    motion_path = work_dir / "a2m" / f"{speech.stem}.npy"
+    inference_audio2motion.main(
+        ["--drv_aud", str(speech), "--result_dir", str(motion_path.parent), "--exp_file", motion_path.name, *options]
+    )
+    if still:
+        motion = store.load_motion(motion_path)
+        store.save_motion(motion_path, np.repeat(motion.mean(0, keepdims=True), len(motion), axis=0))
+    edit_root, talk_dir = work_dir / "edit_expression", work_dir / "talk"
+    inference_edit_expression.main(
+        [
+            "--infer_video_path", str(clip), "--infer_exp_coeff_path", str(motion_path),
+            "--infer_result_dir", str(edit_root),
+        ]
+    )  # fmt: skip
+    inference_joygen.main(
+        [
+            "--video_path", str(clip), "--audio_path", str(speech), "--intermediate_dir", str(edit_root),
+            "--result_dir", str(talk_dir), "--enable_pose_driven", "--debug",
+        ]
+    )  # fmt: skip
+    edit = store.load_edit(store.edit_dir(edit_root, clip, motion_path))
+    return compare(store.talk_path(talk_dir, clip, speech), clip, edit)
+
+
+def compare(talk_path: Path, clip: Path, edit: store.EditResult) -> Talk:
+    output, output_valid = tracked_opening(talk_path)
+    source, source_valid = tracked_opening(clip)
+    n = min(len(output), len(edit), len(source))
+    usable = output_valid[:n] & source_valid[:n] & edit.valid[:n]
+    return Talk(output[:n][usable], mouth_opening(edit.landmarks[:n])[usable], source[:n][usable])
+
+
+def tracked_opening(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with MediaPipeTracker() as tracker:
+        track = track_face(read_frames(path), tracker, "none")
+    return mouth_opening(track.landmarks), track.valid
+
+
+def table_row(clip: Path, wrong_speech: Path, work_dir: Path, options: list[str]) -> dict[str, float]:
+    own = make_talk(clip, clip, work_dir / "own", options)
+    wrong = make_talk(clip, wrong_speech, work_dir / "wrong", options)
+    still = make_talk(clip, clip, work_dir / "still", options, still=True)
+    return {
+        "follows": correlation(own.output, own.mesh),
+        "own": best_lag(own.output, own.source, NEAR_LAG).r,
+        "lag": best_lag(own.output, own.source, FAR_LAG).lag,
+        "wrong": best_lag(wrong.output, wrong.source, NEAR_LAG).r,
+        "still": best_lag(still.output, still.source, NEAR_LAG).r,
+        "motion": best_lag(own.mesh, own.source, NEAR_LAG).r,
+        "follows still": correlation(still.output, still.mesh),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("clips_dir", type=Path)
+    parser.add_argument("--clips", nargs="+", required=True, help="stems of the clips to measure")
+    parser.add_argument("--work_dir", type=Path, default=Path("work/lip_sync"))
+    parser.add_argument("--temperature", default="0.2", help="of stage 1")
+    options = parser.parse_args(arguments)
+    paths = [options.clips_dir / f"{stem}.mp4" for stem in options.clips]
+    rows = {}
+    for path, wrong in zip(paths, paths[1:] + paths[:1], strict=True):
+        rows[path.stem] = table_row(path, wrong, options.work_dir, ["--temperature", options.temperature])
+    names = list(next(iter(rows.values())))
+    print(f"| clip | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    for stem, row in rows.items():
+        print(f"| {stem} | {' | '.join(f'{row[name]:.2f}' for name in names)} |")
+    print(f"| median | {' | '.join(f'{np.median([row[n] for row in rows.values()]):.2f}' for n in names)} |")
+
+
+if __name__ == "__main__":
+    cli.run(main)
