@@ -56,6 +56,6 @@ def filled(manifest) -> Callable[[str], dict[str, torch.Tensor]]:
 
     def load(name: str) -> dict[str, torch.Tensor]:
         arrays = fill.fill_from_manifest(manifest(name), PARITY_SEED)
-        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in arrays.items()}
+        return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
 
     return load

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import copy
 
 import numpy as np
 import pytest
@@ -15,33 +15,32 @@ from models.audio_features import SpeechFeatures, speech_features
 NETWORKS = ["a2m_pitch", "a2m_pitch_eye", "a2m_mfcc"]
 
 
-@pytest.fixture
-def load_filled(filled, manifest, tmp_path: Path):
+@pytest.fixture(scope="module")
+def load_filled(filled, manifest, tmp_path_factory):
     """Build a network through its checkpoint loader, in the official container."""
 
     def load(name: str) -> Audio2Motion:
-        path = tmp_path / "model_ckpt_steps_400000.ckpt"
-        keys = manifest(name)["keys"]
-        state = {key: value.reshape(keys[key]["shape"]) for key, value in filled(name).items()}
-        torch.save({"state_dict": {"model": state}, "global_step": 400000}, path)
+        path = tmp_path_factory.mktemp(name) / "model_ckpt_steps_400000.ckpt"
+        torch.save({"state_dict": {"model": filled(name)}, "global_step": 400000}, path)
         return load_audio2motion(path)
 
     return load
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def recorded(request, load_filled, parity) -> tuple[Audio2Motion, dict[str, Tensor]]:
     arrays = parity(request.param)
-    numbers = {key: torch.from_numpy(arrays[key]) for key in arrays if arrays[key].dtype.kind in "fi"}
-    tensors = {key: value.float() for key, value in numbers.items()}
-    return load_filled(request.param), tensors | {
-        "grads": dict(zip(arrays["grad_keys"], arrays["grad_norms"], strict=True))
-    }
+    tensors = {key: torch.from_numpy(arrays[key]).float() for key in arrays if arrays[key].dtype.kind in "fi"}
+    tensors["grads"] = dict(zip(arrays["grad_keys"], arrays["grad_norms"], strict=True))
+    return load_filled(request.param), tensors
 
 
 def inputs_of(tensors: dict[str, Tensor]) -> MotionInputs:
-    names = {"f0": "in_f0", "blink": "in_blink", "mouth_amp": "in_mouth_amp", "eye_amp": "in_eye_amp"}
-    return MotionInputs(tensors["in_audio"], **{name: tensors.get(key) for name, key in names.items()})
+    """The plain network's recordings hold sound only."""
+    if "in_f0" not in tensors:
+        return MotionInputs(tensors["in_audio"])
+    blink = tensors["in_blink"].long()
+    return MotionInputs(tensors["in_audio"], tensors["in_f0"], blink, tensors["in_mouth_amp"], tensors["in_eye_amp"])
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:
@@ -78,7 +77,7 @@ def test_training_path(recorded) -> None:
 def test_gradients(recorded) -> None:
     """Training mode: batch statistics include the padded steps."""
     network, tensors = recorded
-    network.train()
+    network = copy.deepcopy(network).train()
     mask, target = tensors["in_y_mask"], tensors["in_y"]
     result = network(inputs_of(tensors), target, mask, tensors["in_noise_posterior"])
     loss = (result.output - target).square().sum() / mask.sum() / 64 + 0.02 * result.kl
