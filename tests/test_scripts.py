@@ -88,12 +88,12 @@ def value(arguments: list[str], flag: str) -> str:
 
 
 def test_pipeline_gives_flags_to_the_stages_that_know_them(stub_project):
-    flags = ["--faithful", "--seed", "3", "--debug", "--batch_size", "4", "--mouth_amp", "0.6"]
+    flags = ["--faithful", "--seed", "3", "--debug", "--smoothing", "all", "--batch_size", "4", "--mouth_amp", "0.6"]
     result = run_bash(stub_project / "scripts" / "inference_pipeline.sh", "a.wav", "b.mp4", "out", *flags)
     motion, edit, talk = (json.loads(line) for line in result.stdout.splitlines())
     assert motion[-5:] == ["--faithful", "--seed", "3", "--mouth_amp", "0.6"]
-    assert edit[-1] == "--faithful"
-    assert talk[-4:] == ["--faithful", "--debug", "--batch_size", "4"]
+    assert edit[-3:] == ["--faithful", "--smoothing", "all"]
+    assert talk[-6:] == ["--faithful", "--seed", "3", "--debug", "--batch_size", "4"]
 
 
 @pytest.mark.parametrize("failing", range(len(STAGES)))
