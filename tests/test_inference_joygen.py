@@ -1,0 +1,381 @@
+"""Stage 3 on a real clip with a real stage 2; only the networks are tiny and untrained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import inference_edit_expression
+import inference_joygen
+from models.generator import Generator
+from models.latent_codec import LatentCodec
+from models.talking_face import FaceEdit, SourceFrame, TalkingFace, paste, prepare_crop, talking_frames
+from models.whisper_encoder import EncoderDims, WhisperEncoder
+from utils import store
+from utils.errors import BadInput
+from utils.masks import lower_face_mask
+from utils.types import SAMPLE_RATE, VideoInfo
+from utils.video import VideoWriter, probe_video, read_frames
+
+ROOT = Path(__file__).resolve().parents[1]
+FACE_MODELS = (
+    ROOT / "pretrained_models" / "mini" / "face_model.safetensors",
+    ROOT / "tests" / "parity" / "fixtures" / "synthetic_bfm",
+)
+CLIP_NAME, SPEECH_NAME = "my clip (1) it's.mp4", "a speech.v2.wav"
+N_CLIP, N_MOTION = 14, 20  # frames; the speech outlasts the clip
+FACELESS = range(9, 14)
+SPEECH_SECONDS = 0.75  # 19 frames, one less than the motion
+IMAGE_SIZE = 64
+LATENTS = {"in_channels": 12, "out_channels": 4}
+VAE = {
+    "block_out_channels": (8, 8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "norm_num_groups": 4,
+}
+UNET = LATENTS | {
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 12,
+}
+WHISPER = EncoderDims(n_audio_state=12, n_audio_head=2, n_audio_layer=1, n_audio_ctx=50)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A clip with a moving face that is hidden at the end, a speech, stage 2's result and tiny networks."""
+    folder = tmp_path_factory.mktemp("a folder")
+    with VideoWriter(folder / CLIP_NAME) as writer:
+        for image in moving_face():
+            writer.write(image)
+    write_speech(folder / SPEECH_NAME)
+    motion_path = folder / "a2m" / Path(SPEECH_NAME).with_suffix(".npy").name
+    motion = np.random.default_rng(0).normal(0, 0.4, (N_MOTION, 64)).astype(np.float32)
+    store.save_motion(motion_path, motion)
+    face_model = next(path for path in FACE_MODELS if path.exists())
+    inference_edit_expression.main(
+        ["--infer_video_path", str(folder / CLIP_NAME), "--infer_exp_coeff_path", str(motion_path),
+         "--infer_result_dir", str(folder / "edit"), "--bfm_folder", str(face_model)]
+    )  # fmt: skip
+    save_networks(folder)
+    return folder
+
+
+def moving_face() -> list[np.ndarray]:
+    from skimage.data import astronaut
+
+    images = [astronaut()[0:240, 110 + round(4 * np.sin(i)) :][:, :240] for i in range(N_CLIP)]
+    for i in FACELESS:
+        images[i] = np.full_like(images[0], 90)
+    return images
+
+
+def write_speech(path: Path) -> None:
+    time = np.arange(int(SPEECH_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
+    samples = (8000 * np.sin(2 * np.pi * 220 * time) * np.sin(2 * np.pi * 3 * time)).astype(np.int16)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(samples.tobytes())
+
+
+def save_networks(folder: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoencoderKL(**VAE).save_pretrained(folder / "vae")
+    Generator.create(UNET).save(folder / "unet")
+    WhisperEncoder.create(WHISPER).save(folder / "whisper.pt")
+
+
+def flags(folder: Path, result_dir: Path, **changes: object) -> list[str]:
+    values = {
+        "video_path": folder / CLIP_NAME,
+        "audio_path": folder / SPEECH_NAME,
+        "intermediate_dir": folder / "edit",
+        "result_dir": result_dir,
+        "unet_model_path": folder / "unet",
+        "vae_model_path": folder / "vae",
+        "whisper_model_path": folder / "whisper.pt",
+        "img_size": IMAGE_SIZE,
+        "batch_size": 4,
+        "gpu_id": -1,
+    } | changes
+    return [text for name, value in values.items() for text in (f"--{name}", str(value))] + ["--enable_pose_driven"]
+
+
+def result_of(folder: Path, result_dir: Path) -> Path:
+    return store.talk_path(result_dir, folder / CLIP_NAME, folder / SPEECH_NAME)
+
+
+@pytest.fixture(scope="module")
+def edit(folder) -> store.EditResult:
+    return store.load_edit(store.edit_dir(folder / "edit", folder / CLIP_NAME, folder / SPEECH_NAME))
+
+
+@pytest.fixture(scope="module")
+def networks(folder) -> tuple[TalkingFace, torch.Tensor]:
+    codec, generator = LatentCodec.load(folder / "vae"), Generator.load(folder / "unet")
+    windows = torch.randn(N_MOTION, 20, 12, generator=torch.Generator().manual_seed(1))
+    return TalkingFace(codec, generator, IMAGE_SIZE), windows
+
+
+def talk(folder: Path, edit: store.EditResult, networks, batch_size: int = 4, pose_driven: bool = True):
+    talking_face, windows = networks
+    sources = inference_joygen.source_frames(edit, folder / CLIP_NAME, N_MOTION, pose_driven)
+    return list(talking_frames(sources, windows.split(batch_size), talking_face, batch_size=batch_size))
+
+
+def test_stage_2_found_the_face_where_it_is_shown(edit):
+    hidden = [index for index in range(N_MOTION) if edit.frame_index[index] in FACELESS]
+    assert len(hidden) == 10  # five forwards, the same five backwards: the clip is shorter than the speech
+    assert np.flatnonzero(~edit.valid).tolist() == hidden
+    box_size = edit.boxes[0, 2:] - edit.boxes[0, :2]
+    assert ((edit.source_landmarks[0] > -0.3 * box_size) & (edit.source_landmarks[0] < 1.3 * box_size)).all()
+    assert np.abs(edit.source_landmarks[0] - edit.landmarks[0]).mean() < 0.1 * box_size[0]
+
+
+def test_result_has_the_speech_s_length_sound_and_a_label(folder, tmp_path, capsys):
+    inference_joygen.main([*flags(folder, tmp_path), "--debug"])
+    path = result_of(folder, tmp_path)
+    assert path.name == "my clip (1) it's#a speech.v2.mp4"
+    video = probe_video(path)
+    assert (video.width, video.height, video.has_audio) == (240, 240, True)
+    assert len(list(read_frames(path))) == 19
+    assert video.duration == pytest.approx(SPEECH_SECONDS, abs=0.04)
+    assert f"{path}: 19 frames, 10 passed through without a face" in capsys.readouterr().out
+    metadata = media_tags(path)
+    assert "synthetic" in metadata["title"]
+    assert "joygen 0.1.0" in metadata["comment"]
+    sheet = store.read_rgb(path.with_suffix(".png"))
+    assert sheet.std() > 10
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, path.with_suffix(".png").name]
+
+
+def media_tags(path: Path) -> dict[str, str]:
+    import av
+
+    with av.open(str(path)) as container:
+        assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
+        return dict(container.metadata)
+
+
+def test_only_the_lower_face_changes(folder, edit, networks):
+    clip = list(read_frames(folder / CLIP_NAME))
+    frames = talk(folder, edit, networks)
+    assert len(frames) == N_MOTION
+    for index, frame in enumerate(frames):
+        source = clip[edit.frame_index[index]]
+        assert np.array_equal(frame.source.image, source)
+        if not edit.valid[index]:
+            assert np.array_equal(frame.image, source)
+            continue
+        inside = blending_region(edit, index, source.shape[:2])
+        assert np.array_equal(frame.image[~inside], source[~inside])
+        assert (frame.image[inside] != source[inside]).any(axis=1).mean() > 0.5
+
+
+def blending_region(edit: store.EditResult, index: int, size: tuple[int, int]) -> np.ndarray:
+    x1, y1, x2, y2 = edit.boxes[index].tolist()
+    mask = lower_face_mask(edit.source_landmarks[index], (y2 - y1, x2 - x1), edit.landmarks[index])
+    region = np.zeros(size, bool)
+    assert min(x1, y1) >= 0
+    assert x2 <= size[1]
+    assert y2 <= size[0]
+    region[y1:y2, x1:x2] = mask > 0
+    return region
+
+
+def test_same_frames_every_time(folder, edit, networks):
+    first, again = talk(folder, edit, networks), talk(folder, edit, networks)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+
+
+def test_batches_do_not_mix_frames(folder, edit, networks):
+    whole, single = talk(folder, edit, networks), talk(folder, edit, networks, batch_size=1)
+    differences = [np.abs(a.image.astype(int) - b.image).max() for a, b in zip(whole, single, strict=True)]
+    assert max(differences) <= 1  # sums of another order
+
+
+@pytest.fixture
+def written(monkeypatch) -> list[np.ndarray]:
+    """The frames as they go to the encoder."""
+    frames = []
+    write = VideoWriter.write
+    monkeypatch.setattr(VideoWriter, "write", lambda self, frame: (frames.append(frame), write(self, frame)))
+    return frames
+
+
+def test_runs_repeat_and_flags_tell(folder, tmp_path, written):
+    runs = {
+        "plain": [],
+        "again": [],
+        "sampled": ["--faithful"],
+        "sampled again": ["--faithful"],
+        "other seed": ["--faithful", "--seed", "1"],
+        "bfloat16": ["--dtype", "bfloat16"],
+    }
+    videos = {}
+    for name, extra in runs.items():
+        written.clear()
+        inference_joygen.main([*flags(folder, tmp_path / name, dtype="float32"), *extra])
+        videos[name] = np.stack(written)
+    assert np.array_equal(videos["plain"], videos["again"])
+    assert np.array_equal(videos["sampled"], videos["sampled again"])
+    assert len(videos["sampled"]) == N_MOTION  # as many as upstream's audio windows, up to the motion's length
+    assert not np.array_equal(videos["sampled"][:19], videos["plain"])
+    assert not np.array_equal(videos["sampled"], videos["other seed"])
+    assert 0 < np.abs(videos["bfloat16"].astype(int) - videos["plain"]).mean() < 1
+
+
+def test_depth_is_followed_only_when_asked_for(folder, edit, networks):
+    driven, free = talk(folder, edit, networks), talk(folder, edit, networks, pose_driven=False)
+    assert free[0].source.face.depth is None
+    assert not np.array_equal(driven[0].image, free[0].image)
+
+
+def test_inputs_of_the_generator():
+    landmarks = np.zeros((468, 2), np.float32)
+    from utils.masks import OUTER_LIPS
+
+    angles = np.linspace(0, 2 * np.pi, len(OUTER_LIPS), endpoint=False)
+    landmarks[list(OUTER_LIPS)] = 40 + np.stack([20 * np.cos(angles), 10 * np.sin(angles)], axis=1) + [0, 15]
+    image = np.zeros((100, 120, 3), np.uint8)
+    image[10:90, 20:100] = (200, 100, 50)
+    box = np.array([20, 10, 100, 90], np.int32)
+    edit = FaceEdit(box, landmarks, landmarks, np.full((80, 80), 180, np.uint8))
+    crop, depth = prepare_crop(image, edit, 64)
+    assert (crop == (200, 100, 50)).all()
+    assert depth[44, 32] == 180  # the middle of the lips
+    assert depth[:20].max() == 0
+    assert prepare_crop(image, FaceEdit(box, landmarks, landmarks, None), 64)[1].max() == 0
+
+
+def test_paste_with_a_face_parser(folder, edit):
+    image = next(read_frames(folder / CLIP_NAME))
+    face_edit = inference_joygen.face_edit(edit, 0, True)
+    generated = np.full((64, 64, 3), 255, np.uint8)
+    everywhere = paste(image, generated, face_edit, lambda _: np.full((512, 512), 255, np.uint8))
+    nowhere = paste(image, generated, face_edit, lambda _: np.zeros((512, 512), np.uint8))
+    assert np.array_equal(nowhere, image)
+    x1, y1, x2, y2 = face_edit.box
+    assert (everywhere[y2 - 20, (x1 + x2) // 2] > 200).all()
+    assert np.array_equal(everywhere[: (y1 + y2) // 2 - 30], image[: (y1 + y2) // 2 - 30])
+
+
+def test_frames_are_made_as_they_are_asked_for(networks):
+    talking_face, windows = networks
+    made = []
+
+    def sources():
+        for index in range(1000):
+            made.append(index)
+            yield SourceFrame(np.zeros((8, 8, 3), np.uint8), None)
+
+    frames = talking_frames(sources(), (windows[:2] for _ in range(500)), talking_face, batch_size=2)
+    for _ in range(10):
+        next(frames)
+    frames.close()
+    assert len(made) <= 10 + 5 * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"fps": 30}, "--fps 25"),
+        ({"batch_size": 0}, "--batch_size"),
+        ({"img_size": 30}, "multiple of 4"),
+        ({"video_path": "missing.mp4"}, "missing.mp4"),
+        ({"audio_path": "missing.wav"}, "missing.wav"),
+        ({"intermediate_dir": "elsewhere"}, "track.json"),
+        ({"unet_model_path": "missing"}, "missing"),
+    ],
+)
+def test_bad_arguments(folder, tmp_path, changes, named):
+    with pytest.raises(BadInput, match=named):
+        inference_joygen.main(flags(folder, tmp_path / "out", **changes))
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_silent_file_is_no_speech(folder, tmp_path):
+    with pytest.raises(BadInput, match="sound"):
+        inference_joygen.main(flags(folder, tmp_path, audio_path=folder / CLIP_NAME))
+
+
+def copied_edit(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder / "edit", tmp_path / "edit")
+    return store.edit_dir(tmp_path / "edit", folder / CLIP_NAME, folder / SPEECH_NAME)
+
+
+def refusal(folder: Path, tmp_path: Path) -> str:
+    with pytest.raises(BadInput) as error:
+        inference_joygen.main(flags(folder, tmp_path / "out", intermediate_dir=tmp_path / "edit"))
+    assert not list((tmp_path / "out").glob("*"))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["valid.npy", "source_landmarks.npy", "depth/00000003.png", "track.json"])
+def test_incomplete_stage_2(folder, tmp_path, name):
+    (copied_edit(folder, tmp_path) / name).unlink()
+    message = refusal(folder, tmp_path)
+    assert name in message
+    assert "inference_edit_expression.py" in message
+
+
+@pytest.mark.parametrize("field", ["source_bytes", "width", "n_source_frames"])
+def test_stage_2_of_another_clip(folder, tmp_path, field):
+    path = copied_edit(folder, tmp_path) / "track.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {field: 2}))
+    assert "clip" in refusal(folder, tmp_path)
+
+
+def test_stage_2_of_a_shorter_speech(edit):
+    with pytest.raises(BadInput, match="shorter speech"):
+        inference_joygen.count_frames(edit, 2 * SAMPLE_RATE, faithful=False)
+    assert inference_joygen.count_frames(edit, 22 * SAMPLE_RATE // 25, faithful=False) == N_MOTION
+
+
+def test_depth_image_of_another_size(folder, tmp_path):
+    store.write_gray(copied_edit(folder, tmp_path) / "depth" / "00000002.png", np.zeros((5, 6), np.uint8))
+    assert "6x5" in refusal(folder, tmp_path)
+
+
+def test_weights_that_do_not_belong_together(folder, tmp_path):
+    Generator.create(UNET | {"cross_attention_dim": 20}).save(tmp_path / "deaf")
+    Generator.create(UNET | {"in_channels": 9}).save(tmp_path / "narrow")
+    with pytest.raises(BadInput, match="another audio encoder"):
+        inference_joygen.main(flags(folder, tmp_path / "out", unet_model_path=tmp_path / "deaf"))
+    with pytest.raises(BadInput, match="another VAE"):
+        inference_joygen.main(flags(folder, tmp_path / "out", unet_model_path=tmp_path / "narrow"))
+
+
+def test_clip_of_another_size_is_no_match(folder, tmp_path, edit):
+    options = inference_joygen.parse(flags(folder, tmp_path))
+    video = probe_video(folder / CLIP_NAME)
+    other = VideoInfo(video.path, video.height, video.width + 2, video.fps, video.duration, video.has_audio)
+    with pytest.raises(BadInput, match="another clip"):
+        inference_joygen.open_edit(options, other)
+
+
+def test_command_ends_with_one_line_and_exit_code_2(folder, tmp_path):
+    command = [sys.executable, "inference_joygen.py", *flags(folder, tmp_path, fps=30)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
