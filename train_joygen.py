@@ -32,7 +32,7 @@ from utils.images import to_bytes, to_signed
 from utils.losses import GeneratorLosses, LossWeights, generator_losses, lower_half, lower_half_psnr
 from utils.segments import SegmentSource
 from utils.store import require_writable, write_rgb
-from utils.training import Budget, RunningAverage, cosine_rate, use_fast_group_norm
+from utils.training import Budget, RunningAverage, cosine_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -149,9 +149,6 @@ class Trainer:
         self.config, self.accelerator, self.device = config, accelerator, accelerator.device
         self.codec = LatentCodec.load(config.vae_path, self.device, getattr(torch, config.vae_precision))
         model = build_model(config).to(memory_format=torch.channels_last).train()
-        if self.device.type == "cpu":
-            use_fast_group_norm(model)
-            use_fast_group_norm(self.codec.vae)
         self.training, self.validation = self._build_data(model)
         self.average = RunningAverage(model.to(self.device), config.opti.ema_decay) if config.opti.use_ema else None
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]

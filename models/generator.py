@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.group_norm import use_contiguous_group_norm
 from models.latent_codec import read_model_config
 from utils.checkpoints import half_precision, load_strict, read_weights, save_weights, weights_file
 from utils.store import atomic_path
@@ -37,6 +38,7 @@ class Generator(nn.Module):
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
+        use_contiguous_group_norm(unet)
 
     @classmethod
     def create(cls, config: Mapping[str, Any], seed: int = 0) -> Generator:

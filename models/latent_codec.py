@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from models.group_norm import use_contiguous_group_norm
 from utils.checkpoints import load_strict, read_weights, weights_file
 from utils.errors import BadInput
 from utils.images import to_signed
@@ -45,6 +46,7 @@ class LatentCodec:
     def __init__(self, vae: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
         self.vae = vae.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         self.vae.requires_grad_(False).eval()
+        use_contiguous_group_norm(self.vae)
         self.device, self.dtype = torch.device(device), dtype
         self.scale: float = vae.config.scaling_factor
         self.channels: int = vae.config.latent_channels
@@ -81,7 +83,7 @@ class LatentCodec:
         references: UInt8[Tensor, "b 3 hf wf"],
         depths: UInt8[Tensor, "b 1 hf wf"],
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "b 3*c h w"]:
+    ) -> Float[Tensor, "b i h w"]:
         """Latents of the masked, reference and depth images, side by side in the channels.
 
         faces, references: RGB crops; depths: see utils.images.mouth_depth, all 0 where no depth is to be followed.

@@ -1,4 +1,4 @@
-"""What both trainers of networks share: learning-rate schedule, running average, fast normalisation."""
+"""What both trainers of networks share: budget, learning-rate schedule, running average."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -49,21 +48,3 @@ class RunningAverage:
         averaged: list[Tensor] = list(self.module.parameters())
         current: list[Tensor] = [parameter.detach() for parameter in module.parameters()]
         torch._foreach_lerp_(averaged, current, 1 - decay)
-
-
-class ContiguousGroupNorm(nn.GroupNorm):
-    """Group normalisation that leaves the channels-last layout for the time of the sum.
-
-    PyTorch's CPU backward in channels-last bfloat16 takes 20 times as long as in the plain layout.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        normal = F.group_norm(input.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
-        return normal.contiguous(memory_format=torch.channels_last) if input.ndim == 4 else normal
-
-
-def use_fast_group_norm(module: nn.Module) -> None:
-    """Make a network that trains on the CPU in channels-last layout faster; its weights stay as they are."""
-    for part in module.modules():
-        if type(part) is nn.GroupNorm:
-            part.__class__ = ContiguousGroupNorm

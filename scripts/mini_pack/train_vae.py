@@ -21,13 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.group_norm import use_contiguous_group_norm
 from utils.checkpoints import half_precision, read_weights, save_checkpoint, save_weights
 from utils.cli import resolve_device, run
 from utils.clips import STORED_SIZE, Clip, clip_names, open_clips
 from utils.errors import BadInput
 from utils.store import require_writable
-from utils.training import use_fast_group_norm
-from utils.training import use_fast_group_norm
 
 CROP_SIZE = 128  # pixels, training crop
 CROP_SIDES = (112, 216)  # pixels of the stored 256-px face that a training crop spans
@@ -181,10 +180,7 @@ class Trainer:
         self.device, self.seed = device, options.seed
         self.vae = build_vae(options.channels, options.latent_channels)
         self.vae.to(device, memory_format=torch.channels_last)
-        if device.type == "cpu":
-            use_fast_group_norm(self.vae)
-        if device.type == "cpu":
-            use_fast_group_norm(self.vae)
+        use_contiguous_group_norm(self.vae)
         self.averaged = torch.optim.swa_utils.AveragedModel(
             self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
         )
