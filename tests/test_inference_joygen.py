@@ -221,7 +221,7 @@ def written(monkeypatch) -> list[np.ndarray]:
     return frames
 
 
-def test_runs_repeat_and_flags_tell(folder, tmp_path, written):
+def test_files_repeat_and_flags_tell(folder, tmp_path, written):
     runs = {
         "plain": [],
         "again": [],
