@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from models.generator import Generator
-from models.joint_model import JointModel
+from models.joint_model import JointModel, joint_losses
 from models.latent_codec import LatentCodec, hide_lower_half, read_model_config
 from models.whisper_encoder import LOG_MEL_PADDING, EncoderDims, WhisperEncoder, log_mel_spectrogram
 from utils.augment import NO_AUGMENTATION
@@ -29,31 +29,16 @@ from utils.config import load_config, to_dict
 from utils.dataset import Batch, DatasetConfig, TrainingBatches, split_clips
 from utils.errors import BadInput, StageFailure
 from utils.images import to_bytes, to_signed
-from utils.losses import GeneratorLosses, LossWeights, generator_losses, lower_half, lower_half_psnr
+from utils.losses import GeneratorLosses, LossWeights, lower_half, lower_half_psnr
 from utils.segments import SegmentSource
 from utils.store import require_writable, write_rgb
-from utils.training import Budget, RunningAverage, cosine_rate
+from utils.training import Budget, OptimizerConfig, RunningAverage, cosine_rate
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 VALIDATION_SEED = 1_000_003
 SHEET_COLUMNS = 12
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    max_steps: int
-    lr: float
-    min_lr: float
-    warmup_steps: int = 0
-    max_minutes: float | None = None  # stop earlier after this much time; the schedule follows
-    gradient_accumulation_steps: int = 1
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    use_ema: bool = False
-    ema_decay: float = 0.999
 
 
 @dataclass(frozen=True)
@@ -119,27 +104,6 @@ def build_model(config: JoyGenConfig) -> JointModel:
     else:
         audio_encoder = WhisperEncoder.create(config.audio_encoder, config.seed)
     return JointModel(generator, audio_encoder, config.train_audio_encoder)
-
-
-def compute_losses(
-    model: torch.nn.Module,
-    codec: LatentCodec,
-    batch: Batch,
-    config: JoyGenConfig,
-    generator: torch.Generator | None = None,
-) -> GeneratorLosses:
-    """One forward pass; the VAE is frozen, but the image losses reach the model through its decoder."""
-    targets = to_signed(batch.targets)
-    with torch.no_grad():
-        inputs = codec.generator_input(batch.targets, batch.references, batch.depths, generator)
-        target_latents = codec.encode(targets, generator)
-    predicted = model(inputs, batch.log_mel, batch.rows, batch.has_audio).float()
-    n_items = len(predicted)
-    n_decoded = min(config.decode_batch or n_items, n_items)
-    decoded = torch.arange(n_decoded, device=predicted.device) * n_items // n_decoded  # spread over the clips
-    images = codec.decode(predicted[decoded])
-    mouths = batch.mouths[decoded].float()
-    return generator_losses(predicted, target_latents, images, targets[decoded], mouths, config.loss)
 
 
 class Trainer:
@@ -215,7 +179,7 @@ class Trainer:
             group["lr"] = cosine_rate(self.step, spent, opti.lr, opti.min_lr, opti.warmup_steps)
         for batch in batches:
             with self.accelerator.accumulate(self.model):
-                losses = compute_losses(self.model, self.codec, batch, self.config, self._latent_generator())
+                losses = self._losses(batch)
                 if not torch.isfinite(losses.total):
                     raise StageFailure(f"loss is not finite at step {self.step}, batch {', '.join(batch.names)}")
                 self.accelerator.backward(losses.total)
@@ -227,6 +191,10 @@ class Trainer:
             self.average.update(self.accelerator.unwrap_model(self.model), self.step)
         self.step += 1
         return losses
+
+    def _losses(self, batch: Batch) -> GeneratorLosses:
+        config = self.config
+        return joint_losses(self.model, self.codec, batch, config.loss, config.decode_batch, self._latent_generator())
 
     def _latent_generator(self) -> torch.Generator | None:
         if not self.config.sample_posterior:

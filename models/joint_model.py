@@ -9,11 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.generator import Generator
+from models.latent_codec import LatentCodec
 from models.whisper_encoder import WhisperEncoder
+from utils.dataset import Batch
 from utils.errors import BadInput
+from utils.images import to_signed
+from utils.losses import GeneratorLosses, LossWeights, generator_losses
 
 UNET_FOLDER = "unet"
-AUDIO_ENCODER_FILE = "audio_encoder.pt"
+AUDIO_ENCODER_FILE = "whisper.pt"
 
 
 class JointModel(nn.Module):
@@ -50,3 +54,29 @@ class JointModel(nn.Module):
         self.generator.save(directory / UNET_FOLDER, half)
         if self.trains_audio_encoder:
             self.audio_encoder.save(directory / AUDIO_ENCODER_FILE)
+
+
+def joint_losses(
+    model: nn.Module,
+    codec: LatentCodec,
+    batch: Batch,
+    weights: LossWeights,
+    n_decoded: int | None = None,
+    sampling: torch.Generator | None = None,
+) -> GeneratorLosses:
+    """One forward pass; the codec is frozen, but the image losses reach the model through its decoder.
+
+    n_decoded: how many of the items are decoded for the image losses, spread over the clips (all by default).
+    sampling: draw latents from the posterior, instead of its mean.
+    """
+    targets = to_signed(batch.targets)
+    with torch.no_grad():
+        inputs = codec.generator_input(batch.targets, batch.references, batch.depths, sampling)
+        target_latents = codec.encode(targets, sampling)
+    predicted = model(inputs, batch.log_mel, batch.rows, batch.has_audio).float()
+    n_items = len(predicted)
+    n_decoded = min(n_decoded or n_items, n_items)
+    decoded = torch.arange(n_decoded, device=predicted.device) * n_items // n_decoded
+    images = codec.decode(predicted[decoded])
+    mouths = batch.mouths[decoded].float()
+    return generator_losses(predicted, target_latents, images, targets[decoded], mouths, weights)

@@ -11,6 +11,21 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
+class OptimizerConfig:
+    max_steps: int
+    lr: float
+    min_lr: float
+    warmup_steps: int = 0
+    max_minutes: float | None = None  # stop earlier after this much time; the schedule follows
+    gradient_accumulation_steps: int = 1
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    use_ema: bool = False
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True)
 class Budget:
     """How long to train: a number of steps, or of minutes if they pass earlier.
 
