@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Generator, Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,18 +16,21 @@ from utils.types import SAMPLE_RATE
 
 AAC_RATE = 48_000  # Hz
 AAC_BITS_PER_SECOND = 128_000
+SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp than this is moved there
 _INT16_SCALE = 32768.0
 _AUDIO_ADVICE = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
+_log = logging.getLogger(__name__)
 
 
 def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Decode a file's first sound track to float32 [n], mono, in [-1, 1).
 
-    Samples pass through 16-bit integers, as they do in the reference's intermediate wav file.
+    Sample 0 belongs to the first frame of the file's video, if it has one; gaps are silent. Samples pass through
+    16-bit integers, as they do in the reference's intermediate wav file.
     Raises BadInput for a missing or unreadable file, or one without sound.
     """
-    chunks = [chunk.to_ndarray().reshape(-1) for chunk in _resampled(path, "s16", "mono", sample_rate)]
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+    blocks = [block[0] for block in _sound_blocks(path, "s16", "mono", sample_rate)]
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
     if len(samples) == 0:
         raise BadInput("no sound could be decoded", path, "at least one sample", "none", _AUDIO_ADVICE)
     return samples.astype(np.float32) / _INT16_SCALE
@@ -48,69 +54,155 @@ def has_audio(path: Path) -> bool:
         return bool(container.streams.audio)
 
 
+def moving_pictures(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """A file's video streams; the cover picture of a song is none."""
+    cover = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
+
+
+def start_seconds(stream: av.AudioStream | av.VideoStream) -> float | None:
+    """When a stream begins, by its own clock."""
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return float(stream.start_time * stream.time_base)
+
+
+def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioStream | av.VideoStream) -> Iterator[Any]:
+    """Every frame of a stream that can be decoded. Damaged parts are left out, with a warning if anything is left."""
+    damage = ""
+
+    def attempt(step: Callable[[], Any], otherwise: Any) -> Any:
+        nonlocal damage
+        try:
+            return step()
+        except av.EOFError:
+            return otherwise
+        except av.FFmpegError as error:
+            damage = error.strerror or type(error).__name__
+            return otherwise
+
+    n_frames = 0
+    packets = container.demux(stream)
+    while (packet := attempt(lambda: next(packets, None), None)) is not None:
+        for frame in attempt(packet.decode, []):
+            n_frames += 1
+            yield frame
+    yield from attempt(lambda: stream.codec_context.decode(None), [])  # what is left after a read error
+    if damage and n_frames:
+        _log.warning("%s: parts of the %s are damaged (%s)", container.name, stream.type, damage)
+
+
 class AudioEncoder:
     """Feeds one output container's AAC track from a sound file, a little at a time."""
 
     def __init__(self, container: av.container.OutputContainer, source_path: Path) -> None:
         with open_media(source_path) as source:
-            if not source.streams.audio:
-                raise BadInput("no sound track", source_path, "an audio stream", "none", _AUDIO_ADVICE)
-            layout = "mono" if source.streams.audio[0].channels == 1 else "stereo"
+            layout = "mono" if _sound_stream(source, source_path).channels == 1 else "stereo"
         self._container = container
         self._stream = container.add_stream("aac", rate=AAC_RATE, layout=layout, bit_rate=AAC_BITS_PER_SECOND)
-        self._frames = _resampled(source_path, "fltp", layout, AAC_RATE)
+        self._layout = layout
+        self._blocks = _sound_blocks(source_path, "fltp", layout, AAC_RATE)
+        self._waiting = np.zeros((0, 0), np.float32)  # [channel, sample], decoded but not due yet
         self._n_samples = 0
 
     def advance(self, seconds: float) -> None:
         """Encode sound until the track reaches ``seconds`` or the file ends; never beyond ``seconds``."""
         n_wanted = round(seconds * AAC_RATE)
         while self._n_samples < n_wanted:
-            frame = next(self._frames, None)
-            if frame is None:
-                return
-            if self._n_samples + frame.samples > n_wanted:
-                frame, rest = _split(frame, n_wanted - self._n_samples)
-                self._frames = _chain(rest, self._frames)
-            frame.pts = self._n_samples
-            self._n_samples += frame.samples
-            self._container.mux(self._stream.encode(frame))
+            if self._waiting.shape[1] == 0:
+                block = next(self._blocks, None)
+                if block is None:
+                    return
+                self._waiting = block
+            n_due = min(n_wanted - self._n_samples, self._waiting.shape[1])
+            self._encode(self._waiting[:, :n_due])
+            self._waiting = self._waiting[:, n_due:]
 
     def close(self) -> None:
+        self._blocks.close()
         self._container.mux(self._stream.encode(None))
 
+    def _encode(self, samples: np.ndarray) -> None:
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
+        frame.sample_rate = AAC_RATE
+        frame.pts, frame.time_base = self._n_samples, Fraction(1, AAC_RATE)
+        self._n_samples += samples.shape[1]
+        self._container.mux(self._stream.encode(frame))
 
-def _resampled(path: Path, sample_format: str, layout: str, sample_rate: int) -> Iterator[av.AudioFrame]:
+
+def _sound_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
+    if not container.streams.audio:
+        raise BadInput("no sound track", path, "an audio stream", "none", _AUDIO_ADVICE)
+    return container.streams.audio[0]
+
+
+def _sound_blocks(path: Path, sample_format: str, layout: str, sample_rate: int) -> Generator[np.ndarray, None, None]:
+    """Decoded sound as [channel, sample], resampled, each piece of it where its time stamp says.
+
+    video        |---------------------------
+    sound              |======|   |=========      a late start and a gap become silence,
+    sound    ====|======|                         what comes before the video is left out
+    """
     with open_media(path) as container:
-        if not container.streams.audio:
-            raise BadInput("no sound track", path, "an audio stream", "none", _AUDIO_ADVICE)
-        resampler = av.AudioResampler(sample_format, layout, sample_rate)
-        for frame in _decodable(container):
+        stream = _sound_stream(container, path)
+        resample = _Resampler(sample_format, layout, sample_rate)
+        placement = _Placement(container, sample_rate)
+        for frame in decode_tolerantly(container, stream):
+            gap = placement.gap(frame.time)
+            if gap > 0:
+                yield placement.count(np.repeat(resample.silence, gap, axis=1))
+            yield placement.count(resample(frame)[:, max(0, -gap) :])
+        yield resample(None)
+
+
+class _Placement:
+    """Compares how much sound there is with its time stamps."""
+
+    def __init__(self, container: av.container.InputContainer, sample_rate: int) -> None:
+        self._rate, self._n_samples = sample_rate, 0
+        pictures = moving_pictures(container)
+        self._origin = start_seconds(pictures[0]) if pictures else None
+        self._longest_gap = (container.duration or 0) / av.time_base + 1.0  # seconds; above, the stamps are nonsense
+
+    def gap(self, time: float | None) -> int:
+        """Samples that are missing before ``time``; negative: that many of the sound's first samples come too early."""
+        if time is None:
+            return 0
+        if self._origin is None:
+            self._origin = time
+        gap = time - self._origin - self._n_samples / self._rate
+        if abs(gap) <= SYNC_TOLERANCE:
+            return 0
+        if (gap < 0 and self._n_samples) or gap > self._longest_gap:  # the stamps started over
+            self._origin += gap
+            return 0
+        return round(gap * self._rate)
+
+    def count(self, block: np.ndarray) -> np.ndarray:
+        self._n_samples += block.shape[1]
+        return block
+
+
+class _Resampler:
+    """Converts decoded frames to [channel, sample] of one format, also when the stream changes its own on the way."""
+
+    def __init__(self, sample_format: str, layout: str, sample_rate: int) -> None:
+        self._wanted = sample_format, layout, sample_rate
+        self._inner: av.AudioResampler | None = None
+        self._kind: tuple[str, str, int] | None = None
+        n_channels = 1 if layout == "mono" else 2
+        self.silence = np.zeros((n_channels, 1), np.int16 if sample_format == "s16" else np.float32)
+
+    def __call__(self, frame: av.AudioFrame | None) -> np.ndarray:
+        """What became ready by this frame; None: all that is left."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else None
+        made: list[av.AudioFrame] = []
+        if self._inner is not None and kind != self._kind:
+            made += self._inner.resample(None)
+            self._inner = None
+        if frame is not None:
+            if self._inner is None:
+                self._inner, self._kind = av.AudioResampler(*self._wanted), kind
             frame.pts = None
-            yield from resampler.resample(frame)
-        yield from resampler.resample(None)
-
-
-def _decodable(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
-    """All frames up to the end of the file or of its readable part."""
-    try:
-        yield from container.decode(container.streams.audio[0])
-    except av.FFmpegError:
-        return
-
-
-def _split(frame: av.AudioFrame, n_first: int) -> tuple[av.AudioFrame, av.AudioFrame]:
-    """Cut a planar float frame in two."""
-    samples = frame.to_ndarray()
-    parts = []
-    for piece in (samples[:, :n_first], samples[:, n_first:]):
-        part = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(piece), format="fltp", layout=frame.layout.name
-        )
-        part.sample_rate = frame.sample_rate
-        parts.append(part)
-    return parts[0], parts[1]
-
-
-def _chain(first: av.AudioFrame, rest: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
-    yield first
-    yield from rest
+            made += self._inner.resample(frame)
+        return np.concatenate([self.silence[:, :0], *(piece.to_ndarray() for piece in made)], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,3 +24,20 @@ def ping_pong(n_source: int, n_wanted: int) -> np.ndarray:
         raise ValueError("a clip without frames cannot be stretched")
     position = np.arange(n_wanted) % (2 * n_source)
     return np.where(position < n_source, position, 2 * n_source - 1 - position).astype(np.int32)
+
+
+def stretches(indices: Sequence[int], longest_reverse: int) -> Iterator[Sequence[int]]:
+    """Cut a sequence of frame numbers into stretches that only rise (or stay) or only fall (or stay).
+
+    A stretch that falls spans at most ``longest_reverse`` frames; a leap of that many or more begins a new stretch.
+    """
+    begin, direction = 0, 0
+    for end in range(1, len(indices) + 1):
+        is_last = end == len(indices)
+        step = 0 if is_last else indices[end] - indices[end - 1]
+        is_full = direction < 0 and not is_last and indices[begin] - indices[end] >= longest_reverse
+        if is_last or is_full or step * direction < 0 or abs(step) >= longest_reverse:
+            yield indices[begin:end]
+            begin, direction = end, 0
+        elif step:
+            direction = step

@@ -41,6 +41,19 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class PictureFormat:
+    """How a video's pixels are meant: colours as codes of ITU-T H.273 (1 is BT.709, 2 untagged), and their shape.
+
+    An untagged matrix is read as BT.601. pixel_aspect: width of a pixel over its height.
+    """
+
+    matrix: int = 1
+    primaries: int = 1
+    transfer: int = 1
+    pixel_aspect: Fraction = Fraction(1)
+
+
+@dataclass(frozen=True)
 class VideoInfo:
     """What a container says of its video: display size after rotation, frames per second, seconds."""
 
@@ -50,6 +63,7 @@ class VideoInfo:
     fps: Fraction
     duration: float
     has_audio: bool
+    picture: PictureFormat = PictureFormat()
 
 
 @dataclass(frozen=True)

@@ -3,127 +3,190 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
-from utils.audio import AudioEncoder, open_media
+from utils.audio import AudioEncoder, decode_tolerantly, moving_pictures, open_media, start_seconds
 from utils.errors import BadInput
 from utils.store import atomic_path
-from utils.types import MOTION_FPS, VideoInfo
+from utils.timeline import stretches
+from utils.types import MOTION_FPS, PictureFormat, VideoInfo
 
 X264_CRF = 18
 REVERSE_BLOCK = 48  # frames held at once while a clip plays backwards
-_SEEK_MARGIN = 0.5  # seconds before a wanted frame where decoding starts
-_BT709, _LIMITED_RANGE = 1, 1  # H.264 colour codes (ITU-T H.273)
-_log = logging.getLogger(__name__)
+_SEEK_MARGINS = (0.5, 4.0, math.inf)  # seconds before a wanted frame where decoding starts, until it is early enough
+# swscale's default rounds every channel down, by 1.2 grey levels on average; these flags keep the mean to 0.1.
+_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_MATRICES = (1, 4, 7, 9)  # ITU-T H.273 codes that swscale knows by the same number; BT.601 serves for the rest
+_BT601 = 5  # swscale's own number
+_UNTAGGED, _BT601_CODES = 2, (2, 5, 6)  # H.273 codes that mean BT.601 to swscale
+_NAMED_CODES = {1, *range(4, 19)}  # H.273 codes of matrix, primaries or transfer that an encoder takes
+_LIMITED_RANGE = 1  # FFmpeg's code; swscale reads full-range sources well but writes them 0.9 grey levels off
+_REORDER_DELAY = 0.2  # seconds that the first frame may come late where a container counts in decoding order
 
 
 def probe_video(path: Path) -> VideoInfo:
     """Read a clip's display size, rate and length. Raises BadInput without a decodable video stream."""
     with open_media(path) as container:
         stream = _video_stream(container, path)
-        frame = next(_decodable(container, stream), None)
+        frame = next(decode_tolerantly(container, stream), None)
         if frame is None:
-            raise BadInput(
-                "no video frame can be decoded", path, "at least one frame", "none", "convert the file"
-            )
+            raise BadInput("no video frame can be decoded", path, "at least one frame", "none", "convert the file")
         height, width = _upright_rgb(frame).shape[:2]
         fps = Fraction(stream.average_rate or stream.guessed_rate or MOTION_FPS)
-        if stream.duration is not None:
+        if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
         else:
             duration = (container.duration or 0) / av.time_base
-        return VideoInfo(path, width, height, fps, duration, bool(container.streams.audio))
+        has_audio = bool(container.streams.audio)
+        return VideoInfo(path, width, height, fps, duration, has_audio, _picture_format(stream, frame))
 
 
-def read_frames(
-    path: Path, fps: float = MOTION_FPS, start: int = 0, stop: int | None = None
-) -> Iterator[np.ndarray]:
+def read_frames(path: Path, fps: float = MOTION_FPS, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
     """Yield upright uint8 RGB [H, W, 3] frames ``start`` to ``stop`` of the clip played at a constant ``fps``.
 
-    A source frame at time t (from the first frame on) is shown from output frame round(t * fps) until the next
+    A source frame at time t (from the stream's start on) is shown from output frame round(t * fps) until the next
     one; gaps of variable-rate clips repeat the last frame. A damaged end cuts the clip short with a warning.
     """
-    shown: np.ndarray | None = None
-    next_index = start
-    with open_media(path) as container:
-        stream = _video_stream(container, path)
-        stream.thread_type = "AUTO"
-        first_time = _first_time(path)
-        if start:
-            seek_time = max(first_time, first_time + start / fps - _SEEK_MARGIN)
-            container.seek(int(seek_time / stream.time_base), stream=stream)
-        end_slot = 0
-        for frame in _decodable(container, stream):
-            time = (
-                float(frame.pts * stream.time_base) - first_time if frame.pts is not None else end_slot / fps
-            )
-            slot = int(time * fps + 0.5)
-            while shown is not None and next_index < slot:
-                if stop is not None and next_index >= stop:
-                    return
-                yield shown
-                next_index += 1
-            shown = _upright_rgb(frame)
-            duration = float(frame.duration * stream.time_base) if frame.duration else 1 / fps
-            end_slot = max(slot + 1, int((time + duration) * fps + 0.5))
-        while shown is not None and next_index < (end_slot if stop is None else min(stop, end_slot)):
-            yield shown
+    next_index, shown = start, None
+    for timed in _timed_frames(path, fps, start):
+        end = timed.slot if stop is None else min(stop, timed.slot)
+        while shown is not None and next_index < end:
+            yield _upright_rgb(shown.frame)
             next_index += 1
+        if stop is not None and next_index >= stop:
+            return
+        shown = timed
+    while shown is not None and next_index < (shown.end if stop is None else min(stop, shown.end)):
+        yield _upright_rgb(shown.frame)
+        next_index += 1
 
 
 def read_frames_at(path: Path, indices: Sequence[int], fps: float = MOTION_FPS) -> Iterator[np.ndarray]:
     """Yield the frames named by ``indices`` in that order, holding at most REVERSE_BLOCK of them.
 
-    Runs that go forwards are streamed; runs that go backwards are decoded block by block and reversed.
+    Stretches that go forwards are streamed; those that go backwards are decoded block by block and reversed.
+    Raises BadInput when the clip has no such frame.
     """
-    position = 0
-    while position < len(indices):
-        run = _run_length(indices, position)
-        low, high = sorted((indices[position], indices[position + run - 1]))
-        if indices[position] <= indices[position + run - 1]:
-            yield from _checked(path, fps, low, high)
+    for stretch in stretches(indices, REVERSE_BLOCK):
+        if stretch[0] <= stretch[-1]:
+            yield from _forwards(path, fps, stretch)
         else:
-            for block_high in range(high, low - 1, -REVERSE_BLOCK):
-                block = list(_checked(path, fps, max(low, block_high - REVERSE_BLOCK + 1), block_high))
-                yield from reversed(block)
-        position += run
+            yield from _backwards(path, fps, stretch)
 
 
-def _run_length(indices: Sequence[int], position: int) -> int:
-    """Length of the longest run from ``position`` that goes steadily up or steadily down by one."""
-    if position + 1 >= len(indices) or abs(indices[position + 1] - indices[position]) != 1:
-        return 1
-    step = indices[position + 1] - indices[position]
-    length = 2
-    while (
-        position + length < len(indices)
-        and indices[position + length] - indices[position + length - 1] == step
-    ):
-        length += 1
-    return length
+def _forwards(path: Path, fps: float, stretch: Sequence[int]) -> Iterator[np.ndarray]:
+    n_times = Counter(stretch)
+    for number, frame in _numbered(path, fps, stretch[0], stretch[-1]):
+        for n_left in reversed(range(n_times[number])):
+            yield frame.copy() if n_left else frame
 
 
-def _checked(path: Path, fps: float, low: int, high: int) -> Iterator[np.ndarray]:
+def _backwards(path: Path, fps: float, stretch: Sequence[int]) -> Iterator[np.ndarray]:
+    wanted = set(stretch)
+    kept = {number: frame for number, frame in _numbered(path, fps, stretch[-1], stretch[0]) if number in wanted}
+    for number, following in itertools.zip_longest(stretch, stretch[1:]):
+        yield kept[number].copy() if following == number else kept.pop(number)
+
+
+def _numbered(path: Path, fps: float, low: int, high: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames low to high, with their numbers; raises BadInput if the clip ends before."""
     count = 0
-    for frame in read_frames(path, fps, low, high + 1):
-        count += 1
-        yield frame
-    if count != high + 1 - low:
-        found = f"{low + count}"
-        raise BadInput(
-            "clip is shorter than its track", path, f"{high + 1} frames", found, "run stage 2 again"
-        )
+    for count, frame in enumerate(read_frames(path, fps, low, high + 1), 1):
+        yield low + count - 1, frame
+    if low + count <= high:
+        found = f"{low + count}" if count else f"at most {low}"
+        raise BadInput("clip is shorter than its track", path, f"{high + 1} frames", found, "run stage 2 again")
+
+
+@dataclass(frozen=True)
+class _TimedFrame:
+    """A decoded frame that the output frames from ``slot`` to ``end`` (excluded) show."""
+
+    frame: av.VideoFrame
+    slot: int
+    end: int
+
+
+def _timed_frames(path: Path, fps: float, start: int) -> Iterator[_TimedFrame]:
+    """Decoded frames from one that is shown at output frame ``start``, or before it, on."""
+    for margin in _SEEK_MARGINS if start else (math.inf,):
+        with open_media(path) as container:
+            frames = _decode_from(container, path, fps, start / fps - margin)
+            first = next(frames, None)
+            if margin == math.inf or (first is not None and first.slot <= start):
+                yield from itertools.chain([first] if first else [], frames)
+                return
+
+
+def _decode_from(
+    container: av.container.InputContainer, path: Path, fps: float, seconds: float
+) -> Iterator[_TimedFrame]:
+    """Decode from a key frame before ``seconds``, or from the start; nothing if the file cannot be entered there."""
+    stream = _video_stream(container, path)
+    stream.thread_type = "AUTO"
+    origin: float | None = None
+    if seconds > 0:
+        origin = _origin(path)
+        if not _seek(container, stream, origin + seconds):
+            return
+    interval = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(fps)))
+    next_time: float | None = start_seconds(stream) or 0.0 if origin is None else None
+    for frame in decode_tolerantly(container, stream):
+        time = next_time if frame.time is None else frame.time
+        if time is None:  # without time stamps only counting from the start helps
+            return
+        if origin is None:
+            origin = _origin_of(stream, time)
+        length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else interval
+        next_time = time + length
+        slot = _nearest((time - origin) * fps)
+        yield _TimedFrame(frame, slot, max(slot + 1, _nearest((next_time - origin) * fps)))
+
+
+def _seek(container: av.container.InputContainer, stream: av.VideoStream, seconds: float) -> bool:
+    if stream.time_base is None:
+        return False
+    try:
+        container.seek(int(seconds / stream.time_base), stream=stream)
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def _origin(path: Path) -> float:
+    """The time of output frame 0, in the stream's own seconds."""
+    with open_media(path) as container:
+        stream = _video_stream(container, path)
+        frame = next(decode_tolerantly(container, stream), None)
+        return 0.0 if frame is None or frame.time is None else _origin_of(stream, frame.time)
+
+
+def _origin_of(stream: av.VideoStream, first_time: float) -> float:
+    """When the first frame is shown; when the stream starts if its first frames cannot be decoded."""
+    start = start_seconds(stream)
+    return first_time if start is None or first_time - start < _REORDER_DELAY else start
+
+
+def _nearest(number: float) -> int:
+    return math.floor(number + 0.5)
 
 
 class VideoWriter:
-    """H.264/AAC mp4 written frame by frame under a temporary name; renamed when the ``with`` block ends well."""
+    """H.264/AAC mp4 written frame by frame under a temporary name; renamed when the ``with`` block ends well.
+
+    ``picture``: colours and pixel shape to keep, those of the source clip; without it BT.709 and square pixels.
+    """
 
     def __init__(
         self,
@@ -132,50 +195,60 @@ class VideoWriter:
         audio_path: Path | None = None,
         metadata: Mapping[str, str] | None = None,
         crf: int = X264_CRF,
+        picture: PictureFormat | None = None,
     ) -> None:
         self._path, self._audio_path = path, audio_path
         self._fps, self._crf = Fraction(fps).limit_denominator(1001), crf
         self._metadata = dict(metadata or {})
+        self._picture = picture or PictureFormat()
         self._stack = contextlib.ExitStack()
         self._audio: AudioEncoder | None = None
+        self._shape: tuple[int, ...] = ()
         self._n_frames = 0
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
-            self._container = stack.enter_context(
-                av.open(str(temporary), "w", options={"movflags": "+faststart"})
-            )
+            self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
             self._container.metadata.update(self._metadata)
-            self._stream = self._container.add_stream(
-                "libx264", rate=self._fps, options={"crf": str(self._crf)}
-            )
+            self._stream = self._container.add_stream("libx264", rate=self._fps, options={"crf": str(self._crf)})
             if self._audio_path is not None:
                 self._audio = AudioEncoder(self._container, self._audio_path)
             self._stack = stack.pop_all()
         return self
 
     def write(self, frame: np.ndarray) -> None:
-        """Append uint8 RGB [H, W, 3]; all frames must have one size. An odd side grows by one repeated line."""
+        """Append uint8 RGB [H, W, 3]; an odd side grows by one repeated line.
+
+        Raises ValueError if the size is not that of the first frame.
+        """
+        if frame.shape != (self._shape or frame.shape):
+            raise ValueError(f"frame of shape {frame.shape} in a video of {self._shape}")
         height, width = frame.shape[:2]
+        if self._n_frames == 0:
+            self._shape = frame.shape
+            self._describe_stream(height + height % 2, width + width % 2)
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._n_frames == 0:
-            self._describe_stream(frame)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+            format="yuv420p",
+            dst_colorspace=self._picture.matrix if self._picture.matrix in _MATRICES else _BT601,
+            dst_color_range=_LIMITED_RANGE,
+            interpolation=_EXACT,
+        )
         picture.pts, picture.time_base = self._n_frames, 1 / self._fps
         self._container.mux(self._stream.encode(picture))
         self._n_frames += 1
         if self._audio:
             self._audio.advance(float(self._n_frames / self._fps))
 
-    def _describe_stream(self, frame: np.ndarray) -> None:
-        self._stream.height, self._stream.width = frame.shape[:2]
-        self._stream.pix_fmt = "yuv420p"
+    def _describe_stream(self, height: int, width: int) -> None:
         context = self._stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.height, context.width, context.pix_fmt = height, width, "yuv420p"
+        context.colorspace = self._picture.matrix
+        context.color_primaries, context.color_trc = self._picture.primaries, self._picture.transfer
         context.color_range = _LIMITED_RANGE
+        context.sample_aspect_ratio = self._picture.pixel_aspect
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -184,37 +257,47 @@ class VideoWriter:
             if kind is not None:
                 self._stack.__exit__(kind, error, trace)
                 return
+            if self._n_frames == 0:
+                raise ValueError(f"no frame was written to {self._path}")
             self._container.mux(self._stream.encode(None))
             if self._audio:
                 self._audio.close()
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
+    streams = moving_pictures(container)
+    if not streams:
         raise BadInput("no video stream", path, "a video", "sound only", "give a clip that shows a face")
-    return container.streams.video[0]
+    return streams[0]
 
 
-def _first_time(path: Path) -> float:
-    """Seconds of the first decodable frame, the origin of the clip's own time."""
-    with open_media(path) as container:
-        stream = _video_stream(container, path)
-        frame = next(_decodable(container, stream), None)
-        if frame is None:
-            raise BadInput(
-                "no video frame can be decoded", path, "at least one frame", "none", "convert the file"
-            )
-        return float(frame.pts * stream.time_base) if frame.pts is not None else 0.0
-
-
-def _decodable(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """All frames up to the end of the file or of its readable part."""
-    try:
-        yield from container.decode(stream)
-    except av.FFmpegError as error:
-        _log.warning("%s: decoding stopped early (%s)", container.name, error.strerror)
+def _picture_format(stream: av.VideoStream, frame: av.VideoFrame) -> PictureFormat:
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    if _display_axes(frame)[0, 0] == 0:
+        aspect = 1 / aspect
+    if frame.format.is_rgb:
+        return PictureFormat(pixel_aspect=aspect)
+    codes = (frame.colorspace, frame.color_primaries, frame.color_trc)
+    matrix, primaries, transfer = (code if code in _NAMED_CODES else _UNTAGGED for code in codes)
+    return PictureFormat(matrix, primaries, transfer, aspect)
 
 
 def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
+    """The frame as it is meant to be seen, uint8 RGB [H, W, 3]."""
+    is_known = frame.format.is_rgb or frame.colorspace in (*_MATRICES, *_BT601_CODES)
+    matrix = None if is_known else _BT601
+    image = frame.to_ndarray(format="rgb24", src_colorspace=matrix, dst_colorspace=matrix, interpolation=_EXACT)
+    (x_to_x, x_to_y), (y_to_x, y_to_y) = _display_axes(frame)
+    if x_to_x == 0:
+        image, x_to_x, y_to_y = image.transpose(1, 0, 2), y_to_x, x_to_y
+    return np.ascontiguousarray(image[:: y_to_y or 1, :: x_to_x or 1])
+
+
+def _display_axes(frame: av.VideoFrame) -> np.ndarray:
+    """Where the stored x and y axes point on the screen, int [2, 2]: turns by right angles and mirrors."""
+    side_data: Mapping = frame.side_data
+    if "DISPLAYMATRIX" not in side_data:
+        return np.eye(2, dtype=int)
+    axes = np.frombuffer(side_data["DISPLAYMATRIX"], np.int32, 9).reshape(3, 3)[:2, :2]
+    on_axis = np.abs(axes) == np.abs(axes).max(axis=1, keepdims=True)
+    return np.sign(axes) * on_axis
