@@ -9,6 +9,7 @@ repeatable: on one machine the same seed gives the same weights.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.audio2motion import Audio2MotionConfig, build_audio2motion
 from models.audio_features import require_available
@@ -36,9 +37,9 @@ from utils import cli
 from utils.checkpoints import half_precision, read_weights, save_checkpoint, save_weights
 from utils.config import load_config, to_dict
 from utils.errors import BadInput
+from utils.metrics import LaggedCorrelation
 from utils.motion_dataset import AugmentationConfig, MotionDataConfig, WindowSampler, load_motion_clips
 from utils.motion_losses import LandmarkLoss, LossConfig, cyclic_weight, laplacian_energy, magnitude, masked_mse
-from utils.motion_metrics import LagMatch
 from utils.store import atomic_path, require_writable
 
 LAST_NAME, BEST_NAME = "last.pt", "best.pt"
@@ -46,13 +47,17 @@ LAST_NAME, BEST_NAME = "last.pt", "best.pt"
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam; the rate rises linearly over the warm-up and falls by decay_factor every decay_steps."""
+    """Adam; the rate rises linearly over the warm-up and falls by decay_factor every decay_steps.
+
+    The weights that are validated and exported follow the trained ones by (1 - average_decay) of the way each step.
+    """
 
     learning_rate: float = 5e-4
     warmup_steps: int = 1000
     decay_steps: int = 250_000
     decay_factor: float = 0.1
     clip_norm: float = 1.0
+    average_decay: float = 0.0
 
     def rate(self, step: int) -> float:
         warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
@@ -126,6 +131,7 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = build_audio2motion(config.network).to(device)
+        self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.optimizer.learning_rate)
         self.rng = np.random.default_rng(config.seed)
         self.noise_generator = torch.Generator().manual_seed(config.seed)
@@ -169,6 +175,7 @@ class Training:
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.optimizer.clip_norm)
         self.optimizer.step()
+        follow(self.average, self.network, config.optimizer.average_decay)
         return {"total": total.item()} | {name: term.item() for name, term in terms.items()}
 
     def loss_terms(self, batch: MotionBatch) -> dict[str, Tensor]:
@@ -194,17 +201,18 @@ class Training:
         """Print how well mouths of unheard speakers are predicted; keep the network if it was never better."""
         score = float(self.step)  # without validation clips the newest is the best
         if self.validation:
-            matches = opening_matches(self.network, self.validation, self.opening)
+            matches = opening_matches(self.average, self.validation, self.opening)
             report_matches(f"step {self.step} validation", matches)
             score = median_correlation(matches)
         if score > self.best:
             self.best = score
-            content = {"network": self.network.state_dict(), "step": self.step, "score": score}
+            content = {"network": self.average.state_dict(), "step": self.step, "score": score}
             save_checkpoint(self.config.output_dir / BEST_NAME, content)
 
     def save(self) -> None:
         state = {
             "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
             "network_config": asdict(self.config.network),
             "optimizer": self.optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
@@ -223,10 +231,21 @@ class Training:
             advice = "choose another output_dir, or delete this one"
             raise BadInput("checkpoint of another network", path, "the config's network", "other sizes", advice)
         self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["rng"]
         self.noise_generator.set_state(state["noise_generator"])
         self.step, self.best = state["step"], state["best"]
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the averaged weights and statistics towards the trained ones."""
+    for slow, fast in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if slow.is_floating_point():
+            slow.lerp_(fast, 1 - decay)
+        else:
+            slow.copy_(fast)
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: LossConfig, step: int) -> Tensor:
@@ -235,9 +254,9 @@ def weighted_total(terms: Mapping[str, Tensor], weights: LossConfig, step: int) 
     return torch.stack([factors[name] * term for name, term in terms.items()]).sum()
 
 
-def report_matches(label: str, matches: Mapping[str, LagMatch]) -> None:
+def report_matches(label: str, matches: Mapping[str, LaggedCorrelation]) -> None:
     """One line: r of the mouth's opening at the best lag, per clip and as a median."""
-    per_clip = "  ".join(f"{name} {match.correlation:.2f}@{match.lag:+d}" for name, match in matches.items())
+    per_clip = "  ".join(f"{name} {match.r:.2f}@{match.lag:+d}" for name, match in matches.items())
     print(f"{label}  {per_clip}  median {median_correlation(matches):.3f}", flush=True)
 
 

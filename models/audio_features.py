@@ -179,7 +179,7 @@ def _mel_spectrum(
 
 def mel_filters(rate: int, window: int, n_bands: int, low: float, high: float) -> Float[np.ndarray, "bands bins"]:
     """Triangular filters on Slaney's mel scale, each of unit area (Auditory Toolbox; librosa.filters.mel)."""
-    low_mel, high_mel = _hz_to_slaney(np.array([low, high]))
+    low_mel, high_mel = _hz_to_slaney(np.array([low, high], np.float64))
     edges = _slaney_to_hz(np.linspace(low_mel, high_mel, n_bands + 2))
     bins = np.arange(window // 2 + 1) * rate / window
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.audio2motion import Audio2Motion, Audio2MotionConfig, MotionInputs
 from models.audio_features import MFCC_RATE, MFCC_SCALE, fit_length, mfcc, pitch_contour, resample, speech_features
 from models.face_model import FaceModel
+from utils.metrics import LOWER_INNER_LIP, UPPER_INNER_LIP, LaggedCorrelation, best_lag
 from utils.motion_dataset import (
     MARGIN_FRAMES,
     STEPS_PER_FRAME,
@@ -23,8 +24,10 @@ from utils.motion_dataset import (
     mask_features,
     mouth_amplitude,
 )
-from utils.motion_losses import LANDMARK_SCALE, LOWER_INNER_LIP, UPPER_INNER_LIP
-from utils.motion_metrics import LagMatch, best_lag_match, ridge_predictions
+from utils.motion_losses import LANDMARK_SCALE
+from utils.ridge import ridge_predictions
+
+MAX_LAG = 4  # motion frames either way
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def opening_of(expression: Float[np.ndarray, "t 64"], direction: Float[np.ndarra
 
 def opening_matches(
     network: Audio2Motion, clips: Sequence[MotionClip], direction: Float[np.ndarray, " e"]
-) -> dict[str, LagMatch]:
+) -> dict[str, LaggedCorrelation]:
     """How well the most likely motion (temperature 0) opens the mouth when the clip's speaker does, per clip."""
     network.eval()
     matches = {}
@@ -109,7 +112,7 @@ def opening_matches(
 
 def ridge_matches(
     training: Sequence[MotionClip], clips: Sequence[MotionClip], direction: Float[np.ndarray, " e"]
-) -> dict[str, LagMatch]:
+) -> dict[str, LaggedCorrelation]:
     """What a linear model on the same features reaches: the network should not be worse."""
     openings = [opening_of(clip.expression, direction) for clip in training]
     train_features, clip_features = ([_frame_features(clip) for clip in group] for group in (training, clips))
@@ -117,12 +120,15 @@ def ridge_matches(
     return {clip.name: _match(curve, clip, direction) for clip, curve in zip(clips, predictions, strict=True)}
 
 
-def median_correlation(matches: Mapping[str, LagMatch]) -> float:
-    return float(np.median([match.correlation for match in matches.values()]))
+def median_correlation(matches: Mapping[str, LaggedCorrelation]) -> float:
+    return float(np.median([match.r for match in matches.values()]))
 
 
-def _match(predicted: Float[np.ndarray, " t"], clip: MotionClip, direction: Float[np.ndarray, " e"]) -> LagMatch:
-    return best_lag_match(predicted[: clip.n_frames], opening_of(clip.expression, direction))
+def _match(
+    predicted: Float[np.ndarray, " t"], clip: MotionClip, direction: Float[np.ndarray, " e"]
+) -> LaggedCorrelation:
+    """A positive lag says that the lips come later than predicted."""
+    return best_lag(opening_of(clip.expression, direction), predicted, MAX_LAG)
 
 
 def _frame_features(clip: MotionClip) -> Float[np.ndarray, "t c"]:

@@ -23,7 +23,6 @@ EYE_CONTOURS = (
 )
 UPPER_LIDS = (161, 160, 159, 158, 157, 388, 387, 386, 385, 384)
 UNMATCHED = (93, 127, 132, 234, 323, 356, 361, 454)  # on the face's outline, where mesh and image do not agree
-UPPER_INNER_LIP, LOWER_INNER_LIP = 13, 14
 UPPER_OUTER_LIP, LOWER_OUTER_LIP = 0, 17
 
 
