@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 
@@ -19,59 +22,77 @@ from utils.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
 SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
 SOUND_NAME = "audio.npy"
+_KINDS = {"f": "float", "i": "int", "b": "bool"}  # of numpy's dtype kinds
 _STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary file name beside ``path``; rename it on success, delete it otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Give a temporary file name beside ``path``; rename it on success, else leave the disk as it was."""
+    with _folders_above(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_dir(directory: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``directory``; swap it in on success, delete it otherwise."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".partial-"))
+    """Give a temporary folder beside ``directory``; swap it in on success, else leave the disk as it was."""
+    with _folders_above(directory):
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".partial-"))
+        new, old = temporary / "new", temporary / "old"
+        try:
+            new.mkdir()
+            yield new
+            if directory.exists():
+                directory.rename(old)
+            new.rename(directory)
+        except BaseException:
+            if old.exists() and not directory.exists():
+                old.rename(directory)
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _folders_above(path: Path) -> Iterator[None]:
+    """Make the folders that ``path`` stands in; remove those that were new if the block fails."""
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    succeeded = False
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        temporary.rename(directory)
+        yield
+        succeeded = True
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in () if succeeded else missing:
+            with suppress(OSError):  # another run put something in it
+                folder.rmdir()
 
 
 def require_writable(directory: Path) -> None:
-    """Create a result folder, or say early that nothing can be written there."""
+    """Say early that nothing can be written into a folder, or that it cannot be made. Changes nothing."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
+        nearest = next(folder for folder in (directory, *directory.parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise BadInput(
-            "result folder cannot be written",
-            directory,
-            "a writable folder",
-            error.strerror,
-            "choose another folder",
-        ) from error
+        reason = error.strerror or str(error)
+        advice = "choose another folder"
+        raise BadInput("result folder cannot be written", directory, "a writable folder", reason, advice) from error
 
 
 def require_replaceable(directory: Path) -> None:
     """A result folder may be made or replaced: it is absent, empty, or one that this project wrote."""
     require_writable(directory.parent)
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / TRACK_NAME).is_file():
+    is_foreign = any(directory.iterdir()) if directory.is_dir() else directory.exists()
+    if is_foreign and not (directory / TRACK_NAME).is_file():
         advice = "choose another folder, or move those files"
         raise BadInput(
             "folder holds files of another origin", directory, f"an empty folder or {TRACK_NAME}", advice=advice
@@ -79,22 +100,29 @@ def require_replaceable(directory: Path) -> None:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def load_array(path: Path, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
     """Read a .npy file whose shape must match (None = any length) and whose dtype kind must be in ``kind``."""
+    array = _read_npy(path, shape, advice)
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype.kind not in kind:
+        expected, found = f"{_KINDS[kind[0]]} {_shape_text(shape)}", f"{array.dtype} {_shape_text(array.shape)}"
+        raise BadInput("array does not fit", path, expected, found, advice)
+    return array
+
+
+def _read_npy(path: Path, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
     if not path.is_file():
         raise BadInput("file missing", path, f"an array of shape {_shape_text(shape)}", "nothing", advice)
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise BadInput("unreadable array", path, "a .npy file", str(error).splitlines()[0], advice) from error
-    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype.kind not in kind:
-        raise BadInput("array does not fit", path, _shape_text(shape), f"{array.dtype} {array.shape}", advice)
-    return array
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError, TokenError, MemoryError) as error:
+        found = "a damaged file or one of another type"
+        raise BadInput("unreadable array", path, "a .npy file", found, advice) from error
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:
@@ -109,17 +137,18 @@ def save_motion(path: Path, motion: np.ndarray) -> None:
 def load_motion(path: Path) -> np.ndarray:
     """Read float32 [T, 64]; a leading axis of 1 is dropped. Raises BadInput on any other shape or NaN."""
     advice = "give the file that inference_audio2motion.py wrote"
-    if path.is_file():
-        try:
-            content = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise BadInput("unreadable motion file", path, "a .npy file", str(error).splitlines()[0], advice) from error
-        if content.ndim == 3 and len(content) == 1 and content.shape[2] == N_EXP and content.dtype.kind == "f":
-            return content[0].astype(np.float32)
-    motion = load_array(path, (None, N_EXP), "f", advice)
+    motion = _read_npy(path, (None, N_EXP), advice)
+    if motion.ndim == 3 and len(motion) == 1:
+        motion = motion[0]
+    if motion.ndim != 2 or motion.shape[1] != N_EXP or motion.dtype.kind != "f":
+        expected, found = _shape_text((None, N_EXP)), f"{motion.dtype} {_shape_text(motion.shape)}"
+        raise BadInput("motion does not fit", path, f"float {expected}", found, advice)
+    with np.errstate(over="ignore"):  # what is too large is refused as infinite
+        motion = motion.astype(np.float32)
     if len(motion) == 0 or not np.isfinite(motion).all():
-        raise BadInput("motion is empty or not finite", path, "finite numbers [T, 64]", str(motion.shape), advice)
-    return motion.astype(np.float32)
+        found = f"{np.count_nonzero(~np.isfinite(motion))} others" if len(motion) else "no frame"
+        raise BadInput("motion is empty or not finite", path, "finite numbers", found, advice)
+    return motion
 
 
 def save_sound(directory: Path, wave: np.ndarray) -> None:
@@ -144,9 +173,12 @@ class TrackRecord:
     schema: int = SCHEMA_VERSION
 
 
+_COUNTS = ("schema", "source_bytes", "width", "height", "n_source_frames", "n_frames", "n_valid")
+
+
 def save_track_record(directory: Path, record: TrackRecord) -> None:
     with atomic_path(directory / TRACK_NAME) as temporary:
-        temporary.write_text(json.dumps(asdict(record), indent=2) + "\n")
+        temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
 
 
 def load_track_record(directory: Path) -> TrackRecord:
@@ -154,11 +186,13 @@ def load_track_record(directory: Path) -> TrackRecord:
     if not path.is_file():
         raise BadInput("stage 2 result incomplete", path, "track.json", "nothing", _STAGE2_ADVICE)
     try:
-        record = TrackRecord(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise BadInput(
-            "unreadable track record", path, "the fields of this version", str(error), _STAGE2_ADVICE
-        ) from error
+        record = TrackRecord(**json.loads(path.read_text(encoding="utf-8")))
+        wrong = [name for name in _COUNTS if not isinstance(getattr(record, name), int)]
+        if wrong:
+            raise TypeError(f"{wrong[0]} is {getattr(record, wrong[0])!r}")
+    except (ValueError, TypeError) as error:
+        expected = "the fields of this version"
+        raise BadInput("unreadable track record", path, expected, str(error), _STAGE2_ADVICE) from error
     if record.schema != SCHEMA_VERSION:
         raise BadInput("track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), _STAGE2_ADVICE)
     return record
@@ -243,14 +277,9 @@ def load_edit(directory: Path) -> EditResult:
         valid=load("valid.npy", (n,), "b"),
     )
     for index in np.flatnonzero(result.valid):
-        if not depth_path(directory, index).is_file():
-            raise BadInput(
-                "stage 2 result incomplete",
-                depth_path(directory, index),
-                "a depth image",
-                "nothing",
-                _STAGE2_ADVICE,
-            )
+        path = depth_path(directory, index)
+        if not path.is_file():
+            raise BadInput("stage 2 result incomplete", path, "a depth image", "nothing", _STAGE2_ADVICE)
     return result
 
 
@@ -268,7 +297,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"quality": 95} if path.suffix == ".jpg" else {"compress_level": 1}
+    options: dict[str, Any] = {"quality": 95} if path.suffix == ".jpg" else {"compress_level": 1}
     Image.fromarray(image).save(path, **options)
 
 
