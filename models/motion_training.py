@@ -53,7 +53,7 @@ def labelled(clip: MotionClip, config: Audio2MotionConfig, face: FaceModel) -> M
         offsets += torch.einsum("ti,lci->tlc", torch.from_numpy(coefficients[:, : basis.shape[2]]), basis)
     return replace(
         clip,
-        f0=pitch_contour(clip.wave),
+        f0=fit_length(pitch_contour(clip.wave), STEPS_PER_FRAME * clip.n_frames),
         blink=blink_labels((mean + offsets).numpy()),
         mouth_amp=mouth_amplitude(LANDMARK_SCALE * offsets[torch.from_numpy(clip.valid)].numpy()),
     )

@@ -1,0 +1,130 @@
+"""Stage 1's script: what it writes, repeatability, and one readable line for everything it cannot use."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import inference_audio2motion
+from models.audio2motion import Audio2MotionConfig, build_audio2motion
+from models.flow import FlowVAESizes
+from utils import packs
+from utils.errors import BadInput
+
+SMALL = FlowVAESizes(hidden=16, latent=4, n_encoder_layers=1, n_decoder_layers=1, flow_hidden=8, n_flow_layers=1)
+N_SAMPLES = 32_000
+
+
+def write_speech(path: Path, n_samples: int = N_SAMPLES) -> Path:
+    samples = np.random.default_rng(0).integers(-3000, 3000, n_samples).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples.tobytes())
+    return path
+
+
+def write_network(folder: Path, audio_type: str = "mfcc", use_pitch: bool = False) -> Path:
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = build_audio2motion(Audio2MotionConfig(audio_type, use_pitch, True, False, cond_channels=12, sizes=SMALL))
+    torch.save({"state_dict": {"model": network.state_dict()}}, folder / "model_ckpt_steps_1.ckpt")
+    return folder
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch):
+    """Runs the script with small networks, in place of any pack, and gives its result folder."""
+    parts = {"audio2motion": write_network(tmp_path / "network")}
+    unused = dict.fromkeys(("face_model", "whisper", "vae", "unet"), tmp_path)
+    monkeypatch.setattr(packs, "mini_pack", lambda: packs.Pack("mini test", 128, **parts, **unused))
+
+    def run(*arguments: object) -> Path:
+        texts = ["--gpu_id", "-1", "--result_dir", str(tmp_path / "results"), *map(str, arguments)]
+        inference_audio2motion.main(texts)
+        return tmp_path / "results"
+
+    return run
+
+
+def test_motion_file(stage, tmp_path: Path, capsys) -> None:
+    speech = write_speech(tmp_path / "my speech (1).wav")
+    motion = np.load(stage("--drv_aud", speech) / "my speech (1).npy")
+    assert motion.shape == (52, 64)  # 101 MFCC steps, padded to 104, halved
+    assert motion.dtype == np.float32
+    output = capsys.readouterr().out
+    assert "weights: mini test" in output
+    assert "my speech (1).npy: 52 frames" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("motion.npy", "motion.npy"), ("motion", "motion.npy"), ("a.b", "a.b.npy")]
+)
+def test_result_name(stage, tmp_path: Path, name: str, expected: str) -> None:
+    results = stage("--drv_aud", write_speech(tmp_path / "speech.wav"), "--exp_file", name)
+    assert [path.name for path in results.iterdir()] == [expected]
+
+
+def test_same_seed_same_bytes(stage, tmp_path: Path) -> None:
+    speech = write_speech(tmp_path / "speech.wav")
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        results = stage("--drv_aud", speech, "--seed", seed, "--exp_file", name)
+    assert (results / "one.npy").read_bytes() == (results / "two.npy").read_bytes()
+    assert (results / "one.npy").read_bytes() != (results / "other.npy").read_bytes()
+
+
+def test_amplitude_and_temperature_reach_the_network(stage, tmp_path: Path) -> None:
+    speech, network = write_speech(tmp_path / "speech.wav"), write_network(tmp_path / "pitch", use_pitch=True)
+    settings = {"plain": [], "wide": ["--mouth_amp", 2], "sure": ["--temperature", 0], "faithful": ["--faithful"]}
+    for name, flags in settings.items():
+        results = stage("--drv_aud", speech, "--a2m_ckpt", network, "--exp_file", name, *flags)
+    plain, wide, sure, faithful = (np.load(results / f"{name}.npy") for name in settings)
+    assert not np.array_equal(plain, wide)
+    assert not np.array_equal(plain, sure)
+    np.testing.assert_array_equal(plain, faithful)
+
+
+def test_unusable_sound(stage, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no sound in here")
+    cases = {
+        tmp_path / "missing.wav": "media file missing",
+        text: "media file cannot be opened",
+        tmp_path: "media file missing",
+        write_speech(tmp_path / "blip.wav", n_samples=500): "speech is too short",
+    }
+    for path, message in cases.items():
+        with pytest.raises(BadInput, match=message):
+            stage("--drv_aud", path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_unusable_weights(stage, tmp_path: Path) -> None:
+    speech = write_speech(tmp_path / "speech.wav")
+    with pytest.raises(BadInput, match="weights missing: audio2motion"):
+        stage("--drv_aud", speech, "--a2m_ckpt", tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="weights missing: hubert"):
+        stage("--drv_aud", speech, "--hubert_path", tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="hubert features are not available in this version"):
+        stage("--drv_aud", speech, "--a2m_ckpt", write_network(tmp_path / "hubert", audio_type="hubert"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_unwritable_result_folder(stage, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file of the user's")
+    with pytest.raises(BadInput, match="result folder cannot be written"):
+        stage("--drv_aud", write_speech(tmp_path / "speech.wav"))
+    assert (tmp_path / "results").read_text() == "a file of the user's"
+
+
+@pytest.mark.parametrize("flags", [["--temperature", "-1"], ["--temperature", "nan"], ["--mouth_amp", "wide"], []])
+def test_unusable_flags(flags: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        inference_audio2motion.main([*(["--drv_aud", "speech.wav"] if flags else []), *flags])
+    assert exit_.value.code == 2
+    assert "error" in capsys.readouterr().err
