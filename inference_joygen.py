@@ -22,6 +22,7 @@ from utils.version import VERSION
 
 if TYPE_CHECKING:
     from models.talking_face import FaceEdit, SourceFrame, TalkingFrame
+    from utils.video import VideoWriter
 
 DTYPES = ("auto", "float32", "bfloat16")
 MAX_MISSING_FRAMES = 4  # stage 1 rounds the speech's length; anything more is another speech
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     check_numbers(options)
     from utils.audio import load_waveform
-    from utils.video import probe_video
+    from utils.video import VideoWriter, probe_video
 
     video = probe_video(options.video_path)
     wave = load_waveform(options.audio_path)
@@ -68,7 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     frames = make_frames(options, pack, edit, wave, n_frames)
     start = time.perf_counter()
-    write_result(result_path, frames, n_frames, options, describe_result(pack))
+    writer = VideoWriter(result_path, MOTION_FPS, options.audio_path, describe_result(pack), picture=video.picture)
+    write_result(writer, frames, n_frames, result_path.with_suffix(".png") if options.debug else None)
     speed = n_frames / (time.perf_counter() - start)
     n_untouched = int((~edit.valid[:n_frames]).sum())
     print(f"{result_path}: {n_frames} frames, {n_untouched} passed through without a face, {speed:.1f} frames/s")
@@ -158,22 +160,19 @@ def face_edit(edit: store.EditResult, index: int, pose_driven: bool) -> FaceEdit
     return FaceEdit(edit.boxes[index], edit.landmarks[index], edit.source_landmarks[index], depth)
 
 
-def write_result(
-    path: Path, frames: Iterator[TalkingFrame], n_frames: int, options: argparse.Namespace, metadata: dict[str, str]
-) -> None:
-    """Write the video, and beside it the contact sheet if one is wanted."""
+def write_result(writer: VideoWriter, frames: Iterator[TalkingFrame], n_frames: int, sheet_path: Path | None) -> None:
+    """Write the video, and a contact sheet if its path is given."""
     from utils.contact_sheet import draw_sheet, spread_frames
-    from utils.video import VideoWriter
 
-    shown = spread_frames(n_frames) if options.debug else []
+    shown = spread_frames(n_frames) if sheet_path else []
     columns = []
-    with VideoWriter(path, MOTION_FPS, options.audio_path, metadata) as writer:
+    with writer:
         for index, frame in enumerate(cli.progress(frames, n_frames, "drawing faces")):
             writer.write(frame.image)
             if index in shown:
                 columns.append(sheet_column(frame))
-    if shown:
-        with store.atomic_path(path.with_suffix(".png")) as temporary:
+    if sheet_path:
+        with store.atomic_path(sheet_path) as temporary:
             store.write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in shown]))
 
 

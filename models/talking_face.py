@@ -63,7 +63,8 @@ class TalkingFace:
     """The networks of stage 3 behind one call: crops, depth and audio windows in, faces out.
 
     ``image_size``: side of the crops in pixels. ``sampling``: draws the latents from the VAE's posterior as upstream
-    does; None takes its mean, which flickers less.
+    does; None takes its mean, which flickers less. On a CPU the VAE takes one frame at a time: its wide layers then
+    stay in the cache, and a frame costs a third less than in a batch of eight.
     """
 
     def __init__(
@@ -71,16 +72,31 @@ class TalkingFace:
     ) -> None:
         self.codec, self.generator, self.image_size, self.sampling = codec, generator, image_size, sampling
 
-    @torch.inference_mode()
     def __call__(
         self, faces: UInt8[Tensor, "b 3 s s"], depths: UInt8[Tensor, "b 1 s s"], audio: Float[Tensor, "b n d"]
     ) -> UInt8[np.ndarray, "b s s 3"]:
         """Faces that say what their audio windows say, RGB. depths: 0 where none is to be followed."""
-        latents = self.codec.generator_input(faces, faces, depths, self.sampling)
+        return self.decode(self.generate(self.encode(faces, depths), audio)).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode(self, faces: UInt8[Tensor, "b 3 s s"], depths: UInt8[Tensor, "b 1 s s"]) -> Float[Tensor, "b i h w"]:
+        """The masked, reference and depth latents; a frame is its own reference."""
+        parts = zip(self._parts(faces), self._parts(depths), strict=True)
+        return torch.cat([self.codec.generator_input(face, face, depth, self.sampling) for face, depth in parts])
+
+    @torch.inference_mode()
+    def generate(self, latents: Float[Tensor, "b i h w"], audio: Float[Tensor, "b n d"]) -> Float[Tensor, "b c h w"]:
+        """Latents of the new faces."""
         weight = next(self.generator.parameters())
-        predicted = self.generator(latents.to(weight), audio.to(weight))
-        images = to_bytes(self.codec.decode(predicted.float()))
-        return images.permute(0, 2, 3, 1).cpu().numpy()
+        return self.generator(latents.to(weight), audio.to(weight)).float()
+
+    @torch.inference_mode()
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b 3 s s"]:
+        return torch.cat([to_bytes(self.codec.decode(part)) for part in self._parts(latents)])
+
+    def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """What the VAE takes at once."""
+        return batch.split(1 if self.codec.device.type == "cpu" else len(batch))
 
 
 def load_talking_face(
