@@ -31,3 +31,22 @@ fi
 for folder in "${folders[@]}"; do
   run preprocess_dataset.py --video_dir "$folder" --result_dir "$data" --bfm_folder "$pack/face_model.safetensors"
 done
+printf '%s\n' "${validation[@]}" >"$work/validation.txt"
+
+if [ ! -f "$pack/vae/config.json" ]; then
+  run -m scripts.mini_pack.train_vae "$data" --output_dir "$pack/vae" --work_dir "$work/vae" --steps 3000 \
+    --validation "${validation[@]}"
+fi
+if [ ! -f "$pack/unet/config.json" ]; then
+  run train_joygen.py --config config/joygen_mini.yaml dataset.root_dir="$data" dataset.val_file="$work/validation.txt" \
+    vae_path="$pack/vae" checkpoint_dir="$work/joygen"
+  mkdir -p "$pack/whisper"
+  cp "$work/joygen/final/whisper.pt" "$pack/whisper/mini.pt"
+  cp -r "$work/joygen/final/unet" "$pack/unet"
+fi
+if [ ! -f "$pack/audio2motion/config.yaml" ]; then
+  run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$data" \
+    face_model="$pack/face_model.safetensors" output_dir="$work/audio2motion" --export "$pack/audio2motion"
+fi
+cp pretrained_models/mini/pack.json "$pack/pack.json"
+echo "the pack is in $pack; copy it over pretrained_models/mini to use it"

@@ -3,7 +3,7 @@
     python -m scripts.mini_pack.train_vae DATA_DIR --output_dir pretrained_models/mini/vae \
         --work_dir work/vae --steps 6000 --validation clip_a clip_b
 
-AutoencoderKL of diffusers, factor 4, four latent channels, thin at full resolution, where the time goes. It sees
+AutoencoderKL of diffusers, factor 4, sixteen latent channels, thin at full resolution, where the time goes. It sees
 128-px crops biased to the lower face, and what stage 3 also encodes: depth images and crops with a black half.
 Stopped at any moment, the same command continues from --work_dir and gives the same weights.
 """
@@ -15,6 +15,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from utils.cli import resolve_device, run
 from utils.clips import STORED_SIZE, Clip, clip_names, open_clips
 from utils.errors import BadInput
 from utils.store import require_writable
+from utils.training import RunningAverage
 
 CROP_SIZE = 128  # pixels, training crop
 CROP_SIDES = (112, 216)  # pixels of the stored 256-px face that a training crop spans
@@ -34,7 +36,7 @@ LEARNING_RATE = 1e-3
 WARMUP_STEPS = 100
 KL_WEIGHT = 1e-6  # times the KL summed over a crop's latent, as in latent diffusion
 GRADIENT_WEIGHT = 1.0
-EMA_DECAY = 0.998
+EMA_DECAY = 0.99
 DEPTH_SHARE, BLACK_HALF_SHARE = 0.1, 0.15
 SAVE_SECONDS = 120
 LOG_STEPS = 100
@@ -64,9 +66,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="length of the training")
     parser.add_argument("--minutes", type=float, help="or its wall-clock time; whichever is reached first")
     parser.add_argument("--validation", nargs="*", default=[], help="clips kept out of training")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64], help="widths, full resolution first")
-    parser.add_argument("--latent_channels", type=int, default=4)
+    parser.add_argument("--latent_channels", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gpu_id", type=int, default=0, help="CUDA device if there is one; -1 forces the CPU")
     options = parser.parse_args(arguments)
@@ -181,9 +183,7 @@ class Trainer:
         self.vae = build_vae(options.channels, options.latent_channels)
         self.vae.to(device, memory_format=torch.channels_last)
         use_contiguous_group_norm(self.vae)
-        self.averaged = torch.optim.swa_utils.AveragedModel(
-            self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
-        )
+        self.average = RunningAverage(self.vae, EMA_DECAY)
         self.optimizer = torch.optim.AdamW(self.vae.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
         self.step, self.seconds = 0, 0.0
         self.checkpoint_path = options.work_dir / "last.pt"
@@ -201,22 +201,24 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         self.optimizer.step()
-        if self.step >= WARMUP_STEPS:
-            self.averaged.update_parameters(self.vae)
+        self.average.update(self.vae, self.step)
         self.step += 1
         return image_loss.item()
 
     def save(self) -> None:
-        state = {name: getattr(self, name).state_dict() for name in ("vae", "averaged", "optimizer")}
+        state = {name: part.state_dict() for name, part in self._parts().items()}
         save_checkpoint(self.checkpoint_path, state | {"step": self.step, "seconds": self.seconds})
+
+    def _parts(self) -> dict[str, Any]:
+        return {"vae": self.vae, "average": self.average.module, "optimizer": self.optimizer}
 
     def resume(self) -> None:
         if not self.checkpoint_path.is_file():
             return
         state = read_weights(self.checkpoint_path)
         try:
-            for name in ("vae", "averaged", "optimizer"):
-                getattr(self, name).load_state_dict(state[name])
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
         except (RuntimeError, KeyError) as error:
             advice = "choose another --work_dir, or the options it was started with"
             raise BadInput("training of another network", self.checkpoint_path, advice=advice) from error
@@ -230,7 +232,7 @@ def train(trainer: Trainer, clips: list[Clip], held_out: Tensor, batch_size: int
         now = time.monotonic()
         trainer.seconds, last_time = trainer.seconds + now - last_time, now
         if trainer.step % LOG_STEPS == 0:
-            ratio, _ = validate(trainer.averaged.module, held_out, trainer.dtype)
+            ratio, _ = validate(trainer.average.module, held_out, trainer.dtype)
             pace = trainer.seconds / trainer.step
             print(
                 f"step {trainer.step} {100 * spent:.0f}% loss {loss:.4f} PSNR {ratio:.2f} dB {pace:.2f} s/step",
@@ -244,7 +246,7 @@ def train(trainer: Trainer, clips: list[Clip], held_out: Tensor, batch_size: int
 
 def export(trainer: Trainer, clips: list[Clip], output_dir: Path) -> None:
     """Write the averaged network as a diffusers folder, fp16, with the scale that makes latents of unit variance."""
-    vae = trainer.averaged.module
+    vae = trainer.average.module
     _, deviation = validate(vae, measured_frames(clips, trainer.device), trainer.dtype)
     vae.register_to_config(scaling_factor=round(1 / deviation, 5))
     vae.save_config(output_dir)
@@ -263,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.resume()
     train(trainer, clips, held_out, options.batch_size, Budget(options.steps, options.minutes))
     export(trainer, clips, options.output_dir)
-    ratio, _ = validate(trainer.averaged.module, held_out, trainer.dtype)
+    ratio, _ = validate(trainer.average.module, held_out, trainer.dtype)
     print(f"wrote {options.output_dir}: held-out PSNR of the lower half {ratio:.2f} dB after {trainer.step} steps")
 
 
