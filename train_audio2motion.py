@@ -261,9 +261,17 @@ def report_matches(label: str, matches: Mapping[str, LaggedCorrelation]) -> None
 
 
 def export(config: TrainConfig, directory: Path) -> Path:
-    """Write the best checkpoint as half-precision tensors under the official names, with the config it needs."""
+    """Write the best checkpoint as half-precision tensors under the official names, with the config it needs.
+
+    Raises BadInput if the folder holds another checkpoint: a folder stands for its newest.
+    """
     best = read_weights(config.output_dir / BEST_NAME)
     path = directory / f"model_ckpt_steps_{best['step']}.safetensors"
+    for other in directory.glob("model_ckpt_steps_*"):
+        if other != path:
+            raise BadInput(
+                "folder holds another checkpoint", other, path.name, other.name, "delete it and export again"
+            )
     metadata = {"steps": str(best["step"]), "validation_correlation": f"{best['score']:.3f}"}
     save_weights(path, half_precision(best["network"]), metadata)
     variant = {name: value for name, value in to_dict(config.network).items() if name not in ("cond_channels", "sizes")}

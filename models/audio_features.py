@@ -49,7 +49,7 @@ class SpeechFeatures:
     f0: np.ndarray
 
 
-def speech_features(wave: Float[np.ndarray, n], audio_type: str, with_pitch: bool = True) -> SpeechFeatures:
+def speech_features(wave: Float[np.ndarray, " n"], audio_type: str, with_pitch: bool = True) -> SpeechFeatures:
     """All inputs of the motion network for one clip; without pitch, f0 is 0 everywhere (the plain network ignores it).
 
     Raises BadInput for a kind of features that this version cannot compute.
@@ -71,12 +71,12 @@ def require_available(audio_type: str) -> None:
         )
 
 
-def mfcc_features(wave: Float[np.ndarray, n]) -> Float[np.ndarray, "t 13"]:
+def mfcc_features(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
     """MFCC as the motion network takes them: from 24 kHz, scaled by 1/100, zero-padded to a multiple of 8 steps."""
     return pad_to_multiple(mfcc(resample(wave, SAMPLE_RATE, MFCC_RATE))) * np.float32(MFCC_SCALE)
 
 
-def mfcc(wave24k: Float[np.ndarray, n]) -> Float[np.ndarray, "t 13"]:
+def mfcc(wave24k: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
     """Mel-frequency cepstrum at 50 Hz of a 24 kHz wave: centred Hann windows, power in dB, orthonormal DCT-II.
 
     Equals librosa.feature.mfcc(n_mfcc=13, n_fft=1200, hop_length=480, n_mels=80, fmin=80, fmax=12000).
@@ -89,7 +89,7 @@ def mfcc(wave24k: Float[np.ndarray, n]) -> Float[np.ndarray, "t 13"]:
     return dct(decibels, type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]].astype(np.float32)
 
 
-def log_mel(wave: Float[np.ndarray, n]) -> Float[np.ndarray, "t 80"]:
+def log_mel(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 80"]:
     """log10 mel magnitudes at 50 Hz, windows not centred: (n - 512) // 320 + 1 steps.
 
     A wave under one window is padded with zeros to 512 samples (the reference fails on it).
@@ -99,7 +99,7 @@ def log_mel(wave: Float[np.ndarray, n]) -> Float[np.ndarray, "t 80"]:
     return np.log10(np.maximum(bands, MEL_FLOOR)).astype(np.float32)
 
 
-def pitch_contour(wave: Float[np.ndarray, n]) -> Float[np.ndarray, t]:
+def pitch_contour(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     """Praat's f0 in Hz, 0 where unvoiced, as many steps as log_mel has; a missing end repeats the last value."""
     wave = _at_least_one_window(wave)
     n_steps = (len(wave) - MEL_WINDOW) // SAMPLES_PER_FEATURE + 1
@@ -107,7 +107,7 @@ def pitch_contour(wave: Float[np.ndarray, n]) -> Float[np.ndarray, t]:
     return np.pad(f0, (0, n_steps - len(f0)), mode="edge").astype(np.float32)
 
 
-def praat_pitch(wave: Float[np.ndarray, n]) -> Float[np.ndarray, t]:
+def praat_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     """Praat's autocorrelation pitch, one value per 20 ms, float64 Hz.
 
     The wave is first zero-padded to the next whole step, a whole one if it ends on a step.
@@ -137,18 +137,18 @@ def coarse_pitch(f0: Float[Tensor, "*t"], round_half_up: bool = True) -> Int[Ten
     return (clamped + 0.5).floor().long() if round_half_up else clamped.round().long()
 
 
-def fit_length(steps: Float[np.ndarray, t * c], n_steps: int) -> Float[np.ndarray, n * c]:
+def fit_length(steps: Float[np.ndarray, "t *c"], n_steps: int) -> Float[np.ndarray, "n *c"]:
     """Cut, or append zeros, to ``n_steps``."""
     missing = max(0, n_steps - len(steps))
     return np.pad(steps[:n_steps], [(0, missing)] + [(0, 0)] * (steps.ndim - 1))
 
 
-def pad_to_multiple(steps: Float[np.ndarray, t * c], multiple: int = STEPS_MULTIPLE) -> Float[np.ndarray, n * c]:
+def pad_to_multiple(steps: Float[np.ndarray, "t *c"], multiple: int = STEPS_MULTIPLE) -> Float[np.ndarray, "n *c"]:
     """Append zeros up to the next multiple."""
     return fit_length(steps, -(-len(steps) // multiple) * multiple)
 
 
-def resample(wave: Float[np.ndarray, n], rate: float, new_rate: float) -> Float[np.ndarray, m]:
+def resample(wave: Float[np.ndarray, " n"], rate: float, new_rate: float) -> Float[np.ndarray, " m"]:
     """Band-limited resampling (soxr HQ) to ceil(n * new_rate / rate) samples, as librosa.load does it."""
     import soxr
 
@@ -156,12 +156,12 @@ def resample(wave: Float[np.ndarray, n], rate: float, new_rate: float) -> Float[
     return fit_length(soxr.resample(wave, rate, new_rate, quality="HQ"), n_samples)
 
 
-def _at_least_one_window(wave: Float[np.ndarray, n]) -> Float[np.ndarray, m]:
+def _at_least_one_window(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
     return fit_length(wave, max(len(wave), MEL_WINDOW))
 
 
 def _mel_spectrum(
-    wave: Float[np.ndarray, n],
+    wave: Float[np.ndarray, " n"],
     rate: int,
     window: int,
     hop: int,

@@ -139,6 +139,9 @@ def test_a_finished_training_only_exports(world: Path) -> None:
     train(config, "--export", str(world / "pack"))
     assert (world / "out" / "last.pt").stat().st_mtime_ns == before
     assert (world / "pack" / "config.yaml").is_file()
+    (world / "pack" / "model_ckpt_steps_400000.ckpt").touch()
+    with pytest.raises(BadInput, match="folder holds another checkpoint"):
+        train(config, "--export", str(world / "pack"))
 
 
 def test_another_network_in_the_output_folder_is_refused(world: Path) -> None:
