@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -23,6 +26,13 @@ FETCH_ADVICE = "get the file again as pretrained_models/README.md says"
 _N_NAMED_KEYS = 3
 
 
+# What the libraries raise on damaged or foreign files, found by feeding them some.
+_UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, BadZipFile, struct.error, zlib.error, TokenError,
+    RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError, EOFError, MemoryError,
+)  # fmt: skip
+
+
 def read_weights(path: Path) -> dict[str, Any]:
     """Read a checkpoint's top-level mapping on the CPU, without running any code it may carry.
 
@@ -34,14 +44,13 @@ def read_weights(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:160]
-        raise BadInput("unsafe or damaged checkpoint", path, "tensors only", reason, FETCH_ADVICE) from error
-    except (SafetensorError, RuntimeError, EOFError, BadZipFile, ValueError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise BadInput(
-            "unreadable checkpoint", path, "a complete weights file", reason, FETCH_ADVICE
-        ) from error
+    except _UNREADABLE as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign:
+            found = f"a Python object ({foreign.group(1)})"
+            raise BadInput("unsafe checkpoint, not opened", path, "tensors only", found, FETCH_ADVICE) from error
+        found = "a damaged file or one of another type"
+        raise BadInput("unreadable checkpoint", path, "a complete weights file", found, FETCH_ADVICE) from error
     if not isinstance(content, Mapping):
         raise BadInput("checkpoint of another kind", path, "a mapping", type(content).__name__, FETCH_ADVICE)
     return dict(content)
@@ -50,27 +59,42 @@ def read_weights(path: Path) -> dict[str, Any]:
 def read_metadata(path: Path) -> dict[str, str]:
     """The free-text metadata of a .safetensors file."""
     _require_real_file(path)
-    with safe_open(path, framework="np") as weights:
-        return dict(weights.metadata() or {})
+    try:
+        with safe_open(path, framework="np") as weights:
+            return dict(weights.metadata() or {})
+    except SafetensorError as error:
+        found = "a damaged file or one of another type"
+        raise BadInput("unreadable weights", path, "a .safetensors file", found, FETCH_ADVICE) from error
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read named arrays from .safetensors, .npz, .npy (under the name "array") or .mat; half floats become float32."""
     _require_real_file(path)
     try:
-        if path.suffix == ".safetensors":
-            arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
-        elif path.suffix == ".mat":
-            from scipy.io import loadmat
-
-            arrays = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-        else:
-            content = np.load(path, allow_pickle=False)
-            arrays = {"array": content} if isinstance(content, np.ndarray) else dict(content)
-    except (SafetensorError, ValueError, OSError, EOFError, BadZipFile, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise BadInput("unreadable array file", path, "a complete file", reason, FETCH_ADVICE) from error
+        arrays = _read_arrays(path)
+    except (*_UNREADABLE, OSError) as error:
+        found = "a damaged file or one of another type"
+        raise BadInput("unreadable array file", path, "a complete file", found, FETCH_ADVICE) from error
     return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".safetensors":
+        tensors = load_file(path)
+        return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in tensors.items()}
+    if path.suffix == ".mat":
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+
+        try:
+            return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+        except (MatReadError, NotImplementedError) as error:
+            raise ValueError(str(error)) from error
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return {"array": content}
+    with content:
+        return dict(content)
 
 
 def load_strict(
@@ -86,34 +110,31 @@ def load_strict(
     unexpected = [key for key in renamed if key not in expected]
     if missing or unexpected:
         found = "; ".join(
-            f"{len(keys)} {label} keys such as {', '.join(sorted(keys)[:_N_NAMED_KEYS])}"
+            f"{len(keys)} {label} keys such as {', '.join(sorted(map(str, keys))[:_N_NAMED_KEYS])}"
             for label, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         )
-        raise BadInput(
-            "weights of another network", path, f"{len(expected)} keys of {type(module).__name__}", found
-        )
+        raise BadInput("weights of another network", path, f"{len(expected)} keys of {type(module).__name__}", found)
     for key, value in renamed.items():
-        if tuple(value.shape) != tuple(expected[key].shape):
-            want, got = tuple(expected[key].shape), tuple(value.shape)
-            raise BadInput(
-                f"weight {key} has another shape", path, str(want), str(got), "check the config beside it"
-            )
+        want = tuple(expected[key].shape)
+        found = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+        if found != str(want):
+            advice = "check the config beside it"
+            raise BadInput(f"weight {key} has another shape", path, str(want), found, advice)
     module.load_state_dict({key: value.to(expected[key].dtype) for key, value in renamed.items()})
 
 
 def newest_checkpoint(directory: Path, stem: str = "model_ckpt_steps_") -> Path:
-    """The checkpoint of a folder with the highest step in its name."""
-    candidates = {
-        int(match.group(1)): path
-        for path in directory.glob(f"{stem}*")
-        if (match := re.fullmatch(re.escape(stem) + r"(\d+)\.(ckpt|safetensors)", path.name))
-    }
+    """The checkpoint of a folder with the highest step in its name, .safetensors before .ckpt."""
+    found = re.compile(re.escape(stem) + r"(\d+)\.(ckpt|safetensors)")
+    candidates = [
+        (int(match.group(1)), path.suffix, path)
+        for path in sorted(directory.glob(f"{stem}*"))
+        if (match := found.fullmatch(path.name))
+    ]
     if not candidates:
-        raise BadInput(
-            "no checkpoint in folder", directory, f"{stem}<steps>.ckpt or .safetensors", "none", FETCH_ADVICE
-        )
-    return candidates[max(candidates)]
+        raise BadInput("no checkpoint", directory, f"{stem}<steps>.ckpt or .safetensors", "none", FETCH_ADVICE)
+    return max(candidates)[-1]
 
 
 def weights_file(directory: Path, stem: str = "diffusion_pytorch_model") -> Path:
@@ -125,9 +146,7 @@ def weights_file(directory: Path, stem: str = "diffusion_pytorch_model") -> Path
     raise BadInput("weights missing", directory, f"{stem}.safetensors or .bin", "neither", FETCH_ADVICE)
 
 
-def save_weights(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a .safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
@@ -155,20 +174,13 @@ def sha256(path: Path) -> str:
 
 def _require_real_file(path: Path) -> None:
     if not path.is_file():
-        raise BadInput(
-            "file missing",
-            path,
-            "a weights file",
-            "nothing" if not path.exists() else "a folder",
-            FETCH_ADVICE,
-        )
+        found = "a folder" if path.is_dir() else "nothing"
+        raise BadInput("file missing", path, "a weights file", found, FETCH_ADVICE)
     with path.open("rb") as file:
-        head = file.read(64).lstrip().lower()
+        head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
-        raise BadInput("empty file", path, "weights", "0 bytes", FETCH_ADVICE)
-    if head.startswith((b"<!doctype", b"<html")):
-        raise BadInput(
-            "not a weights file", path, "weights", "an HTML page (a failed download)", FETCH_ADVICE
-        )
+        raise BadInput("empty file", path, "weights", "nothing in it", FETCH_ADVICE)
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise BadInput("not a weights file", path, "weights", "an HTML page (a failed download)", FETCH_ADVICE)
     if head.startswith(b"version https://git-lfs"):
         raise BadInput("not a weights file", path, "weights", "a Git LFS pointer", "run git lfs pull")
