@@ -38,7 +38,7 @@ class JointModel(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "b i h w"],
-        log_mel: Float[Tensor, "g c t"],
+        log_mel: Float[Tensor, "g m t"],
         rows: Int[Tensor, "b n"],
         has_audio: Bool[Tensor, " g"],
     ) -> Float[Tensor, "b c h w"]:
