@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,7 +44,9 @@ def read_weights(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notices about old pickle protocols and storages
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
@@ -87,14 +90,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         from scipy.io.matlab import MatReadError
 
         try:
-            return {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+            with path.open("rb") as file:
+                return {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
         except (MatReadError, NotImplementedError) as error:
             raise ValueError(str(error)) from error
-    content = np.load(path, allow_pickle=False)
-    if isinstance(content, np.ndarray):
-        return {"array": content}
-    with content:
-        return dict(content)
+    with path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        return {"array": content} if isinstance(content, np.ndarray) else dict(content)
 
 
 def load_strict(
