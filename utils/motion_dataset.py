@@ -68,7 +68,7 @@ class MotionClip:
     lag: float = 0.0
     weight: float = 1.0
     f0: Float[np.ndarray, " s"] = field(default_factory=lambda: np.zeros(0, np.float32))
-    blink: Int[np.ndarray, " u"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    blink: Int[np.ndarray, " s"] = field(default_factory=lambda: np.zeros(0, np.int64))
     mouth_amp: float = 0.0
 
     @property
