@@ -21,10 +21,11 @@ from models.generator import Generator
 from models.latent_codec import N_INPUT_IMAGES, LatentCodec
 from models.whisper_encoder import WhisperEncoder
 from utils.blending import Parser, blend_with_parsing, paste_face
+from utils.colour import match_colours
 from utils.errors import BadInput
 from utils.geometry import crop_box, resize_image
 from utils.images import mouth_depth, stack_gray, stack_images, to_bytes
-from utils.masks import lower_face_mask
+from utils.masks import face_mask, lower_face_mask
 from utils.streaming import batched, run_ahead
 
 
@@ -131,18 +132,23 @@ def talking_frames(
     talking_face: TalkingFace,
     parse: Parser | None = None,
     batch_size: int = 8,
+    matches_colours: bool = True,
 ) -> Iterator[TalkingFrame]:
     """Give every frame its new mouth, in order.
 
     windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
-    for the blending mask; None draws the mask from the landmarks. Decoding, networks and pasting overlap; about five
-    batches are held at once.
+    for the blending mask; None draws the mask from the landmarks. matches_colours: see paste. Decoding, networks and
+    pasting overlap; about five batches are held at once.
     """
     prepared = run_ahead(prepare_batches(sources, talking_face.image_size, batch_size))
     for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face)):
         generated = iter(faces)
         for source in batch.sources:
-            image = source.image if source.face is None else paste(source.image, next(generated), source.face, parse)
+            image = (
+                source.image
+                if source.face is None
+                else paste(source.image, next(generated), source.face, parse, matches_colours)
+            )
             yield TalkingFrame(source, image)
 
 
@@ -188,12 +194,23 @@ def generate_batches(
 
 
 def paste(
-    image: UInt8[np.ndarray, "H W 3"], face: UInt8[np.ndarray, "s s 3"], edit: FaceEdit, parse: Parser | None = None
+    image: UInt8[np.ndarray, "H W 3"],
+    face: UInt8[np.ndarray, "s s 3"],
+    edit: FaceEdit,
+    parse: Parser | None = None,
+    matches_colours: bool = True,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Put a generated face back into its frame; pixels outside the blending mask stay as they are, bit for bit."""
+    """Put a generated face back into its frame; pixels outside the blending mask stay as they are, bit for bit.
+
+    matches_colours: with a mask from the landmarks, first bring the face to the colours of the skin around it.
+    """
     x1, y1, x2, y2 = (int(edge) for edge in edit.box)
     resized = resize_image(face, x2 - x1, y2 - y1, "bilinear")
     if parse is not None:
         return blend_with_parsing(image, resized, edit.box, parse)
-    mask = lower_face_mask(edit.source_landmarks, (y2 - y1, x2 - x1), edit.landmarks)
+    size = (y2 - y1, x2 - x1)
+    mask = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
+    if matches_colours:
+        known = (1 - mask) * face_mask(edit.source_landmarks, size)
+        resized = match_colours(resized, crop_box(image, edit.box), known)
     return paste_face(image, resized, edit.box, mask)

@@ -53,6 +53,11 @@ def lower_face_mask(
     return _feather_inside(region, max(1.0, feather * width))
 
 
+def face_mask(landmarks: Float[np.ndarray, "468 2"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """1 inside the convex hull of the whole face, else 0; size = (height, width)."""
+    return _fill_hull(landmarks, size)
+
+
 def _fill_hull(points: Float[np.ndarray, "n 2"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     mask = np.zeros(size, np.uint8)
     hull = cv2.convexHull(np.rint(points).astype(np.int32))
