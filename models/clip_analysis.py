@@ -93,7 +93,7 @@ def draw_face(
     vertices = face_model.vertices(torch.from_numpy(coeffs[None]).to(face_model.meanshape.device))
     depth = render_depth(vertices[0].cpu().numpy(), face_model.tri.cpu().numpy(), face_model.camera)
     points = face_model.project_y_down(vertices[:, face_model.landmark_index], flip)[0].cpu().numpy()
-    landmarks = alignment.from_crop(points) - box[:2].astype(np.float32)
+    landmarks: np.ndarray = alignment.from_crop(points) - box[:2].astype(np.float32)
     return DrawnFace(alignment.paste_to_box(depth_to_uint8(depth), box), landmarks.astype(np.float32))
 
 

@@ -55,7 +55,8 @@ class Generator(nn.Module):
         """
         generator = cls(build_unet(read_model_config(directory / "config.json")))
         generator.load_unet(weights_file(directory))
-        return generator.to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
+        generator.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return generator.eval()
 
     def load_unet(self, path: Path) -> None:
         """Read the UNet's weights; names may carry the "module." of a multi-process training."""
@@ -65,13 +66,18 @@ class Generator(nn.Module):
         """Write a diffusers folder, its weights as float16 if ``half``."""
         state = self.unet.state_dict()
         save_weights(directory / WEIGHTS_NAME, half_precision(state) if half else state, metadata)
-        config = dict(self.unet.config) | {"_class_name": type(self.unet).__name__}
+        config = dict(self.unet_config) | {"_class_name": type(self.unet).__name__}
         with atomic_path(directory / "config.json") as temporary:
             temporary.write_text(json.dumps(config, indent=2, sort_keys=True, default=list) + "\n")
 
     @property
     def audio_channels(self) -> int:
-        return int(self.unet.config.cross_attention_dim)
+        return int(self.unet_config.cross_attention_dim)
+
+    @property
+    def unet_config(self) -> Any:
+        """The UNet's sizes, by diffusers' names."""
+        return self.unet.config
 
     def forward(self, latents: Float[Tensor, "b i h w"], audio: Float[Tensor, "b n d"]) -> Float[Tensor, "b c h w"]:
         """Latents of the new faces, scaled, in the dtype of the weights.

@@ -45,13 +45,14 @@ class LatentCodec:
     """A frozen diffusers AutoencoderKL; latents are times its scaling factor, images are in [-1, 1]."""
 
     def __init__(self, vae: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-        self.vae = vae.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        self.vae = vae.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.vae.requires_grad_(False).eval()
         use_contiguous_group_norm(self.vae)
         self.device, self.dtype = torch.device(device), dtype
-        self.scale: float = vae.config.scaling_factor
-        self.channels: int = vae.config.latent_channels
-        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        config: Any = vae.config
+        self.scale: float = config.scaling_factor
+        self.channels: int = config.latent_channels
+        self.factor: int = 2 ** (len(config.block_out_channels) - 1)
 
     @classmethod
     def load(

@@ -87,8 +87,8 @@ def _convert(hint: Any, value: Any, path: Path, name: str) -> Any:
     if origin in (types.UnionType, Union) and type(None) in options:
         (inner,) = (option for option in options if option is not type(None))
         return None if value is None else _convert(inner, value, path, name)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _build(hint, value, path, prefix=f"{name}.")  # type: ignore[type-var]
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value, path, prefix=f"{name}.")
     if origin is Literal and value in options:
         return value
     if origin is tuple and isinstance(value, list):

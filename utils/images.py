@@ -20,7 +20,7 @@ def resize_image(image: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.ndar
 
 def mouth_depth(depth: UInt8[np.ndarray, "h w"], landmarks: Float[np.ndarray, "468 2"]) -> UInt8[np.ndarray, "h w"]:
     """The depth image inside the outer lips, 0 elsewhere; landmarks in pixels of the depth image."""
-    return depth * mouth_mask(landmarks, depth.shape)
+    return depth * mouth_mask(landmarks, (depth.shape[0], depth.shape[1]))
 
 
 def stack_images(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[Tensor, "b 3 h w"]:
