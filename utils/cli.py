@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 from utils.errors import BadInput, StageFailure
@@ -21,10 +24,15 @@ EXIT_BAD_INPUT = 2
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 
+# What the system says of a path that the user has chosen badly; anything else (no space left ...) is a failure.
+_PATH_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileNotFoundError, FileExistsError)
+_PATH_ERROR_NUMBERS = (errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP)
+
 
 def run(main: Callable[[list[str] | None], None]) -> None:
     """Run an entry point and turn its errors into one line on stderr and an exit code."""
     quiet_third_party_logs()
+    signal.signal(signal.SIGTERM, _stop)  # so that temporary files are removed
     try:
         main(None)
     except BadInput as error:
@@ -33,11 +41,10 @@ def run(main: Callable[[list[str] | None], None]) -> None:
         _exit(f"error: {error}", EXIT_FAILURE)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        code = EXIT_BAD_INPUT if isinstance(error, PermissionError | NotADirectoryError) else EXIT_FAILURE
-        _exit(
-            f"error: {error.strerror or error}{where}; check the path, its permissions and the free space",
-            code,
-        )
+        is_input = isinstance(error, _PATH_ERRORS) or error.errno in _PATH_ERROR_NUMBERS
+        advice = "check the path and its permissions" if is_input else "check the free space and the disk"
+        code = EXIT_BAD_INPUT if is_input else EXIT_FAILURE
+        _exit(f"error: {error.strerror or error}{where}; {advice}", code)
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
 
@@ -45,6 +52,10 @@ def run(main: Callable[[list[str] | None], None]) -> None:
 def _exit(message: str, code: int) -> None:
     print(message, file=sys.stderr)
     sys.exit(code)
+
+
+def _stop(signal_number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signal_number)
 
 
 def quiet_third_party_logs() -> None:

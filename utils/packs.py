@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from utils.errors import BadInput
 
@@ -57,7 +58,7 @@ def mini_pack(root: Path = MINI_DIR) -> Pack:
     try:
         record = json.loads(record_path.read_text())
         name, image_size = f"mini {record['version']}", int(record["image_size"])
-    except (OSError, json.JSONDecodeError, KeyError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError) as error:
         advice = "restore pretrained_models/mini from the repository"
         raise BadInput("mini pack incomplete", record_path, "version and image_size", str(error), advice) from error
     return Pack(
@@ -76,7 +77,7 @@ def resolve_pack(**overrides: Path | None) -> Pack:
 
     ``overrides``: fields of Pack by name; None means not given. Raises BadInput for a named path that is not there.
     """
-    given = {name: path for name, path in overrides.items() if path is not None}
+    given: dict[str, Any] = {name: path for name, path in overrides.items() if path is not None}
     unknown = set(given) - {field.name for field in fields(Pack)}
     if unknown:
         raise ValueError(f"a pack has no part called {', '.join(sorted(unknown))}")

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from utils.audio import AudioEncoder, decode_tolerantly, moving_pictures, open_media, start_seconds
-from utils.errors import BadInput
+from utils.errors import BadInput, StageFailure
 from utils.store import atomic_path
 from utils.timeline import stretches
 from utils.types import MOTION_FPS, PictureFormat, VideoInfo
@@ -208,6 +208,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_failing_readably(self._path))
             temporary = stack.enter_context(atomic_path(self._path))
             self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
             self._container.metadata.update(self._metadata)
@@ -262,6 +263,15 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
             if self._audio:
                 self._audio.close()
+
+
+@contextlib.contextmanager
+def _failing_readably(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except av.FFmpegError as error:
+        reason = error.strerror or type(error).__name__
+        raise StageFailure(f"video could not be written ({path}): {reason}; check the free space") from error
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
