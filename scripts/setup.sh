@@ -85,7 +85,7 @@ install() {
 
 verify() {
     GLOG_minloglevel=2 TF_CPP_MIN_LOG_LEVEL=3 "$venv/bin/python" -c '
-import av, cv2, diffusers, librosa, mediapipe, numba, parselmouth, safetensors, scipy, skimage, torch, tqdm, yaml
+import av, cv2, diffusers, mediapipe, numba, parselmouth, safetensors, scipy, skimage, soxr, torch, tqdm, whisper, yaml
 mediapipe.solutions.face_mesh.FaceMesh
 '
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ MEDIA_FILES = {"utils/video.py", "utils/audio.py"}  # the only files that decode
 WEIGHT_FILES = {"utils/checkpoints.py"}  # the only file that opens weights
 WEIGHT_READERS = {"torch.load", "load_file", "safe_open", "loadmat", "safetensors.torch.load_file", "scipy.io.loadmat"}
 SHAPE_TYPES = {"Float", "Float16", "Float32", "Float64", "Int", "Int32", "Int64", "UInt8", "Bool", "Num", "Shaped"}
+REQUIREMENT_FILES = ("requirements.txt", "requirements-nodeps.txt")
 SLOW_PACKAGES = ("accelerate", "diffusers", "librosa", "mediapipe", "parselmouth", "transformers", "whisper")
 
 
@@ -80,6 +82,30 @@ def test_media_and_weights_are_opened_in_one_place(path):
     assert "av" not in packages or name_of(path) in MEDIA_FILES
     readers = WEIGHT_READERS.intersection(called_names(path))
     assert not readers or name_of(path) in WEIGHT_FILES, f"{name_of(path)} opens weights with {readers}"
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=name_of)
+def test_imported_packages_are_required(path):
+    required = required_packages()
+    distributions = distributions_of_packages()
+    for package in {module.partition(".")[0] for module in imported_modules(path)}:
+        names = {canonical(name) for name in distributions.get(package, [])}
+        assert not names or names & required, f"{name_of(path)}: add {package} to requirements.txt"
+
+
+@cache
+def required_packages() -> set[str]:
+    lines = [line for name in REQUIREMENT_FILES for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+    return {canonical(line.partition("==")[0]) for line in lines if "==" in line.partition("#")[0]}
+
+
+@cache
+def distributions_of_packages() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=name_of)
