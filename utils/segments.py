@@ -74,6 +74,6 @@ class SegmentSource:
     def _start(self, center: int, n_total: int, rng: np.random.Generator) -> int:
         if not self._random_offset:
             return center // self._n_rows * self._n_rows
-        latest = max(0, min(center - ROWS_BEFORE, n_total - MIN_ROWS_HEARD))
-        earliest = min(latest, max(0, center + ROWS_AFTER - self._n_rows))
+        earliest = max(0, center + ROWS_AFTER - self._n_rows)
+        latest = max(earliest, min(center - ROWS_BEFORE, n_total - MIN_ROWS_HEARD))
         return int(rng.integers(earliest, latest + 1))
