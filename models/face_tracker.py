@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -17,6 +21,7 @@ BOX_SIGMA = 2.0  # frames
 LANDMARK_SIGMA = 0.7  # frames
 MIN_DETECTION_CONFIDENCE = 0.5
 MIN_TRACKING_CONFIDENCE = 0.5
+_WARM_UP_SIZE = 64  # pixels
 
 
 class LandmarkTracker(Protocol):
@@ -40,16 +45,20 @@ class MediaPipeTracker:
         # The solution is imported by itself: the package's top level pulls in tasks that need more dependencies.
         from mediapipe.python.solutions import face_mesh
 
-        self._mesh = face_mesh.FaceMesh(
-            static_image_mode=False,
-            max_num_faces=1,
-            refine_landmarks=True,
-            min_detection_confidence=MIN_DETECTION_CONFIDENCE,
-            min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
-        )
+        with _without_native_logs():
+            self._mesh = face_mesh.FaceMesh(
+                static_image_mode=False,
+                max_num_faces=1,
+                refine_landmarks=True,
+                min_detection_confidence=MIN_DETECTION_CONFIDENCE,
+                min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
+            )
+            # MediaPipe starts in threads of its own, which have said all they want to say after one frame.
+            self._mesh.process(np.zeros((_WARM_UP_SIZE, _WARM_UP_SIZE, 3), np.uint8))
 
     def __call__(self, frame: np.ndarray) -> np.ndarray | None:
-        result = self._mesh.process(np.ascontiguousarray(frame))
+        with _without_native_logs():
+            result = self._mesh.process(np.ascontiguousarray(frame))
         if not result.multi_face_landmarks:
             return None
         height, width = frame.shape[:2]
@@ -64,6 +73,24 @@ class MediaPipeTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._mesh.close()
+
+
+@contextlib.contextmanager
+def _without_native_logs() -> Iterator[None]:
+    """Silence file descriptor 2, where MediaPipe's C++ code writes notices whatever its log level."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # nobody listens
+        yield
+        return
+    try:
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing: str = "box") -> FaceTrack:
@@ -82,6 +109,7 @@ def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing
     if smoothing in ("box", "all"):
         boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA)).astype(np.int32)
     valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    landmarks[~valid], boxes[~valid] = 0, 0
     return FaceTrack(landmarks, boxes, valid)
 
 
