@@ -1,92 +1,130 @@
+"""Tracking: one record per frame, smoothing within unbroken runs, MediaPipe on a real face."""
+
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from models.face_tracker import MediaPipeTracker, smooth_runs, track_face
+from models.face_tracker import SMOOTHING_MODES, MediaPipeTracker, smooth_runs, track_face
+from tests import media
 from utils.geometry import face_box_from_68, landmarks_68
 from utils.types import N_LANDMARKS
 
-N_FRAMES = 30
 
+class ScriptedTracker:
+    """Gives prepared landmarks, or None, whatever the frame shows."""
 
-class RecordedTracker:
-    """Gives recorded landmarks, one frame after the other."""
+    def __init__(self, script: Sequence[np.ndarray | None]) -> None:
+        self._script = iter(script)
 
-    def __init__(self, landmarks: list[np.ndarray | None]) -> None:
-        self._landmarks = iter(landmarks)
+    def __call__(self, _frame: np.ndarray) -> np.ndarray | None:
+        return next(self._script)
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray | None:
-        return next(self._landmarks)
-
-    def __enter__(self) -> RecordedTracker:
+    def __enter__(self) -> ScriptedTracker:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         return None
 
 
-@pytest.fixture
-def trembling():
-    """Landmarks of a face that stands still, with one pixel of noise; frames 10 to 12 show nothing."""
-    rng = np.random.default_rng(0)
-    face = rng.uniform(100, 300, (N_LANDMARKS, 3)).astype(np.float32)
-    face[152, 1] = 310  # the chin is below the rest, the bridge of the nose in the upper half
-    face[195, 1] = 200
-    landmarks = [face + rng.normal(0, 1, face.shape).astype(np.float32) for _ in range(N_FRAMES)]
-    return [None if 10 <= index < 13 else points for index, points in enumerate(landmarks)]
+def face(shift: float = 0.0) -> np.ndarray:
+    points = np.random.default_rng(0).uniform(20, 120, (N_LANDMARKS, 3)).astype(np.float32)
+    return points + np.float32(shift)
 
 
-def track(landmarks: list[np.ndarray | None], smoothing: str):
-    frames = (np.zeros((400, 400, 3), np.uint8) for _ in landmarks)
-    return track_face(frames, RecordedTracker(landmarks), smoothing)
+def track(script: Sequence[np.ndarray | None], smoothing: str = "none"):
+    frames = media.blank_frames(len(script), 16)
+    return track_face(frames, ScriptedTracker(script), smoothing)
 
 
-def test_without_smoothing_every_box_follows_its_own_frame(trembling):
-    result = track(trembling, "none")
-    for index, points in enumerate(trembling):
-        assert result.valid[index] == (points is not None)
-        if points is None:
-            assert not result.landmarks[index].any()
-        else:
-            assert np.array_equal(result.landmarks[index], points)
-            assert np.array_equal(result.boxes[index], face_box_from_68(landmarks_68(points[:, :2])))
+@pytest.mark.parametrize("smoothing", SMOOTHING_MODES)
+def test_frames_without_a_face_are_zero_and_invalid(smoothing):
+    result = track([None, face(), face(1), None, face(2), None], smoothing)
+    assert result.valid.tolist() == [False, True, True, False, True, False]
+    assert len(result) == 6
+    assert (result.landmarks.dtype, result.boxes.dtype, result.valid.dtype) == (np.float32, np.int32, bool)
+    assert not result.landmarks[~result.valid].any()
+    assert not result.boxes[~result.valid].any()
+    assert (result.boxes[result.valid, 2:] > result.boxes[result.valid, :2]).all()
 
 
-def test_smoothing_steadies_the_box_or_all(trembling):
-    plain, box, everything = (track(trembling, smoothing) for smoothing in ("none", "box", "all"))
-
-    def tremble(values):
-        valid_pairs = plain.valid[1:] & plain.valid[:-1]
-        return np.abs(np.diff(values.astype(float), axis=0))[valid_pairs].mean()
-
-    assert tremble(box.boxes) < 0.5 * tremble(plain.boxes)
-    assert np.array_equal(box.landmarks, plain.landmarks)
-    assert tremble(everything.landmarks) < 0.8 * tremble(plain.landmarks)
-    for result in (box, everything):
-        assert np.array_equal(result.valid, plain.valid)
+@pytest.mark.parametrize("smoothing", SMOOTHING_MODES)
+def test_clips_without_any_face_and_without_any_frame(smoothing):
+    assert not track([None] * 3, smoothing).valid.any()
+    empty = track([], smoothing)
+    assert (empty.landmarks.shape, empty.boxes.shape, len(empty)) == ((0, N_LANDMARKS, 3), (0, 4), 0)
 
 
-def test_frames_before_and_after_a_gap_do_not_mix():
-    values = np.array([0.0, 0.0, 0.0, 99.0, 10.0, 10.0])
-    valid = np.array([True, True, True, False, True, True])
-    assert smooth_runs(values, valid, sigma=2.0).tolist() == values.tolist()
+def test_no_smoothing_is_the_reference():
+    script = [face(shift) for shift in (0, 9, 3)]
+    result = track(script)
+    np.testing.assert_array_equal(result.landmarks, np.stack(script))
+    np.testing.assert_array_equal(result.boxes, face_box_from_68(landmarks_68(np.stack(script)[..., :2])))
 
 
-def test_a_clip_without_a_face_has_no_valid_frame():
-    result = track([None] * 3, "box")
-    assert len(result) == 3
-    assert not result.valid.any()
+def test_box_smoothing_steadies_the_box_alone():
+    rng = np.random.default_rng(1)
+    script = [face(shift) for shift in rng.normal(0, 4, 30)]
+    plain, box, everything = (track(script, mode) for mode in SMOOTHING_MODES)
+    np.testing.assert_array_equal(box.landmarks, plain.landmarks)
+    jitter = [np.abs(np.diff(result.boxes[:, 0])).mean() for result in (plain, box)]
+    assert jitter[1] < jitter[0] / 2
+    assert np.abs(np.diff(everything.landmarks, axis=0)).mean() < 0.6 * np.abs(np.diff(plain.landmarks, axis=0)).mean()
 
 
-def test_mediapipe_finds_the_face_of_a_photograph():
-    from skimage.data import astronaut
+def test_a_face_without_extent_is_no_face():
+    result = track([face(), np.full((N_LANDMARKS, 3), 50, np.float32), face()])
+    assert result.valid.tolist() == [True, False, True]
+    assert not result.landmarks[1].any()
 
-    photograph = astronaut()
+
+def test_smoothing_stays_within_runs():
+    values = np.array([5.0, 5, 5, 0, 0, 100, 100, 7])[:, None]
+    valid = np.array([1, 1, 1, 0, 0, 1, 1, 0], bool)
+    np.testing.assert_allclose(smooth_runs(values, valid, 2.0), values)
+    step = np.array([0.0, 0, 0, 10, 10, 10])[:, None]
+    smoothed = smooth_runs(step, np.ones(6, bool), 1.0)
+    assert (np.diff(smoothed[:, 0]) > 0).all()
+    assert smoothed.mean() == pytest.approx(step.mean())
+    assert step[3, 0] == 10
+
+
+@pytest.fixture(scope="module")
+def portrait_landmarks() -> np.ndarray:
     with MediaPipeTracker() as tracker:
-        points = tracker(photograph)
-        assert tracker(np.zeros_like(photograph)) is None
-    assert points.shape == (N_LANDMARKS, 3)
-    nose_tip, chin, forehead = points[4], points[152], points[10]
-    assert forehead[1] < nose_tip[1] < chin[1]
-    assert np.linalg.norm(nose_tip[:2] - (224, 128)) < 20  # where the photograph has it, in pixels
+        return tracker(media.portrait())
+
+
+def test_mediapipe_finds_the_features(portrait_landmarks):
+    x, y, _ = portrait_landmarks.T
+    assert portrait_landmarks.shape == (N_LANDMARKS, 3)
+    assert portrait_landmarks.dtype == np.float32
+    assert (x > 0).all() and (x < 192).all() and (y > 0).all() and (y < 192).all()
+    brow, nose_tip, upper_lip, lower_lip, chin = y[[9, 4, 13, 14, 152]]
+    assert brow < nose_tip < upper_lip <= lower_lip < chin
+    assert x[33] < x[4] < x[263]
+
+
+def test_landmarks_are_pixels_of_frames_of_any_shape(portrait_landmarks):
+    wide = np.pad(media.portrait(), ((10, 20), (60, 100), (0, 0)), mode="edge")
+    with MediaPipeTracker() as tracker:
+        found = tracker(wide)
+    assert np.abs(found[:, :2] - portrait_landmarks[:, :2] - (60, 10)).mean() < 2.5
+
+
+def test_face_that_leaves_and_returns_silently(capfd):
+    frames = [*media.face_frames(3), *media.blank_frames(3), *media.face_frames(3)]
+    with MediaPipeTracker() as tracker:
+        result = track_face(frames, tracker, "box")
+    assert result.valid.tolist() == [True] * 3 + [False] * 3 + [True] * 3
+    assert capfd.readouterr() == ("", "")
+
+
+def test_same_clip_same_track():
+    tracks = []
+    for _ in range(2):
+        with MediaPipeTracker() as tracker:
+            tracks.append(track_face(media.face_frames(4), tracker).landmarks)
+    np.testing.assert_array_equal(tracks[0], tracks[1])

@@ -1,0 +1,116 @@
+"""A real face through tracking, fitting and drawing: what was tracked comes out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.clip_analysis import FittedClip, analyse_clip, draw_face, fit_clip, landmark_flip
+from models.face_model import EXPRESSION, FaceModel
+from models.face_tracker import MediaPipeTracker
+from tests import media
+from utils.types import N_LANDMARKS, FaceTrack
+
+ROOT = Path(__file__).resolve().parents[1]
+MINI_MODEL = ROOT / "pretrained_models" / "mini" / "face_model.safetensors"
+SIZE = 240
+N_FACES, N_BLANK = 6, 2
+
+
+@pytest.fixture(scope="module")
+def face_model() -> FaceModel:
+    return FaceModel.load(MINI_MODEL)
+
+
+@pytest.fixture(scope="module")
+def clip(face_model) -> FittedClip:
+    frames = [*media.face_frames(N_FACES, SIZE), *media.blank_frames(N_BLANK, SIZE)]
+    with MediaPipeTracker() as tracker:
+        return analyse_clip(frames, tracker, face_model, (SIZE, SIZE), "box")
+
+
+def draw(clip: FittedClip, face_model: FaceModel, index: int, **options: float):
+    return draw_face(face_model, clip.coeffs[index], clip.alignments[index], clip.track.boxes[index], **options)
+
+
+def test_one_set_of_coefficients_per_frame(clip):
+    assert clip.coeffs.shape == (N_FACES + N_BLANK, 257)
+    assert clip.coeffs.dtype == np.float32
+    assert np.isfinite(clip.coeffs).all()
+    assert len(clip.alignments) == len(clip.track) == N_FACES + N_BLANK
+    assert clip.track.valid.tolist() == [True] * N_FACES + [False] * N_BLANK
+
+
+def test_own_expression_lands_on_the_tracked_landmarks(clip, face_model):
+    for index in range(N_FACES):
+        box = clip.track.boxes[index]
+        tracked = clip.track.landmarks[index, :, :2] - box[:2]
+        distance = np.linalg.norm(draw(clip, face_model, index).landmarks - tracked, axis=1)
+        width = box[2] - box[0]
+        assert distance.mean() < 0.015 * width
+        assert distance.max() < 0.08 * width
+
+
+def test_depth_covers_the_landmarks_and_nothing_else(clip, face_model):
+    face = draw(clip, face_model, 0)
+    x1, y1, x2, y2 = clip.track.boxes[0]
+    assert face.depth.shape == (y2 - y1, x2 - x1)
+    assert face.depth.dtype == np.uint8
+    rows, columns = np.nonzero(face.depth)
+    low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+    inside_low, inside_high = np.maximum(low, 0), np.minimum(high, (x2 - x1, y2 - y1))
+    np.testing.assert_allclose((columns.min(), rows.min()), inside_low, atol=2)
+    np.testing.assert_allclose((columns.max() + 1, rows.max() + 1), inside_high, atol=2)
+    nose, cheek = face.landmarks[4].astype(int), face.landmarks[234].astype(int).clip(2)
+    assert face.depth[nose[1], nose[0]] > face.depth[cheek[1], cheek[0] + 2]
+
+
+def test_another_expression_moves_the_mouth_and_keeps_the_brow(clip, face_model):
+    motion = np.zeros((3, 64), np.float32)
+    motion[1, 0], motion[2, 0] = 2.0, -2.0
+    index = np.array([0, 0, 0])
+    coeffs = clip.with_expression(index, motion)
+    np.testing.assert_array_equal(coeffs[:, EXPRESSION], motion)
+    np.testing.assert_array_equal(
+        np.delete(coeffs, np.r_[EXPRESSION], axis=1)[0], np.delete(clip.coeffs[0], np.r_[EXPRESSION])
+    )
+    assert clip.coeffs[0, EXPRESSION].any()
+    drawn = [draw_face(face_model, row, clip.alignments[0], clip.track.boxes[0]) for row in coeffs]
+    assert not np.array_equal(drawn[1].depth, drawn[2].depth)
+    moved = np.linalg.norm(drawn[1].landmarks - drawn[2].landmarks, axis=1)
+    assert moved.max() > 2
+
+
+def test_upstream_puts_landmarks_a_pixel_of_the_crop_higher(clip, face_model):
+    assert (landmark_flip(True), landmark_flip(False)) == (223, 224)
+    ours, upstream = draw(clip, face_model, 0), draw(clip, face_model, 0, flip=223.0)
+    shift = ours.landmarks - upstream.landmarks
+    np.testing.assert_allclose(shift[:, 1], 1 / clip.alignments[0].scale, rtol=1e-3)
+    np.testing.assert_allclose(shift[:, 0], 0, atol=1e-4)
+    np.testing.assert_array_equal(ours.depth, upstream.depth)
+
+
+def test_clip_without_any_face(face_model):
+    with MediaPipeTracker() as tracker:
+        clip = analyse_clip(media.blank_frames(3, SIZE), tracker, face_model, (SIZE, SIZE), "box")
+    assert not clip.track.valid.any()
+    assert clip.coeffs.shape == (3, 257)
+    assert not clip.coeffs.any()
+
+
+def test_landmarks_in_one_place_are_no_face(clip, face_model):
+    landmarks = clip.track.landmarks[:3].copy()
+    landmarks[1] = 50.0
+    track = FaceTrack(landmarks, clip.track.boxes[:3], np.ones(3, bool))
+    fitted = fit_clip(track, face_model, (SIZE, SIZE))
+    assert fitted.track.valid.tolist() == [True, False, True]
+    assert np.isfinite(fitted.coeffs).all()
+    assert track.valid.all()
+
+
+def test_identity_is_one_for_the_whole_clip(clip):
+    identity = clip.coeffs[:N_FACES, :80]
+    np.testing.assert_array_equal(identity, np.tile(identity[0], (N_FACES, 1)))
+    assert clip.track.landmarks.shape == (N_FACES + N_BLANK, N_LANDMARKS, 3)
