@@ -1,0 +1,45 @@
+"""What the documents name must exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [path for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("*/*/*.md")] if path.is_file()]
+DOCUMENTS = [path for path in DOCUMENTS if not {".venv", "work", "results"} & set(path.relative_to(ROOT).parts)]
+SHELL_COMMAND = re.compile(r"\b(?:bash|python(?: -u)?) ((?:scripts/)?[\w/]+\.(?:sh|py))\b")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_and_commands_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    links = re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", text)
+    for link in links:
+        assert link.startswith("https://") or (document.parent / link).exists(), f"{name_of(document)}: {link}"
+    for command in SHELL_COMMAND.findall(text):
+        assert (ROOT / command).is_file(), f"{name_of(document)}: {command}"
+
+
+def test_fidelity_names_tests_that_exist():
+    text = (ROOT / "FIDELITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text)
+    assert named
+    for file_name, test_name in named:
+        (path,) = (ROOT / "tests").rglob(file_name)
+        assert f"def {test_name}" in path.read_text(encoding="utf-8"), f"{file_name} has no test {test_name}"
+
+
+def test_fidelity_names_modules_and_constants_that_exist():
+    text = (ROOT / "FIDELITY.md").read_text(encoding="utf-8")
+    kept = text.partition("## Kept")[2]
+    for file_name in re.findall(r"`((?:models|utils|config)/\w+\.\w+)`", kept):
+        assert (ROOT / file_name).is_file(), file_name
+    for file_name, constant in re.findall(r"`((?:models|utils)/\w+\.py)`, `(\w+)`", kept):
+        assert re.search(rf"\b{constant}\b", (ROOT / file_name).read_text(encoding="utf-8")), f"{file_name}: {constant}"
