@@ -30,7 +30,7 @@ _N_NAMED_KEYS = 3
 # What the libraries raise on damaged or foreign files, found by feeding them some.
 _UNREADABLE = (
     SafetensorError, pickle.UnpicklingError, BadZipFile, struct.error, zlib.error, TokenError,
-    RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError, EOFError, MemoryError,
+    RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError, EOFError, MemoryError, OSError,
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     _require_real_file(path)
     try:
         arrays = _read_arrays(path)
-    except (*_UNREADABLE, OSError) as error:
+    except _UNREADABLE as error:
         found = "a damaged file or one of another type"
         raise BadInput("unreadable array file", path, "a complete file", found, FETCH_ADVICE) from error
     return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
@@ -96,7 +96,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(str(error)) from error
     with path.open("rb") as file:
         content = np.load(file, allow_pickle=False)
-        return {"array": content} if isinstance(content, np.ndarray) else dict(content)
+        arrays = {"array": content} if isinstance(content, np.ndarray) else dict(content)
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("an archive of something else")
+    return arrays
 
 
 def load_strict(
