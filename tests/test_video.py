@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from utils.timeline import ping_pong
 from utils.types import PictureFormat
 from utils.video import REVERSE_BLOCK, VideoWriter, probe_video, read_frames, read_frames_at
 
+ROOT = Path(__file__).resolve().parents[1]
 ONE_FRAME = 1 / 25  # seconds
 BT601 = (6, 6, 6, 1)
 BT709 = (1, 1, 1, 1)
@@ -351,3 +354,32 @@ def test_writer_refuses_nothing_another_size_and_a_mute_sound_file(tmp_path):
     with pytest.raises(BadInput, match="no sound track"), VideoWriter(tmp_path / "a.mp4", audio_path=mute):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["mute.mp4"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from utils import cli
+from utils.video import VideoWriter
+
+def main(_):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    with VideoWriter(Path(sys.argv[1])) as writer:
+        for shift in range(20):
+            writer.write(np.roll(noise, shift, 0))
+
+cli.run(main)
+"""
+
+
+def test_full_disk_is_a_failure_in_one_line(tmp_path):
+    target = tmp_path / "new" / "out.mp4"
+    command = [sys.executable, "-c", FULL_DISK, str(target)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.startswith(f"error: video could not be written ({target})")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
