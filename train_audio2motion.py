@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.audio2motion import Audio2MotionConfig, build_audio2motion
@@ -74,6 +75,7 @@ class TrainConfig:
     report_interval: int = 100  # steps
     validation_interval: int = 2000
     checkpoint_interval: int = 2000
+    export_gain: float = 1.0  # an exported network moves this much more about the mean expression
     network: Audio2MotionConfig = field(default_factory=Audio2MotionConfig)
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -90,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     training = Training(config, device)
     training.run()
     if options.export:
-        print(f"exported {export(config, options.export)}")
+        print(f"exported {export(config, options.export, training.mean_expression())}")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -136,6 +138,10 @@ class Training:
         self.rng = np.random.default_rng(config.seed)
         self.noise_generator = torch.Generator().manual_seed(config.seed)
         self.step, self.best = 0, -1.0
+
+    def mean_expression(self) -> Float[np.ndarray, " 64"]:
+        """Of all usable frames that are trained on."""
+        return np.concatenate([clip.expression[clip.valid] for clip in self.clips]).mean(axis=0)
 
     def run(self) -> None:
         """Train to max_steps, from the last checkpoint if there is one."""
@@ -260,10 +266,25 @@ def report_matches(label: str, matches: Mapping[str, LaggedCorrelation]) -> None
     print(f"{label}  {per_clip}  median {median_correlation(matches):.3f}", flush=True)
 
 
-def export(config: TrainConfig, directory: Path) -> Path:
+def amplified(
+    network: Mapping[str, Tensor], gain: float, mean_expression: Float[np.ndarray, " 64"]
+) -> dict[str, Tensor]:
+    """The same network with ``gain`` times the motion about the mean: y -> mean + gain (y - mean) in its last layer.
+
+    What sound does not tell is averaged out in training, which leaves the mouth too still.
+    """
+    scaled = dict(network)
+    scaled["vae.decoder.out_proj.weight"] = gain * network["vae.decoder.out_proj.weight"]
+    center = (1 - gain) * torch.from_numpy(mean_expression).float()
+    scaled["vae.decoder.out_proj.bias"] = gain * network["vae.decoder.out_proj.bias"] + center
+    return scaled
+
+
+def export(config: TrainConfig, directory: Path, mean_expression: Float[np.ndarray, " 64"]) -> Path:
     """Write the best checkpoint as half-precision tensors under the official names, with the config it needs.
 
-    Raises BadInput if the folder holds another checkpoint: a folder stands for its newest.
+    ``config.export_gain`` amplifies its motion. Raises BadInput if the folder holds another checkpoint: a folder
+    stands for its newest.
     """
     best = read_weights(config.output_dir / BEST_NAME)
     path = directory / f"model_ckpt_steps_{best['step']}.safetensors"
@@ -273,7 +294,7 @@ def export(config: TrainConfig, directory: Path) -> Path:
                 "folder holds another checkpoint", other, path.name, other.name, "delete it and export again"
             )
     metadata = {"steps": str(best["step"]), "validation_correlation": f"{best['score']:.3f}"}
-    save_weights(path, half_precision(best["network"]), metadata)
+    save_weights(path, half_precision(amplified(best["network"], config.export_gain, mean_expression)), metadata)
     variant = {name: value for name, value in to_dict(config.network).items() if name not in ("cond_channels", "sizes")}
     with atomic_path(directory / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(variant, sort_keys=False))

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import train_audio2motion
 from models.audio2motion import build_audio2motion, load_audio2motion
-from models.audio_features import mfcc_features
+from models.audio_features import SpeechFeatures, mfcc_features
 from models.motion_training import collate, opening_direction, opening_matches, window_features
 from utils.config import load_config
 from utils.errors import BadInput
@@ -142,6 +142,17 @@ def test_a_finished_training_only_exports(world: Path) -> None:
     (world / "pack" / "model_ckpt_steps_400000.ckpt").touch()
     with pytest.raises(BadInput, match="folder holds another checkpoint"):
         train(config, "--export", str(world / "pack"))
+
+
+def test_export_gain_amplifies_the_motion_about_the_mean(world: Path) -> None:
+    train(write_config(world), "--export", str(world / "plain"))
+    train(write_config(world), "--export", str(world / "louder"), "export_gain=2.0")
+    quiet, loud = (load_audio2motion(world / name) for name in ("plain", "louder"))
+    features = mfcc_features(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))
+    mean = np.concatenate([np.load(world / "data" / name / "coeffs.npy")[:, 80:144] for name in "abc"]).mean(0)
+    speech = SpeechFeatures(features, np.zeros(len(features), np.float32))
+    first, second = (network.predict(speech, temperature=0.0) for network in (quiet, loud))
+    np.testing.assert_allclose(second - mean, 2.0 * (first - mean), atol=5e-3)  # the files are half-precision
 
 
 def test_another_network_in_the_output_folder_is_refused(world: Path) -> None:
