@@ -6,7 +6,8 @@
 468 vertices in MediaPipe's topology. Every tracked frame is brought into one pose by a similarity fitted to points that
 neither speech nor blinking moves. A clip's neutral face is the mean of the frames with the most closed mouth; the
 principal components of the neutral faces are the identity, those of the deviations from neutral the expression. Each
-clip also counts mirrored, so the model is symmetric. Expression coefficients have unit variance over the training frames.
+clip also counts mirrored, so the model is symmetric. Expression coefficients have unit variance over the training
+frames.
 """
 
 from __future__ import annotations
