@@ -94,7 +94,7 @@ def resolve_pack(**overrides: Path | None) -> Pack:
 def describe(pack: Pack) -> str:
     """One line for the user: which weights serve, and how to get the others."""
     if pack.name.startswith("mini"):
-        return f"weights: {pack.name} pack (embedded, small); pretrained_models/README.md says how to get the official ones"
+        return f"weights: {pack.name} pack (embedded, small); for the official ones see pretrained_models/README.md"
     return f"weights: {pack.name}"
 
 

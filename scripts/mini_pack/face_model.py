@@ -63,9 +63,7 @@ JAW = (
 )
 UPPER_LIP, LOWER_LIP = 13, 14
 
-EYE_DISTANCE = (
-    0.62  # model units between the eye centres, as in the BFM, so that one camera serves both models
-)
+EYE_DISTANCE = 0.62  # model units between the eye centres, as in the BFM, so that one camera serves both models
 CLOSED_QUANTILE = 0.15
 LIP_WEIGHT, JAW_WEIGHT, OTHER_WEIGHT, DEPTH_WEIGHT = 3.0, 1.5, 0.3, 0.5
 MAX_IDENTITIES = 40
@@ -123,10 +121,7 @@ def mesh_triangles(mean: np.ndarray) -> np.ndarray:
         neighbours[a].add(b)
         neighbours[b].add(a)
     cycles = {
-        tuple(sorted((a, b, c)))
-        for a in neighbours
-        for b in neighbours[a]
-        for c in neighbours[a] & neighbours[b]
+        tuple(sorted((a, b, c))) for a in neighbours for b in neighbours[a] for c in neighbours[a] & neighbours[b]
     }
     n_faces = Counter(edge for cycle in cycles for edge in combinations(cycle, 2))
     faces = [cycle for cycle in sorted(cycles) if any(n_faces[edge] <= 2 for edge in combinations(cycle, 2))]
@@ -223,21 +218,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--exclude", nargs="*", default=[], help="clips (stems) kept for validation")
     options = parser.parse_args(arguments)
     paths = [
-        path
-        for folder in options.clips
-        for path in sorted(folder.glob("*.mp4"))
-        if path.stem not in options.exclude
+        path for folder in options.clips for path in sorted(folder.glob("*.mp4")) if path.stem not in options.exclude
     ]
     if not paths:
-        raise BadInput(
-            "no clips", options.clips[0], "*.mp4 files", "none", "name the folder of the training clips"
-        )
+        raise BadInput("no clips", options.clips[0], "*.mp4 files", "none", "name the folder of the training clips")
     clips = track_clips(paths)
     arrays = learn(clips)
     save_weights(options.out, {name: torch.from_numpy(array) for name, array in arrays.items()})
-    print(
-        f"{len(clips)} clips, {sum(map(len, clips))} frames, {len(arrays['tri'])} triangles → {options.out}"
-    )
+    print(f"{len(clips)} clips, {sum(map(len, clips))} frames, {len(arrays['tri'])} triangles → {options.out}")
 
 
 if __name__ == "__main__":
