@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.group_norm import use_contiguous_group_norm
-from models.latent_codec import read_model_config
+from models.latent_codec import build_described
 from utils.checkpoints import half_precision, load_strict, read_weights, save_weights, weights_file
 from utils.store import atomic_path
 
@@ -53,7 +53,7 @@ class Generator(nn.Module):
 
         Raises BadInput if a file is missing or the weights do not fit the config.
         """
-        generator = cls(build_unet(read_model_config(directory / "config.json")))
+        generator = cls(build_described(build_unet, directory / "config.json"))
         generator.load_unet(weights_file(directory))
         generator.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return generator.eval()

@@ -8,6 +8,7 @@ depth       the depth image, its upper half black    (what the mouth does)
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class LatentCodec:
 
         Raises BadInput if a file is missing or the weights do not fit the config.
         """
-        vae = build_vae(read_model_config(directory / "config.json"))
+        vae = build_described(build_vae, directory / "config.json")
         path = weights_file(directory)
         load_strict(vae, read_weights(path), path, rename=current_name)
         return cls(vae, device, dtype)
@@ -111,6 +112,16 @@ def build_vae(config: dict[str, Any]) -> nn.Module:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("_")})
+
+
+def build_described(build: Callable[[dict[str, Any]], nn.Module], path: Path) -> nn.Module:
+    """The network that a config.json describes; raises BadInput if the file is unusable or its values are."""
+    config = read_model_config(path)
+    try:
+        return build(config)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise BadInput("model config describes no network", path, "the values it was saved with", reason) from error
 
 
 def read_model_config(path: Path) -> dict[str, Any]:

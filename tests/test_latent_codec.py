@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,13 @@ def test_bad_model_config(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(BadInput, match="unreadable model config"):
         read_model_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("values", [{"block_out_channels": "many"}, {"latent_channels": None}, {"unheard_of": 1}])
+def test_a_config_that_describes_no_network_is_named(tmp_path: Path, values: dict) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(BadInput, match=r"describes no network .*config\.json"):
+        LatentCodec.load(tmp_path)
 
 
 def test_notes_in_the_config_do_not_matter(vae_dir):
