@@ -26,7 +26,6 @@ MFCC_BANDS = 80
 MFCC_RANGE = (80.0, 12_000.0)  # Hz
 MFCC_SCALE = 0.01  # brings coefficients of several hundred near 1
 DYNAMIC_RANGE = 80.0  # dB below the loudest band that are kept
-POWER_FLOOR = 1e-10
 
 MEL_WINDOW = 512  # samples, 32 ms
 MEL_BANDS = 80
@@ -81,11 +80,12 @@ def mfcc(wave24k: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
 
     Equals librosa.feature.mfcc(n_mfcc=13, n_fft=1200, hop_length=480, n_mels=80, fmin=80, fmax=12000).
     """
+    import librosa
+
     hop = MFCC_RATE // FEATURE_RATE
     centred = np.pad(wave24k, MFCC_WINDOW // 2)
     bands = _mel_spectrum(centred, MFCC_RATE, MFCC_WINDOW, hop, MFCC_BANDS, MFCC_RANGE, power=2)
-    decibels = 10 * np.log10(np.maximum(bands, POWER_FLOOR))
-    decibels = np.maximum(decibels, decibels.max() - DYNAMIC_RANGE)
+    decibels = librosa.power_to_db(bands, top_db=DYNAMIC_RANGE)
     return dct(decibels, type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]].astype(np.float32)
 
 
@@ -169,35 +169,12 @@ def _mel_spectrum(
     band_range: tuple[float, float],
     power: int,
 ) -> Float[np.ndarray, "t bands"]:
-    """Short-time |spectrum|^power through a mel filter bank, in blocks so that memory stays bounded."""
+    """Short-time |spectrum|^power through Slaney's mel filter bank, in blocks so that memory stays bounded."""
+    import librosa
+
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
-    filters = mel_filters(rate, window, n_bands, *band_range).T
+    low, high = band_range
+    filters = librosa.filters.mel(sr=rate, n_fft=window, n_mels=n_bands, fmin=low, fmax=high).T
     frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float32), window)[::hop]
     blocks = [frames[start : start + _FRAMES_PER_BLOCK] for start in range(0, len(frames), _FRAMES_PER_BLOCK)]
     return np.concatenate([np.abs(rfft(block * hann, axis=1)) ** power @ filters for block in blocks])
-
-
-def mel_filters(rate: int, window: int, n_bands: int, low: float, high: float) -> Float[np.ndarray, "bands bins"]:
-    """Triangular filters on Slaney's mel scale, each of unit area (Auditory Toolbox; librosa.filters.mel)."""
-    low_mel, high_mel = _hz_to_slaney(np.array([low, high], np.float64))
-    edges = _slaney_to_hz(np.linspace(low_mel, high_mel, n_bands + 2))
-    bins = np.arange(window // 2 + 1) * rate / window
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = np.maximum(0, np.minimum(rising, falling))
-    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
-
-
-# Slaney's mel scale: linear below 1 kHz (15 mels), then 27 mels per factor of 6.4.
-_LINEAR_MELS, _LINEAR_HZ = 15.0, 1000.0
-_MELS_PER_LOG = 27.0 / np.log(6.4)
-
-
-def _hz_to_slaney(hz: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
-    logarithmic = _LINEAR_MELS + _MELS_PER_LOG * np.log(np.maximum(hz, _LINEAR_HZ) / _LINEAR_HZ)
-    return np.where(hz < _LINEAR_HZ, hz * _LINEAR_MELS / _LINEAR_HZ, logarithmic)
-
-
-def _slaney_to_hz(mel: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*t"]:
-    logarithmic = _LINEAR_HZ * np.exp((np.maximum(mel, _LINEAR_MELS) - _LINEAR_MELS) / _MELS_PER_LOG)
-    return np.where(mel < _LINEAR_MELS, mel * _LINEAR_HZ / _LINEAR_MELS, logarithmic)

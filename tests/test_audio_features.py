@@ -28,12 +28,6 @@ def test_mfcc_equals_librosa() -> None:
     np.testing.assert_allclose(af.mfcc(wave), twin.T, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize(("rate", "window", "low", "high"), [(24_000, 1200, 80, 12_000), (16_000, 512, 80, 7600)])
-def test_mel_filters_equal_librosa(rate: int, window: int, low: float, high: float) -> None:
-    twin = librosa.filters.mel(sr=rate, n_fft=window, n_mels=80, fmin=low, fmax=high)
-    np.testing.assert_allclose(af.mel_filters(rate, window, 80, low, high), twin, rtol=1e-5, atol=1e-8)
-
-
 def test_blocks_do_not_change_the_spectrum(monkeypatch) -> None:
     wave = noise(40_000)
     whole = af.log_mel(wave)
