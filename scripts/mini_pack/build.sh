@@ -5,6 +5,7 @@
 #
 # CLIPS_DIR/talk holds clips of talking people (25 fps, one face each), CLIPS_DIR/faces clips whose sound is of no use.
 # The pack appears in WORK_DIR/pack (default work/mini_pack/pack); copy it over pretrained_models/mini to use it.
+# MAX_STEPS=10 in the environment cuts every training short, to see that all steps work.
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ ! -d "$1/talk" ]; then
@@ -22,31 +23,38 @@ mkdir -p "$pack"
 validation=(menendez vr4 itref astorfi ls1 vox_00086 lp13 lps29)
 folders=("$clips/talk")
 if [ -d "$clips/faces" ]; then folders+=("$clips/faces"); fi
+held_out=()
+for name in "${validation[@]}"; do
+  for folder in "${folders[@]}"; do
+    if [ -f "$folder/$name.mp4" ]; then held_out+=("$name"); fi
+  done
+done
 run() { bash scripts/python.sh "$@"; }
 
 if [ ! -f "$pack/face_model.safetensors" ]; then
-  run -m scripts.mini_pack.face_model --clips "${folders[@]}" --exclude "${validation[@]}" \
+  run -m scripts.mini_pack.face_model --clips "${folders[@]}" --exclude "${held_out[@]}" \
     --out "$pack/face_model.safetensors"
 fi
 for folder in "${folders[@]}"; do
   run preprocess_dataset.py --video_dir "$folder" --result_dir "$data" --bfm_folder "$pack/face_model.safetensors"
 done
-printf '%s\n' "${validation[@]}" >"$work/validation.txt"
+printf '%s\n' "${held_out[@]}" >"$work/validation.txt"
 
 if [ ! -f "$pack/vae/config.json" ]; then
-  run -m scripts.mini_pack.train_vae "$data" --output_dir "$pack/vae" --work_dir "$work/vae" --steps 3000 \
-    --validation "${validation[@]}"
+  run -m scripts.mini_pack.train_vae "$data" --output_dir "$pack/vae" --work_dir "$work/vae" \
+    --steps "${MAX_STEPS:-3000}" --validation "${held_out[@]}"
 fi
 if [ ! -f "$pack/unet/config.json" ]; then
   run train_joygen.py --config config/joygen_mini.yaml dataset.root_dir="$data" dataset.val_file="$work/validation.txt" \
-    vae_path="$pack/vae" checkpoint_dir="$work/joygen"
+    vae_path="$pack/vae" checkpoint_dir="$work/joygen" ${MAX_STEPS:+"opti.max_steps=$MAX_STEPS"}
   mkdir -p "$pack/whisper"
   cp "$work/joygen/final/whisper.pt" "$pack/whisper/mini.pt"
   cp -r "$work/joygen/final/unet" "$pack/unet"
 fi
 if [ ! -f "$pack/audio2motion/config.yaml" ]; then
   run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$data" \
-    face_model="$pack/face_model.safetensors" output_dir="$work/audio2motion" --export "$pack/audio2motion"
+    face_model="$pack/face_model.safetensors" output_dir="$work/audio2motion" --export "$pack/audio2motion" \
+    ${MAX_STEPS:+"max_steps=$MAX_STEPS"}
 fi
 cp pretrained_models/mini/pack.json "$pack/pack.json"
 echo "the pack is in $pack; copy it over pretrained_models/mini to use it"
