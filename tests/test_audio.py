@@ -11,7 +11,7 @@ import pytest
 
 from tests import media
 from utils import audio as audio_module
-from utils.audio import has_audio, load_waveform
+from utils.audio import AudioEncoder, has_audio, load_waveform
 from utils.errors import BadInput
 
 TIMES = [0.1, 0.35, 0.8]
@@ -154,3 +154,23 @@ def test_files_without_sound(tmp_path):
         assert str(path) in str(caught.value)
     assert not has_audio(mute)
     assert has_audio(header_only)
+
+
+def test_blocks_without_samples_are_passed_over(tmp_path: Path, monkeypatch) -> None:
+    """The encoder refuses empty frames, but a resampler may have nothing to give yet."""
+    tone = np.sin(np.arange(4800) / 10).astype(np.float32)[None]
+
+    def blocks(*_):
+        yield tone[:, :0]
+        yield tone
+        yield tone[:, :0]
+
+    source = tmp_path / "tone.wav"
+    media.write_wav(source, tone[0])
+    monkeypatch.setattr("utils.audio._sound_blocks", blocks)
+    with av.open(str(tmp_path / "out.mp4"), "w") as container:
+        encoder = AudioEncoder(container, source)
+        encoder.advance(1.0)
+        encoder.close()
+    monkeypatch.undo()
+    assert len(load_waveform(tmp_path / "out.mp4", 48_000)) == pytest.approx(4800, abs=2048)

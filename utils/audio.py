@@ -114,6 +114,7 @@ class AudioEncoder:
                 if block is None:
                     return
                 self._waiting = block
+                continue  # a block may be empty: the resampler holds sound back
             n_due = min(n_wanted - self._n_samples, self._waiting.shape[1])
             self._encode(self._waiting[:, :n_due])
             self._waiting = self._waiting[:, n_due:]
