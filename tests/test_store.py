@@ -110,7 +110,8 @@ def test_atomic_dir_keeps_the_old_folder_if_the_swap_fails(tmp_path, monkeypatch
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_writer_leaves_no_result(tmp_path, signal_number):
     code = (
-        "import sys, time; from pathlib import Path; from utils.store import atomic_path\n"
+        "import signal, sys, time; from pathlib import Path; from utils.store import atomic_path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs are started with it ignored
         "with atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
     )
