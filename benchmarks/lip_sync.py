@@ -9,6 +9,10 @@ output is tracked with MediaPipe. Columns, all Pearson correlations of the inner
     own       output against the original clip, best lag within +-2 frames; `lag` is the best within +-9
     wrong, still   the same against the original clip for the two floors, best within +-2
     motion    stage 1's motion alone (mesh opening) against the original, best within +-2
+    amount, still amount   not correlations: how far the output's opening varies, as a share of the original's
+
+A correlation does not see how small a movement is, so a still mouth's figure has to be read with its amount: what is
+left of the source's own mouth shines through, because the frame itself is the generator's reference.
 """
 
 from __future__ import annotations
@@ -90,7 +94,8 @@ def table_row(clip: Path, wrong_speech: Path, work_dir: Path, options: list[str]
         "wrong": best_lag(wrong.output, wrong.source, NEAR_LAG).r,
         "still": best_lag(still.output, still.source, NEAR_LAG).r,
         "motion": best_lag(own.mesh, own.source, NEAR_LAG).r,
-        "follows still": correlation(still.output, still.mesh),
+        "amount": own.output.std() / own.source.std(),
+        "still amount": still.output.std() / still.source.std(),
     }
 
 
