@@ -80,12 +80,12 @@ def mfcc(wave24k: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
 
     Equals librosa.feature.mfcc(n_mfcc=13, n_fft=1200, hop_length=480, n_mels=80, fmin=80, fmax=12000).
     """
-    import librosa
+    from librosa import power_to_db
 
     hop = MFCC_RATE // FEATURE_RATE
     centred = np.pad(wave24k, MFCC_WINDOW // 2)
     bands = _mel_spectrum(centred, MFCC_RATE, MFCC_WINDOW, hop, MFCC_BANDS, MFCC_RANGE, power=2)
-    decibels = librosa.power_to_db(bands, top_db=DYNAMIC_RANGE)
+    decibels = power_to_db(bands, top_db=DYNAMIC_RANGE)
     return dct(decibels, type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]].astype(np.float32)
 
 
@@ -170,11 +170,11 @@ def _mel_spectrum(
     power: int,
 ) -> Float[np.ndarray, "t bands"]:
     """Short-time |spectrum|^power through Slaney's mel filter bank, in blocks so that memory stays bounded."""
-    import librosa
+    from librosa.filters import mel
 
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
     low, high = band_range
-    filters = librosa.filters.mel(sr=rate, n_fft=window, n_mels=n_bands, fmin=low, fmax=high).T
+    filters = mel(sr=rate, n_fft=window, n_mels=n_bands, fmin=low, fmax=high).T
     frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float32), window)[::hop]
     blocks = [frames[start : start + _FRAMES_PER_BLOCK] for start in range(0, len(frames), _FRAMES_PER_BLOCK)]
     return np.concatenate([np.abs(rfft(block * hann, axis=1)) ** power @ filters for block in blocks])

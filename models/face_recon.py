@@ -25,15 +25,8 @@ from torch import Tensor
 
 from models.face_model import ANGLES, EXPRESSION, IDENTITY, LANDMARK_FLIP, TRANSLATION, FaceModel, rotation_matrices
 from utils.errors import BadInput
+from utils.landmarks import EYE_CONTOURS, INNER_LIPS, OUTER_LIPS, UNMATCHED_IN_BFM
 from utils.types import N_COEFFS, N_LANDMARKS
-
-# MediaPipe's points on the lips (outer, then inner contour) and around the eyes.
-LIPS: tuple[int, ...] = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
-LIPS += (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
-EYES: tuple[int, ...] = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
-EYES += (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
-# Points of the face oval that have no counterpart on the BFM's mesh.
-UNMATCHED_IN_BFM = (93, 127, 132, 234, 323, 356, 361, 454)
 
 N_POSE = 6  # rotation step and translation
 
@@ -112,8 +105,8 @@ def reprojection_error(
 def landmark_weights(face_model: FaceModel, settings: FitSettings) -> Float[Tensor, " 468"]:
     """Lips and eyes weigh more; points that the BFM has no vertex for weigh nothing on it."""
     weights = torch.ones(N_LANDMARKS)
-    weights[list(LIPS)] = settings.lip_weight
-    weights[list(EYES)] = settings.eye_weight
+    weights[list(OUTER_LIPS + INNER_LIPS)] = settings.lip_weight
+    weights[list(EYE_CONTOURS)] = settings.eye_weight
     if face_model.n_vertices != N_LANDMARKS:
         weights[list(UNMATCHED_IN_BFM)] = 0.0
     return weights

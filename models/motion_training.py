@@ -13,7 +13,8 @@ from torch import Tensor
 from models.audio2motion import Audio2Motion, Audio2MotionConfig, MotionInputs
 from models.audio_features import MFCC_RATE, MFCC_SCALE, fit_length, mfcc, pitch_contour, resample, speech_features
 from models.face_model import FaceModel
-from utils.metrics import LOWER_INNER_LIP, UPPER_INNER_LIP, LaggedCorrelation, best_lag
+from utils.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP
+from utils.metrics import LaggedCorrelation, best_lag
 from utils.motion_dataset import (
     MARGIN_FRAMES,
     STEPS_PER_FRAME,

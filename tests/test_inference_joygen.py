@@ -172,7 +172,7 @@ def test_depth_is_followed_only_when_asked_for(folder, edit, networks):
 
 def test_inputs_of_the_generator():
     landmarks = np.zeros((468, 2), np.float32)
-    from utils.masks import OUTER_LIPS
+    from utils.landmarks import OUTER_LIPS
 
     angles = np.linspace(0, 2 * np.pi, len(OUTER_LIPS), endpoint=False)
     landmarks[list(OUTER_LIPS)] = 40 + np.stack([20 * np.cos(angles), 10 * np.sin(angles)], axis=1) + [0, 15]

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.masks import JAW_LINE, NOSE, OUTER_LIPS, UNDER_NOSE, lower_face_mask, mouth_mask
+from utils.landmarks import OUTER_LIPS
+from utils.masks import JAW_LINE, NOSE, UNDER_NOSE, lower_face_mask, mouth_mask
 from utils.types import N_LANDMARKS
 
 SIZE = (200, 180)  # height, width

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.metrics import LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP, best_lag, correlation, mouth_opening
+from utils.landmarks import LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP
+from utils.metrics import best_lag, correlation, mouth_opening
 
 
 def test_opening_is_relative_to_the_eyes_and_ignores_scale() -> None:

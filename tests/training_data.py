@@ -11,7 +11,7 @@ import yaml
 
 from models.latent_codec import build_vae
 from utils.checkpoints import save_weights
-from utils.masks import OUTER_LIPS
+from utils.landmarks import OUTER_LIPS
 from utils.store import depth_path, face_path, write_gray, write_rgb
 
 SIZE = 32  # pixels, what the tiny networks work at

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from utils.masks import mouth_mask
-
-
-def resize_image(image: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.ndarray, "size size *c"]:
-    """Resize to a square with the Lanczos filter, as the reference does at inference."""
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LANCZOS4)
 
 
 def mouth_depth(depth: UInt8[np.ndarray, "h w"], landmarks: Float[np.ndarray, "468 2"]) -> UInt8[np.ndarray, "h w"]:

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# outer contour of the lips in drawing order, JoyGen's mouth region
-OUTER_LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
+from utils.landmarks import OUTER_LIPS
 
 # MediaPipe's face oval below the ears, from the right ear over the chin to the left ear
 JAW_LINE = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-UPPER_INNER_LIP, LOWER_INNER_LIP = 13, 14  # MediaPipe, middle of the inner lips
-OUTER_EYE_CORNERS = (33, 263)
+from utils.landmarks import LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP
+
 MIN_OVERLAP = 8  # frames that a correlation must rest on
 
 

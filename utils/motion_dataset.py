@@ -15,7 +15,7 @@ import yaml
 from jaxtyping import Bool, Float, Int
 
 from utils.errors import BadInput
-from utils.motion_losses import LOWER_OUTER_LIP, UPPER_OUTER_LIP
+from utils.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
 from utils.store import load_array
 from utils.types import FEATURE_RATE, MOTION_FPS, N_COEFFS, N_EXP, N_ID, SAMPLE_RATE, SAMPLES_PER_FRAME
 

@@ -12,18 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from utils.masks import OUTER_LIPS
+from utils.landmarks import EYE_CONTOURS, INNER_LIPS, OUTER_LIPS, UNMATCHED_IN_BFM
 from utils.types import N_LANDMARKS
 
 LANDMARK_SCALE = 10.0  # face units are decimetres; the loss is taken in centimetres
-INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
-EYE_CONTOURS = (
-    *(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),  # the person's right eye
-    *(263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),  # left
-)
 UPPER_LIDS = (161, 160, 159, 158, 157, 388, 387, 386, 385, 384)
-UNMATCHED = (93, 127, 132, 234, 323, 356, 361, 454)  # on the face's outline, where mesh and image do not agree
-UPPER_OUTER_LIP, LOWER_OUTER_LIP = 0, 17
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ def landmark_weights() -> Float[Tensor, " 468"]:
     weights[list(EYE_CONTOURS)] = 3
     weights[list(UPPER_LIDS)] = 20
     weights[list(OUTER_LIPS + INNER_LIPS)] = 5
-    weights[list(UNMATCHED)] = 0
+    weights[list(UNMATCHED_IN_BFM)] = 0
     return weights
 
 

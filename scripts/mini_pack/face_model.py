@@ -26,14 +26,14 @@ from utils import cli
 from utils.checkpoints import save_weights
 from utils.errors import BadInput
 from utils.geometry import five_points, landmarks_68
+from utils.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_LIPS, UPPER_INNER_LIP
 from utils.types import N_EXP, N_ID, N_LANDMARKS
 from utils.video import read_frames
 
 # Forehead, nose bridge, eye corners, temples: what stays put while a person talks (MediaPipe indices).
 RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 2, 98, 327, 33, 133, 362, 263, 127, 356, 234, 454, 162, 389)
 RIGID += (21, 251, 54, 284, 103, 332, 67, 297, 109, 338)
-LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
-LIPS += (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+LIPS = OUTER_LIPS + INNER_LIPS
 LIPS += (76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306, 307, 320, 404, 315, 16, 85, 180, 90, 77)
 LIPS += (62, 183, 42, 41, 38, 12, 268, 271, 272, 407, 292, 325, 319, 403, 316, 15, 86, 179, 89, 96)
 JAW = (
@@ -61,7 +61,6 @@ JAW = (
     201,
     421,
 )
-UPPER_LIP, LOWER_LIP = 13, 14
 
 EYE_DISTANCE = 0.62  # model units between the eye centres, as in the BFM, so that one camera serves both models
 CLOSED_QUANTILE = 0.15
@@ -77,7 +76,7 @@ class Shapes:
     frames: np.ndarray
 
     def neutral(self) -> np.ndarray:
-        opening = np.linalg.norm(self.frames[:, UPPER_LIP] - self.frames[:, LOWER_LIP], axis=1)
+        opening = np.linalg.norm(self.frames[:, UPPER_INNER_LIP] - self.frames[:, LOWER_INNER_LIP], axis=1)
         return self.frames[opening <= np.quantile(opening, CLOSED_QUANTILE)].mean(0)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.masks import OUTER_LIPS, mouth_mask
+from utils.landmarks import OUTER_LIPS
+from utils.masks import mouth_mask
 
 N_FRAMES = 6
 

@@ -13,8 +13,10 @@ import torch
 from models.generator import Generator, build_unet, positional_encoding
 from models.latent_codec import LatentCodec, hide_upper_half, read_model_config
 from utils.checkpoints import save_weights
-from utils.images import mouth_depth, resize_image, stack_gray, stack_images, to_bytes, to_signed
-from utils.masks import OUTER_LIPS, mouth_mask
+from utils.geometry import resize_image
+from utils.images import mouth_depth, stack_gray, stack_images, to_bytes, to_signed
+from utils.landmarks import OUTER_LIPS
+from utils.masks import mouth_mask
 from utils.windows import audio_windows
 
 N_FRAMES = 6
@@ -49,8 +51,8 @@ def images(inputs):
     """Faces uint8 [6, 3, 256, 256] and depths inside the lips uint8 [6, 1, 256, 256]."""
     faces, depths = [], []
     for i in range(N_FRAMES):
-        faces.append(resize_image(inputs[f"in_f{i}_face_bgr"], 256)[..., ::-1])
-        depths.append(resize_image(mouth_depth(inputs[f"in_f{i}_depth"], inputs[f"in_f{i}_lm468"]), 256))
+        faces.append(resize_image(inputs[f"in_f{i}_face_bgr"], 256, 256)[..., ::-1])
+        depths.append(resize_image(mouth_depth(inputs[f"in_f{i}_depth"], inputs[f"in_f{i}_lm468"]), 256, 256))
     return stack_images(faces), stack_gray(depths)
 
 

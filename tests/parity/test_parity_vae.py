@@ -10,7 +10,8 @@ import torch
 
 from models.latent_codec import LatentCodec, build_vae, current_name, hide_lower_half, hide_upper_half
 from utils.checkpoints import save_weights
-from utils.images import resize_image, stack_images, to_bytes, to_signed
+from utils.geometry import resize_image
+from utils.images import stack_images, to_bytes, to_signed
 
 ATTENTION_OF_THE_PUBLISHED_FILE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 SD_VAE_CONFIG = {
@@ -38,7 +39,7 @@ def codec(filled, manifest, tmp_path_factory):
 @pytest.fixture(scope="module")
 def face(recording):
     """float32 [1, 3, 256, 256] in [-1, 1]."""
-    resized = resize_image(recording["in_face_bgr"], 256)
+    resized = resize_image(recording["in_face_bgr"], 256, 256)
     np.testing.assert_array_equal(resized, recording["face256_bgr"])
     return to_signed(stack_images([resized[..., ::-1]]))
 
