@@ -28,7 +28,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--mouth_amp", type=non_negative, default=0.45, help="how wide the mouth opens, where the network takes it"
     )
-    parser.add_argument("--faithful", action="store_true", help="upstream's behaviour in every point of FIDELITY.md")
+    parser.add_argument(
+        "--faithful", action="store_true", help="as in the other stages; this one has nothing to switch yet"
+    )
     cli.add_device_argument(parser)
     return parser.parse_args(arguments)
 
