@@ -383,3 +383,14 @@ def test_full_disk_is_a_failure_in_one_line(tmp_path):
     assert result.stderr.startswith(f"error: video could not be written ({target})")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_frames_are_encoded_the_same_way(tmp_path):
+    frames = [media.smooth_picture(160, 120, seed) for seed in range(3)] * 12
+    files = []
+    for name in ("first.mp4", "second.mp4"):
+        with VideoWriter(tmp_path / name) as writer:
+            for frame in frames:
+                writer.write(frame)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]

@@ -23,6 +23,7 @@ from utils.timeline import stretches
 from utils.types import MOTION_FPS, PictureFormat, VideoInfo
 
 X264_CRF = 18
+X264_REPEATABLE = "mbtree=0"  # macroblock-tree rate control varies from run to run on some processors
 REVERSE_BLOCK = 48  # frames held at once while a clip plays backwards
 _SEEK_MARGINS = (0.5, 4.0, math.inf)  # seconds before a wanted frame where decoding starts, until it is early enough
 # swscale's default rounds every channel down, by 1.2 grey levels on average; these flags keep the mean to 0.1.
@@ -212,7 +213,8 @@ class VideoWriter:
             temporary = stack.enter_context(atomic_path(self._path))
             self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
             self._container.metadata.update(self._metadata)
-            self._stream = self._container.add_stream("libx264", rate=self._fps, options={"crf": str(self._crf)})
+            options = {"crf": str(self._crf), "x264-params": X264_REPEATABLE}
+            self._stream = self._container.add_stream("libx264", rate=self._fps, options=options)
             if self._audio_path is not None:
                 self._audio = AudioEncoder(self._container, self._audio_path)
             self._stack = stack.pop_all()
