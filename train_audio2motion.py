@@ -101,7 +101,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--export", type=Path, help="folder for the best checkpoint (fp16) and its config.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, such as max_steps=100")
     cli.add_device_argument(parser)
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def check(config: TrainConfig, export_dir: Path | None) -> None:

@@ -77,7 +77,7 @@ def parse_config(arguments: list[str] | None) -> JoyGenConfig:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("config/joygen.yaml"))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as opti.max_steps=20")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     return load_config(JoyGenConfig, options.config, options.overrides)
 
 

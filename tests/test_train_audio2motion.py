@@ -113,6 +113,11 @@ def test_it_learns_to_open_the_mouth(world: Path) -> None:
     assert torch.load(world / "out" / "best.pt", weights_only=True)["score"] > 0.8
 
 
+def test_config_values_may_stand_anywhere_on_the_command_line() -> None:
+    options = train_audio2motion.parse_arguments(["max_steps=3", "--gpu_id", "-1", "seed=1"])
+    assert options.overrides == ["max_steps=3", "seed=1"]
+
+
 @pytest.mark.parametrize("variant", [{}, {"use_pitch": True, "use_mouth_amp_embed": True}])
 def test_resuming_changes_nothing(world: Path, variant: dict[str, bool]) -> None:
     network = {"audio_type": "mfcc", "use_pitch": False, "cond_channels": 16, "sizes": SMALL} | variant

@@ -24,9 +24,13 @@ validation=(menendez vr4 itref astorfi ls1 vox_00086 lp13 lps29)
 folders=("$clips/talk")
 if [ -d "$clips/faces" ]; then folders+=("$clips/faces"); fi
 held_out=()
+speakers=""  # the held-out clips with sound, as a YAML list
 for name in "${validation[@]}"; do
   for folder in "${folders[@]}"; do
-    if [ -f "$folder/$name.mp4" ]; then held_out+=("$name"); fi
+    if [ -f "$folder/$name.mp4" ]; then
+      held_out+=("$name")
+      if [ "$folder" = "$clips/talk" ]; then speakers+="${speakers:+, }$name"; fi
+    fi
   done
 done
 run() { bash scripts/python.sh "$@"; }
@@ -53,8 +57,8 @@ if [ ! -f "$pack/unet/config.json" ]; then
 fi
 if [ ! -f "$pack/audio2motion/config.yaml" ]; then
   run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$data" \
-    face_model="$pack/face_model.safetensors" output_dir="$work/audio2motion" --export "$pack/audio2motion" \
-    ${MAX_STEPS:+"max_steps=$MAX_STEPS"}
+    data.validation_clips="[$speakers]" face_model="$pack/face_model.safetensors" \
+    output_dir="$work/audio2motion" --export "$pack/audio2motion" ${MAX_STEPS:+"max_steps=$MAX_STEPS"}
 fi
 cp pretrained_models/mini/pack.json "$pack/pack.json"
 echo "the pack is in $pack; copy it over pretrained_models/mini to use it"
