@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     with MediaPipeTracker() as tracker:
         clip = analyse_clip(frames, tracker, face_model, (video.width, video.height), options.smoothing, flip)
     if not clip.track.valid.any():
-        advice = "choose a clip where a face of at least 60 pixels looks at the camera"
+        advice = "choose a clip where a larger face looks at the camera"
         raise BadInput("no face found", video.path, "a face in some frame", f"none in {len(clip.track)}", advice)
 
     with store.atomic_dir(result_dir) as directory:

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{number}/{len(paths)} {path.name}: already there")
             continue
         try:
-            n_valid, n_frames = prepare_clip(path, directory, face_model, options.smoothing)
+            n_valid, n_frames = prepare_clip(path, directory, face_model, options.smoothing, pack.name)
         except BadInput as error:
             failures.append(str(error))
             print(f"{number}/{len(paths)} {path.name}: left out: {error}", file=sys.stderr)
@@ -69,7 +69,7 @@ def clip_paths(video_dir: Path) -> list[Path]:
     return paths
 
 
-def prepare_clip(path: Path, directory: Path, face_model: FaceModel, smoothing: str) -> tuple[int, int]:
+def prepare_clip(path: Path, directory: Path, face_model: FaceModel, smoothing: str, weights: str) -> tuple[int, int]:
     """Write one clip's training folder; returns its usable and all frames. Raises BadInput if it has no face."""
     from models.clip_analysis import analyse_clip
     from models.face_tracker import MediaPipeTracker
@@ -96,7 +96,7 @@ def prepare_clip(path: Path, directory: Path, face_model: FaceModel, smoothing: 
             n_frames=n_frames,
             n_valid=n_valid,
             motion_name="",
-            weights="",
+            weights=weights,
         )
         store.save_track_record(folder, record)
     return n_valid, n_frames

@@ -63,6 +63,7 @@ def test_flags_replace_parts(mini, tmp_path):
     vae.mkdir()
     pack = packs.resolve_pack(vae=vae, unet=None)
     assert (pack.vae, pack.unet, pack.image_size) == (vae, mini / "unet", 160)
+    assert pack.name == "mini 1.2, other vae"
 
 
 def test_a_generator_from_elsewhere_draws_official_crops(mini, tmp_path):

@@ -19,7 +19,10 @@ _ADVICE = "see pretrained_models/README.md for where the official weights come f
 
 @dataclass(frozen=True)
 class Pack:
-    """Paths of one set of weights. ``image_size``: side in pixels of the crops that the generator works on."""
+    """Paths of one set of weights; the name tells which parts flags replaced.
+
+    ``image_size``: side in pixels of the crops that the generator works on.
+    """
 
     name: str
     image_size: int
@@ -88,6 +91,8 @@ def resolve_pack(**overrides: Path | None) -> Pack:
     pack = mini_pack() if official.missing() else official
     if "unet" in given and not _is_inside(given["unet"], MINI_DIR):
         pack = replace(pack, image_size=OFFICIAL_IMAGE_SIZE, face_parsing=official.face_parsing)
+    if given:
+        pack = replace(pack, name=f"{pack.name}, other {', '.join(sorted(given))}")
     return replace(pack, **given)
 
 

@@ -53,11 +53,9 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
             if directory.exists():
                 directory.rename(old)
             new.rename(directory)
-        except BaseException:
+        finally:
             if old.exists() and not directory.exists():
                 old.rename(directory)
-            raise
-        finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 

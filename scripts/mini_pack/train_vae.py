@@ -40,7 +40,7 @@ EMA_DECAY = 0.99
 DEPTH_SHARE, BLACK_HALF_SHARE = 0.1, 0.15
 SAVE_SECONDS = 120
 LOG_STEPS = 100
-IMAGE_SIZE = 192  # pixels, what the mini generator works at; scale and PSNR are measured there
+IMAGE_SIZE = 192  # pixels, where the latents' scale and the PSNR are measured
 N_MEASURED = 64  # frames that latent scale and PSNR are measured on
 BATCH_MEASURED = 8
 

@@ -17,6 +17,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.face_model import FaceModel
+from models.generator import Generator
+from models.latent_codec import LatentCodec
+from utils.checkpoints import save_weights
+
 HERE = Path(__file__).parent
 PARITY_DIR = Path(os.environ.get("PARITY_DIR", HERE / "fixtures"))
 PARITY_SEED = int(os.environ.get("PARITY_SEED", "7"))
@@ -59,3 +64,21 @@ def filled(manifest) -> Callable[[str], dict[str, torch.Tensor]]:
         return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
 
     return load
+
+
+@pytest.fixture(scope="session")
+def model(parity_dir) -> FaceModel:
+    """The small face model in the official format."""
+    return FaceModel.load(parity_dir / "synthetic_bfm")
+
+
+@pytest.fixture(scope="session")
+def networks(filled, manifest, tmp_path_factory) -> tuple[LatentCodec, Generator]:
+    """Tiny codec and generator, opened from diffusers folders as the official ones are."""
+    folders = []
+    for name in ("vae_tiny", "unet_tiny"):
+        directory = tmp_path_factory.mktemp(name)
+        (directory / "config.json").write_text(json.dumps(manifest(name)["config"]))
+        save_weights(directory / "diffusion_pytorch_model.safetensors", filled(name))
+        folders.append(directory)
+    return LatentCodec.load(folders[0]), Generator.load(folders[1])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from models.face_model import FaceModel
 from models.rasterizer import interpolate, rasterize, render_depth
 from utils.depth import depth_to_uint8
 
@@ -16,11 +15,6 @@ ROWS = range(4)
 @pytest.fixture(scope="module")
 def recorded(parity):
     return dict(parity("depth"))
-
-
-@pytest.fixture(scope="module")
-def model(parity_dir):
-    return FaceModel.load(parity_dir / "synthetic_bfm")
 
 
 @pytest.fixture(scope="module")

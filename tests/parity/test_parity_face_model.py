@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.face_model import FaceModel, rotation_matrices, split_coefficients
+from models.face_model import rotation_matrices, split_coefficients
 
 
 @pytest.fixture(scope="module")
 def recorded(parity):
     return dict(parity("bfm"))
-
-
-@pytest.fixture(scope="module")
-def model(parity_dir):
-    return FaceModel.load(parity_dir / "synthetic_bfm")
 
 
 @pytest.fixture(scope="module")

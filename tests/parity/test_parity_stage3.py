@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
@@ -10,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.generator import Generator, build_unet, positional_encoding
-from models.latent_codec import LatentCodec, hide_upper_half, read_model_config
-from utils.checkpoints import save_weights
+from models.generator import build_unet, positional_encoding
+from models.latent_codec import hide_upper_half, read_model_config
 from utils.geometry import resize_image
 from utils.images import mouth_depth, stack_gray, stack_images, to_bytes, to_signed
 from utils.landmarks import OUTER_LIPS
@@ -32,18 +30,6 @@ def inputs(parity):
 @pytest.fixture(scope="module")
 def outputs(parity):
     return parity("stage3_outputs")
-
-
-@pytest.fixture(scope="module")
-def networks(filled, manifest, tmp_path_factory):
-    """Codec and generator, opened from diffusers folders as the official ones are."""
-    opened = []
-    for name, network in (("vae_tiny", LatentCodec), ("unet_tiny", Generator)):
-        directory = tmp_path_factory.mktemp(name)
-        (directory / "config.json").write_text(json.dumps(manifest(name)["config"]))
-        save_weights(directory / "diffusion_pytorch_model.safetensors", filled(name))
-        opened.append(network.load(directory))
-    return opened
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from models.generator import Generator
-from models.latent_codec import LatentCodec
 from models.talking_face import FaceEdit, SourceFrame, TalkingFace, generate_batches, prepare_batches
-from utils.checkpoints import save_weights
 from utils.geometry import resize_image
 from utils.windows import stream_windows
 
@@ -19,14 +14,8 @@ N_FRAMES, BATCH_SIZE, IMAGE_SIZE = 6, 4, 256
 
 
 @pytest.fixture(scope="module")
-def talking_face(filled, manifest, tmp_path_factory):
-    opened = []
-    for name, network in (("vae_tiny", LatentCodec), ("unet_tiny", Generator)):
-        directory = tmp_path_factory.mktemp(name)
-        (directory / "config.json").write_text(json.dumps(manifest(name)["config"]))
-        save_weights(directory / "diffusion_pytorch_model.safetensors", filled(name))
-        opened.append(network.load(directory))
-    return TalkingFace(*opened, IMAGE_SIZE)
+def talking_face(networks):
+    return TalkingFace(*networks, IMAGE_SIZE)
 
 
 def faces_of(talking_face: TalkingFace, inputs, pose_driven: bool) -> list[np.ndarray]:
