@@ -53,9 +53,10 @@ class Generator(nn.Module):
 
         Raises BadInput if a file is missing or the weights do not fit the config.
         """
-        generator = cls(build_described(build_unet, directory / "config.json"))
+        with torch.device("meta"):
+            generator = cls(build_described(build_unet, directory / "config.json")).to(dtype)
         generator.load_unet(weights_file(directory))
-        generator.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        generator.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return generator.eval()
 
     def load_unet(self, path: Path) -> None:

@@ -63,7 +63,8 @@ class LatentCodec:
 
         Raises BadInput if a file is missing or the weights do not fit the config.
         """
-        vae = build_described(build_vae, directory / "config.json")
+        with torch.device("meta"):
+            vae = build_described(build_vae, directory / "config.json").to(dtype)
         path = weights_file(directory)
         load_strict(vae, read_weights(path), path, rename=current_name)
         return cls(vae, device, dtype)

@@ -107,7 +107,8 @@ def load_strict(
 ) -> None:
     """Copy a state dict into a module; every key must be there with its shape, and no other.
 
-    ``rename`` maps a stored key to the module's own name. Raises BadInput naming the first offending keys.
+    ``rename`` maps a stored key to the module's own name. A module that was built on the meta device takes the stored
+    tensors themselves, so that nothing is initialised or held twice. Raises BadInput naming the first offending keys.
     """
     renamed = {rename(key) if rename else key: value for key, value in state.items()}
     expected = module.state_dict()
@@ -126,7 +127,17 @@ def load_strict(
         if found != str(want):
             advice = "check the config beside it"
             raise BadInput(f"weight {key} has another shape", path, str(want), found, advice)
-    module.load_state_dict({key: value.to(expected[key].dtype) for key, value in renamed.items()})
+    is_empty = any(value.is_meta for value in expected.values())
+    module.load_state_dict({key: value.to(expected[key].dtype) for key, value in renamed.items()}, assign=is_empty)
+    if is_empty:
+        _require_filled(module)
+
+
+def _require_filled(module: nn.Module) -> None:
+    """Raise RuntimeError if a buffer that no checkpoint stores was left on the meta device."""
+    left = [name for name, value in module.named_buffers() if value.is_meta]
+    if left:
+        raise RuntimeError(f"{type(module).__name__} cannot be built empty: {', '.join(left)} would have no values")
 
 
 def newest_checkpoint(directory: Path, stem: str = "model_ckpt_steps_") -> Path:
