@@ -140,7 +140,7 @@ def test_depth_is_shifted_up_to_two_percent(data_dir, config):
 
 
 def test_lists_of_clips(data_dir, config, tmp_path):
-    (tmp_path / "val.txt").write_text("b  # held out\n\n")
+    (tmp_path / "val.txt").write_text("# held out\nb\n\n")
     (tmp_path / "train.txt").write_text("c\na\n")
     held_out = replace(config, val_file=tmp_path / "val.txt")
     assert split_clips(config) == (["a", "b", "c"], [])

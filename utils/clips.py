@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import BadInput
-from utils.store import depth_path, face_path, load_array, read_gray, read_rgb
+from utils.splits import usable_frames
+from utils.store import SOUND_NAME, depth_path, face_path, load_array, read_gray, read_rgb
 from utils.types import N_LANDMARKS
 
 STORED_SIZE = 256  # pixels, side of the stored crops
@@ -39,7 +40,8 @@ class Clip:
     """A clip of N frames at 25 Hz.
 
     faces[i]: uint8 RGB [256, 256, 3]; depths[i]: uint8 [256, 256], near is bright, background 0.
-    landmarks: float32 [N, 468, 2], pixels of the 256-px crop; valid: bool [N], false where no face was found.
+    landmarks: float32 [N, 468, 2], pixels of the 256-px crop; valid: bool [N], false where no face was found or the
+    sound has ended.
     audio: int16 [n] at 16 kHz from the time of frame 0, or None.
     """
 
@@ -60,20 +62,21 @@ def open_clip(directory: Path, in_memory: bool = False) -> Clip:
     n_frames = len(valid)
     boxes = load_array(directory / "boxes.npy", (n_frames, 4), "i", _ADVICE)
     landmarks = load_array(directory / "landmarks.npy", (n_frames, N_LANDMARKS, 2), "f", _ADVICE)
-    usable = np.flatnonzero(valid)
+    audio_path = directory / SOUND_NAME
+    audio = load_array(audio_path, (None,), "i", _ADVICE) if audio_path.is_file() else None
+    usable = usable_frames(valid, None if audio is None else len(audio))
     for index in usable[[0, -1]] if len(usable) else ():
         for path in (face_path(directory, index), depth_path(directory, index)):
             if not path.is_file():
                 raise BadInput("training clip incomplete", path, "an image", "nothing", _ADVICE)
-    audio_path = directory / "audio.npy"
     box_sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 1).astype(np.float32)
     return Clip(
         directory.name,
         faces=ImageSequence(lambda i: read_rgb(face_path(directory, i)), in_memory),
         depths=ImageSequence(lambda i: read_gray(depth_path(directory, i)), in_memory),
         landmarks=landmarks.astype(np.float32) * (STORED_SIZE / box_sizes)[:, None],
-        valid=valid,
-        audio=load_array(audio_path, (None,), "i", _ADVICE) if audio_path.is_file() else None,
+        valid=np.isin(np.arange(n_frames), usable),
+        audio=audio,
     )
 
 

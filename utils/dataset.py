@@ -21,9 +21,9 @@ from utils.errors import BadInput
 from utils.images import mouth_depth, stack_gray, stack_images
 from utils.masks import mouth_mask
 from utils.segments import SegmentSource
+from utils.splits import MIN_FRAMES, TRAIN_LIST, VALIDATION_LIST
 
 MIN_REFERENCE_DISTANCE = 5  # frames
-MIN_FRAMES = 7  # usable frames that a clip needs
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class DatasetConfig:
     root_dir: Path
     img_size: int
     batch_size: int
-    train_file: Path | None = None  # names of the training clips, one per line; null: all but those of val_file
+    train_file: Path | None = None  # names of the training clips, one per line; null: see split_clips
     val_file: Path | None = None  # names of the held-out clips
     num_workers: int = 0
     frames_per_clip: int = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
@@ -143,20 +143,27 @@ def choose_reference(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.G
 
 
 def split_clips(config: DatasetConfig) -> tuple[list[str], list[str]]:
-    """Names of the training and of the held-out clips; raises BadInput if a list is missing or they overlap."""
-    held_out = _read_names(config.val_file) if config.val_file else []
-    if config.train_file:
-        training = _read_names(config.train_file)
+    """Names of the training and of the held-out clips; raises BadInput if a list is missing or they overlap.
+
+    Without lists in the config, those of preprocess_dataset_extra.py serve; without these, all clips are learned from.
+    """
+    train_file, val_file = config.train_file, config.val_file
+    if train_file is None and val_file is None and (config.root_dir / TRAIN_LIST).is_file():
+        train_file, val_file = config.root_dir / TRAIN_LIST, config.root_dir / VALIDATION_LIST
+    held_out = _read_names(val_file) if val_file else []
+    if train_file:
+        training = _read_names(train_file)
     else:
         training = [name for name in clip_names(config.root_dir) if name not in held_out]
     both = sorted(set(training) & set(held_out))
     if both:
-        raise BadInput("clip is in both lists", config.train_file, "separate lists", both[0])
+        raise BadInput("clip is in both lists", train_file, "separate lists", both[0])
     return training, held_out
 
 
 def _read_names(path: Path) -> list[str]:
+    """Non-empty lines that do not begin with #."""
     if not path.is_file():
         raise BadInput("list of clips missing", path, "one clip name per line", "nothing")
-    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
-    return [line for line in lines if line]
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
