@@ -146,7 +146,8 @@ def bench_geometry(frames: list[np.ndarray]) -> Iterator[Row]:
         tracker(frames[0])
         track, seconds = timed(lambda: track_face(frames, tracker))
     yield step("tracking", len(frames), seconds)
-    fit_clip(FaceTrack(track.landmarks[:2], track.boxes[:2], track.valid[:2]), face_model, size)  # compiles
+    start = FaceTrack(track.landmarks[:2], track.boxes[:2], track.valid[:2], track.five_points[:2])
+    fit_clip(start, face_model, size)  # compiles
     clip, seconds = timed(lambda: fit_clip(track, face_model, size))
     yield step("fitting the face model", int(clip.track.valid.sum()), seconds)
     draw_all(face_model, clip, 1)  # compiles

@@ -7,7 +7,7 @@ depth images it will be given.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from models.face_recon import FitSettings, fit_landmarks
 from models.face_tracker import LandmarkTracker, track_face
 from models.rasterizer import render_depth
 from utils.depth import depth_to_uint8
-from utils.geometry import CROP_SIZE, Alignment, align_five_points, five_points, landmarks_68
+from utils.geometry import CROP_SIZE, Alignment, align_five_points
 from utils.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
 
 _UNUSED = Alignment(1, 1, 1.0, (0.0, 0.0))  # stands for the alignment of a frame without a face
@@ -65,18 +65,17 @@ def fit_clip(track: FaceTrack, face_model: FaceModel, size: tuple[int, int], fli
     crop_landmarks = np.zeros((len(track), N_LANDMARKS, 2), np.float32)
     valid = track.valid.copy()
     for index in np.flatnonzero(track.valid):
-        points = track.landmarks[index, :, :2]
         try:
-            alignments[index] = align_five_points(five_points(landmarks_68(points)), model_points, *size)
+            alignments[index] = align_five_points(track.five_points[index], model_points, *size)
         except ValueError:  # all points in one place: as good as no face
             valid[index] = False
             continue
-        crop_landmarks[index] = alignments[index].to_crop(points)
+        crop_landmarks[index] = alignments[index].to_crop(track.landmarks[index, :, :2])
     if valid.any():
         coeffs = fit_landmarks(face_model, crop_landmarks, valid, FitSettings(flip=flip))
     else:
         coeffs = np.zeros((len(track), N_COEFFS), np.float32)
-    return FittedClip(FaceTrack(track.landmarks, track.boxes, valid), alignments, coeffs)
+    return FittedClip(replace(track, valid=valid), alignments, coeffs)
 
 
 def draw_face(

@@ -13,22 +13,23 @@ from typing import Protocol
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from utils.geometry import face_box_from_68, landmarks_68
-from utils.types import N_LANDMARKS, FaceTrack
+from utils.geometry import face_box_from_68, five_points, landmarks_68
+from utils.types import N_LANDMARKS, FaceTrack, TrackedFace
 
 SMOOTHING_MODES = ("none", "box", "all")
 BOX_SIGMA = 2.0  # frames
 LANDMARK_SIGMA = 0.7  # frames
 MIN_DETECTION_CONFIDENCE = 0.5
 MIN_TRACKING_CONFIDENCE = 0.5
+N_POINTS = 68
 _WARM_UP_SIZE = 64  # pixels
 
 
 class LandmarkTracker(Protocol):
     """Finds the landmarks of the main face in each frame of a clip, in order."""
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray | None:
-        """uint8 RGB [H, W, 3] → float32 [468, 3] pixels (z at the same scale), or None without a face."""
+    def __call__(self, frame: np.ndarray) -> TrackedFace | None:
+        """uint8 RGB [H, W, 3] → the main face, or None without one."""
         ...
 
     def __enter__(self) -> LandmarkTracker: ...
@@ -56,7 +57,7 @@ class MediaPipeTracker:
             # MediaPipe starts in threads of its own, which have said all they want to say after one frame.
             self._mesh.process(np.zeros((_WARM_UP_SIZE, _WARM_UP_SIZE, 3), np.uint8))
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray | None:
+    def __call__(self, frame: np.ndarray) -> TrackedFace | None:
         with _without_native_logs():
             result = self._mesh.process(np.ascontiguousarray(frame))
         if not result.multi_face_landmarks:
@@ -64,7 +65,8 @@ class MediaPipeTracker:
         height, width = frame.shape[:2]
         points = result.multi_face_landmarks[0].landmark[:N_LANDMARKS]
         normalised = np.array([(p.x, p.y, p.z) for p in points], np.float32)
-        return normalised * np.array([width, height, width], np.float32)
+        landmarks = normalised * np.array([width, height, width], np.float32)
+        return TrackedFace(landmarks, landmarks_68(landmarks[:, :2]))
 
     def __enter__(self) -> MediaPipeTracker:
         return self
@@ -96,21 +98,25 @@ def _without_native_logs() -> Iterator[None]:
 def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing: str = "box") -> FaceTrack:
     """Follow the face through a clip; frames are consumed one at a time.
 
-    ``smoothing``: "none" as the reference, "box" steadies the crop box over time, "all" the landmarks too.
+    ``smoothing``: "none" as the reference, "box" steadies the crop box over time, "all" the landmarks and the
+    68 points too.
     """
     found = [tracker(frame) for frame in frames]
-    valid = np.array([points is not None for points in found], bool)
+    valid = np.array([face is not None for face in found], bool)
     landmarks = np.zeros((len(found), N_LANDMARKS, 3), np.float32)
-    for index in np.flatnonzero(valid):
-        landmarks[index] = found[index]
+    points = np.zeros((len(found), N_POINTS, 2), np.float32)
+    for index, face in enumerate(found):
+        if face is not None:
+            landmarks[index], points[index] = face.landmarks, face.points68
     if smoothing == "all":
-        landmarks = smooth_runs(landmarks, valid, LANDMARK_SIGMA)
-    boxes = face_box_from_68(landmarks_68(landmarks[..., :2]))
+        landmarks, points = (smooth_runs(values, valid, LANDMARK_SIGMA) for values in (landmarks, points))
+    boxes = face_box_from_68(points)
     if smoothing in ("box", "all"):
         boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA)).astype(np.int32)
     valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    landmarks[~valid], boxes[~valid] = 0, 0
-    return FaceTrack(landmarks, boxes, valid)
+    aligning = five_points(points)
+    landmarks[~valid], boxes[~valid], aligning[~valid] = 0, 0, 0
+    return FaceTrack(landmarks, boxes, valid, aligning)
 
 
 def smooth_runs(values: np.ndarray, valid: np.ndarray, sigma: float) -> np.ndarray:

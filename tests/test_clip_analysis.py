@@ -101,9 +101,9 @@ def test_clip_without_any_face(face_model):
 
 
 def test_landmarks_in_one_place_are_no_face(clip, face_model):
-    landmarks = clip.track.landmarks[:3].copy()
-    landmarks[1] = 50.0
-    track = FaceTrack(landmarks, clip.track.boxes[:3], np.ones(3, bool))
+    landmarks, five_points = clip.track.landmarks[:3].copy(), clip.track.five_points[:3].copy()
+    landmarks[1], five_points[1] = 50.0, 50.0
+    track = FaceTrack(landmarks, clip.track.boxes[:3], np.ones(3, bool), five_points)
     fitted = fit_clip(track, face_model, (SIZE, SIZE))
     assert fitted.track.valid.tolist() == [True, False, True]
     assert np.isfinite(fitted.coeffs).all()

@@ -10,17 +10,18 @@ import pytest
 from models.face_tracker import SMOOTHING_MODES, MediaPipeTracker, smooth_runs, track_face
 from tests import media
 from utils.geometry import face_box_from_68, landmarks_68
-from utils.types import N_LANDMARKS
+from utils.types import N_LANDMARKS, TrackedFace
 
 
 class ScriptedTracker:
-    """Gives prepared landmarks, or None, whatever the frame shows."""
+    """Gives a face of prepared landmarks, or None, whatever the frame shows."""
 
     def __init__(self, script: Sequence[np.ndarray | None]) -> None:
         self._script = iter(script)
 
-    def __call__(self, _frame: np.ndarray) -> np.ndarray | None:
-        return next(self._script)
+    def __call__(self, _frame: np.ndarray) -> TrackedFace | None:
+        landmarks = next(self._script)
+        return None if landmarks is None else TrackedFace(landmarks, landmarks_68(landmarks[:, :2]))
 
     def __enter__(self) -> ScriptedTracker:
         return self
@@ -47,6 +48,7 @@ def test_frames_without_a_face_are_zero_and_invalid(smoothing):
     assert (result.landmarks.dtype, result.boxes.dtype, result.valid.dtype) == (np.float32, np.int32, bool)
     assert not result.landmarks[~result.valid].any()
     assert not result.boxes[~result.valid].any()
+    assert not result.five_points[~result.valid].any()
     assert (result.boxes[result.valid, 2:] > result.boxes[result.valid, :2]).all()
 
 
@@ -55,6 +57,7 @@ def test_clips_without_any_face_and_without_any_frame(smoothing):
     assert not track([None] * 3, smoothing).valid.any()
     empty = track([], smoothing)
     assert (empty.landmarks.shape, empty.boxes.shape, len(empty)) == ((0, N_LANDMARKS, 3), (0, 4), 0)
+    assert empty.five_points.shape == (0, 5, 2)
 
 
 def test_no_smoothing_is_the_reference():
@@ -94,7 +97,7 @@ def test_smoothing_stays_within_runs():
 @pytest.fixture(scope="module")
 def portrait_landmarks() -> np.ndarray:
     with MediaPipeTracker() as tracker:
-        return tracker(media.portrait())
+        return tracker(media.portrait()).landmarks
 
 
 def test_mediapipe_finds_the_features(portrait_landmarks):
@@ -110,7 +113,7 @@ def test_mediapipe_finds_the_features(portrait_landmarks):
 def test_landmarks_are_pixels_of_frames_of_any_shape(portrait_landmarks):
     wide = np.pad(media.portrait(), ((10, 20), (60, 100), (0, 0)), mode="edge")
     with MediaPipeTracker() as tracker:
-        found = tracker(wide)
+        found = tracker(wide).landmarks
     assert np.abs(found[:, :2] - portrait_landmarks[:, :2] - (60, 10)).mean() < 2.5
 
 

@@ -67,17 +67,31 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
+class TrackedFace:
+    """One face in one frame.
+
+    landmarks: float32 [468, 3], x and y in source-frame pixels, z at the same scale (smaller is nearer).
+    points68:  float32 [68, 2], the iBUG points, source-frame pixels; the box and the alignment come from them.
+    """
+
+    landmarks: np.ndarray
+    points68: np.ndarray
+
+
+@dataclass(frozen=True)
 class FaceTrack:
     """One face followed through a clip of N frames at 25 Hz.
 
-    landmarks: float32 [N, 468, 3], x and y in source-frame pixels, z at the same scale (smaller is nearer).
-    boxes:     int32 [N, 4], source-frame pixels.
-    valid:     bool [N]; false where no face was found (its landmarks and box are zero).
+    landmarks:   float32 [N, 468, 3], x and y in source-frame pixels, z at the same scale (smaller is nearer).
+    boxes:       int32 [N, 4], source-frame pixels.
+    valid:       bool [N]; false where no face was found (its landmarks, box and five points are zero).
+    five_points: float32 [N, 5, 2], what aligns the face: eye centres, nose tip, mouth corners; source-frame pixels.
     """
 
     landmarks: np.ndarray
     boxes: np.ndarray
     valid: np.ndarray
+    five_points: np.ndarray
 
     def __len__(self) -> int:
         return len(self.valid)
