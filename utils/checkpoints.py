@@ -40,7 +40,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     .safetensors files give tensors by name; everything else is read with ``weights_only=True`` and may be nested.
     Raises BadInput for a missing, truncated or unsafe file, an HTML page or a Git LFS pointer.
     """
-    _require_real_file(path)
+    require_real_file(path)
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -61,7 +61,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The free-text metadata of a .safetensors file."""
-    _require_real_file(path)
+    require_real_file(path)
     try:
         with safe_open(path, framework="np") as weights:
             return dict(weights.metadata() or {})
@@ -72,7 +72,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read named arrays from .safetensors, .npz, .npy (under the name "array") or .mat; half floats become float32."""
-    _require_real_file(path)
+    require_real_file(path)
     try:
         arrays = _read_arrays(path)
     except _UNREADABLE as error:
@@ -188,7 +188,8 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _require_real_file(path: Path) -> None:
+def require_real_file(path: Path) -> None:
+    """Raise BadInput for a file that is missing or empty, an HTML page or a Git LFS pointer."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise BadInput("file missing", path, "a weights file", found, FETCH_ADVICE)
