@@ -1,4 +1,6 @@
-"""Make the two files of demo/: a short portrait clip with a little head motion, and a line of speech.
+"""Make the files of demo/: a short portrait clip with a little head motion, and a line of speech.
+
+example_5s.mp4 and xinwen_5s.mp3 are the first five seconds of both, under the names that JoyGen's README uses.
 
     python -m scripts.make_demo_media --result_dir demo
 
@@ -20,8 +22,9 @@ import numpy as np
 
 from utils import cli
 from utils.errors import BadInput, StageFailure
+from utils.audio import load_waveform, write_mp3
 from utils.store import atomic_path, require_writable
-from utils.types import MOTION_FPS
+from utils.types import MOTION_FPS, SAMPLE_RATE
 from utils.video import VideoWriter
 
 FRAME_SIZE = 512  # px, the clip is square
@@ -35,6 +38,7 @@ X264_CRF = 22  # small enough for git, and still without visible blocks
 
 SPEECH_TEXT = "Hello! I have never said this before. A small program spoke these words, and my mouth follows them."
 SPEECH_VOICE, WORDS_PER_MINUTE = "en-us+f3", 165
+EXCERPT_SECONDS = 5.0
 
 
 def slow_waves(times: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -91,12 +95,17 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("--result_dir", type=Path, default=Path("demo"))
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the portrait clip (default 6)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--skip_speech", action="store_true", help="make the portrait only")
+    parser.add_argument("--skip_speech", action="store_true", help="keep the speech that is there")
     arguments = parser.parse_args(argv)
     require_writable(arguments.result_dir)
+    speech_path = arguments.result_dir / "speech.wav"
     write_portrait(arguments.result_dir / "portrait.mp4", arguments.seconds, arguments.seed)
+    write_portrait(arguments.result_dir / "example_5s.mp4", EXCERPT_SECONDS, arguments.seed)
     if not arguments.skip_speech:
-        write_speech(arguments.result_dir / "speech.wav")
+        write_speech(speech_path)
+    if speech_path.is_file():
+        speech = load_waveform(speech_path)
+        write_mp3(arguments.result_dir / "xinwen_5s.mp3", speech[: round(EXCERPT_SECONDS * SAMPLE_RATE)])
 
 
 if __name__ == "__main__":

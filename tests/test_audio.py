@@ -11,8 +11,9 @@ import pytest
 
 from tests import media
 from utils import audio as audio_module
-from utils.audio import AudioEncoder, has_audio, load_waveform
+from utils.audio import AudioEncoder, has_audio, load_waveform, write_mp3
 from utils.errors import BadInput
+from utils.types import SAMPLE_RATE
 
 TIMES = [0.1, 0.35, 0.8]
 
@@ -174,3 +175,12 @@ def test_blocks_without_samples_are_passed_over(tmp_path: Path, monkeypatch) -> 
         encoder.close()
     monkeypatch.undo()
     assert len(load_waveform(tmp_path / "out.mp4", 48_000)) == pytest.approx(4800, abs=2048)
+
+
+def test_mp3_sounds_like_what_went_in(tmp_path):
+    wave = 0.4 * np.sin(2 * np.pi * 440 * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
+    write_mp3(tmp_path / "tone.mp3", wave)
+    heard = load_waveform(tmp_path / "tone.mp3")
+    assert abs(len(heard) - len(wave)) <= 1152
+    n_samples = min(len(heard), len(wave))
+    assert np.corrcoef(heard[:n_samples], wave[:n_samples])[0, 1] > 0.99

@@ -12,10 +12,12 @@ import av
 import numpy as np
 
 from utils.errors import BadInput
+from utils.store import atomic_path
 from utils.types import SAMPLE_RATE
 
 AAC_RATE = 48_000  # Hz
 AAC_BITS_PER_SECOND = 128_000
+MP3_BITS_PER_SECOND = 48_000
 SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp than this is moved there
 _INT16_SCALE = 32768.0
 _AUDIO_ADVICE = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
@@ -34,6 +36,16 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     if len(samples) == 0:
         raise BadInput("no sound could be decoded", path, "at least one sample", "none", _AUDIO_ADVICE)
     return samples.astype(np.float32) / _INT16_SCALE
+
+
+def write_mp3(path: Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+    """Encode float32 [n], mono, in [-1, 1) as MP3, whole or not at all."""
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp3") as container:
+        stream = container.add_stream("mp3", rate=sample_rate, layout="mono", bit_rate=MP3_BITS_PER_SECOND)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None], np.float32), format="fltp", layout="mono")
+        frame.sample_rate = sample_rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
 
 
 def open_media(path: Path) -> av.container.InputContainer:
