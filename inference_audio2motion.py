@@ -8,10 +8,18 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils import cli, packs, store
 from utils.errors import BadInput
 from utils.types import SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from models.audio2motion import Audio2Motion
+    from models.audio_features import SpeechFeatures
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -20,7 +28,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--result_dir", type=Path, default=Path("results/a2m"))
     parser.add_argument("--exp_file", type=Path, help="name of the result in --result_dir (default: <speech>.npy)")
     parser.add_argument("--a2m_ckpt", type=Path, help="audio2motion checkpoint or its folder (default: the pack's)")
-    parser.add_argument("--hubert_path", type=Path, help="HuBERT folder, for networks that hear its features")
+    parser.add_argument("--hubert_path", type=Path, help="HuBERT folder; networks that hear MFCC do not open it")
     parser.add_argument("--seed", type=int, default=0, help="of the noise that varies the motion (default 0)")
     parser.add_argument(
         "--temperature", type=non_negative, default=0.2, help="amount of noise (default 0.2; 0: always the same motion)"
@@ -29,7 +37,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--mouth_amp", type=non_negative, default=0.45, help="how wide the mouth opens, where the network takes it"
     )
     parser.add_argument(
-        "--faithful", action="store_true", help="as in the other stages; this one has nothing to switch yet"
+        "--faithful",
+        action="store_true",
+        help="changes nothing here: this stage keeps every oddity of the original, and differs only where that fails",
     )
     cli.add_device_argument(parser)
     return parser.parse_args(arguments)
@@ -45,23 +55,39 @@ def non_negative(text: str) -> float:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     from models.audio2motion import load_audio2motion
-    from models.audio_features import speech_features
     from utils.audio import load_waveform
 
     wave = load_waveform(options.drv_aud)
     if len(wave) < SAMPLES_PER_FRAME:
         raise BadInput("speech is too short", options.drv_aud, "at least 0.04 s", f"{len(wave)} samples at 16 kHz")
     pack = packs.resolve_pack(audio2motion=options.a2m_ckpt, hubert=options.hubert_path)
-    network = load_audio2motion(pack.audio2motion, cli.resolve_device(options.gpu_id))
-    print(packs.describe(pack))
-
-    features = speech_features(wave, network.config.audio_type, network.config.use_pitch)
-    motion = network.predict(features, options.seed, options.temperature, options.mouth_amp)
-
+    device = cli.resolve_device(options.gpu_id)
+    network = load_audio2motion(pack.audio2motion, device)
     motion_path = result_path(options)
     store.require_writable(motion_path.parent)
+    print(packs.describe(pack))
+
+    features = hear(wave, network, pack.hubert, device)
+    motion = network.predict(features, options.seed, options.temperature, options.mouth_amp)
+
     store.save_motion(motion_path, motion)
     print(f"{motion_path}: {len(motion)} frames")
+
+
+def hear(wave: np.ndarray, network: Audio2Motion, hubert_dir: Path | None, device: torch.device) -> SpeechFeatures:
+    """The features that the network was trained on. HuBERT is opened only if it is needed, and let go of again."""
+    from models.audio_features import speech_features
+    from models.hubert import HubertEncoder
+
+    config, hubert = network.config, None
+    if config.audio_type == "hubert" and hubert_dir is not None:
+        hubert = HubertEncoder.load(hubert_dir, device)
+        if hubert.n_channels != network.audio_dim:
+            expected, found = f"{network.audio_dim} channels for this audio2motion network", str(hubert.n_channels)
+            raise BadInput(
+                "HuBERT of another width", hubert_dir, expected, found, "give the HuBERT it was trained with"
+            )
+    return speech_features(wave, config.audio_type, config.use_pitch, hubert)
 
 
 def result_path(options: argparse.Namespace) -> Path:

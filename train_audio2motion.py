@@ -23,7 +23,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.audio2motion import Audio2MotionConfig, build_audio2motion
-from models.audio_features import require_available
 from models.face_model import FaceModel
 from models.motion_training import (
     MotionBatch,
@@ -106,7 +105,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def check(config: TrainConfig, export_dir: Path | None) -> None:
     """Refuse early what would fail late."""
-    require_available(config.network.audio_type)
+    if config.network.audio_type != "mfcc":
+        raise BadInput("hubert features are not available for training", expected="network.audio_type mfcc")
     if config.data.window_frames % config.network.sizes.stride:
         raise BadInput(f"data.window_frames is no multiple of {config.network.sizes.stride}", expected="such as 100")
     require_writable(config.output_dir)

@@ -64,6 +64,7 @@ class Audio2Motion(nn.Module, ABC):
     def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
         super().__init__()
         self.config = config
+        self.audio_dim = audio_dim  # channels of the features that it hears
         self.mel_encoder = _conv_encoder(audio_dim, config.cond_channels)
         self.blink_embed = nn.Embedding(2, config.cond_channels)
         self.vae = FlowVAE(N_EXP, config.cond_channels, config.sizes)
@@ -254,7 +255,7 @@ def _confirmed(found: Audio2MotionConfig, state: Mapping[str, Tensor], weights_p
         return found
     said = read_variant(config_path)
     audio_dim = state["mel_encoder.0.weight"].shape[1]
-    if AUDIO_DIMS[said["audio_type"]] != audio_dim:
+    if said["audio_type"] != found.audio_type:
         expected = f"{AUDIO_DIMS[said['audio_type']]} channels for audio_type {said['audio_type']}"
         raise BadInput("checkpoint and config.yaml disagree", weights_path, expected, f"{audio_dim} channels")
     names = ["use_pitch"] + (["use_mouth_amp_embed", "use_eye_amp_embed"] if found.use_pitch else [])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from utils.errors import BadInput
 from utils.types import FEATURE_RATE, SAMPLE_RATE, SAMPLES_PER_FEATURE
+
+if TYPE_CHECKING:
+    from models.hubert import HubertEncoder
 
 STEPS_MULTIPLE = 8  # feature steps; one latent step of the motion network is 4 motion frames
 AUDIO_DIMS = {"mfcc": 13, "hubert": 1024}
@@ -48,26 +52,28 @@ class SpeechFeatures:
     f0: np.ndarray
 
 
-def speech_features(wave: Float[np.ndarray, " n"], audio_type: str, with_pitch: bool = True) -> SpeechFeatures:
+def speech_features(
+    wave: Float[np.ndarray, " n"], audio_type: str, with_pitch: bool = True, hubert: HubertEncoder | None = None
+) -> SpeechFeatures:
     """All inputs of the motion network for one clip; without pitch, f0 is 0 everywhere (the plain network ignores it).
 
-    Raises BadInput for a kind of features that this version cannot compute.
+    ``hubert`` is needed for audio_type "hubert" and not used for "mfcc". f0 is cut or zero-padded to the audio's steps.
     """
-    require_available(audio_type)
-    audio = mfcc_features(wave)
+    audio = hubert_features(wave, hubert) if audio_type == "hubert" else mfcc_features(wave)
     f0 = pitch_contour(wave) if with_pitch else np.zeros(0, np.float32)
     return SpeechFeatures(audio, fit_length(f0, len(audio)))
 
 
-def require_available(audio_type: str) -> None:
-    """Raise BadInput for a kind of features that this version cannot compute."""
-    if audio_type != "mfcc":
+def hubert_features(wave: Float[np.ndarray, " n"], hubert: HubertEncoder | None) -> Float[np.ndarray, "t c"]:
+    """HuBERT's last hidden states, zero-padded to a multiple of 8 steps. Raises BadInput if there is no encoder."""
+    if hubert is None:
         raise BadInput(
-            f"{audio_type} features are not available in this version",
-            expected="audio_type mfcc",
-            found=audio_type,
-            advice="use an audio2motion network on MFCC, such as pretrained_models/mini/audio2motion",
+            "this audio2motion network listens through HuBERT",
+            expected="its folder (config.json, preprocessor_config.json, pytorch_model.bin)",
+            found="none",
+            advice="give it as --hubert_path, or use a network on MFCC such as pretrained_models/mini/audio2motion",
         )
+    return pad_to_multiple(hubert.encode(wave))
 
 
 def mfcc_features(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
@@ -100,7 +106,10 @@ def log_mel(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 80"]:
 
 
 def pitch_contour(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
-    """Praat's f0 in Hz, 0 where unvoiced, as many steps as log_mel has; a missing end repeats the last value."""
+    """Praat's f0 in Hz, 0 where unvoiced, as many steps as log_mel has; a missing end repeats the last value.
+
+    The reference refuses a difference of more than 8 steps; with these settings it is never more than one.
+    """
     wave = _at_least_one_window(wave)
     n_steps = (len(wave) - MEL_WINDOW) // SAMPLES_PER_FEATURE + 1
     f0 = praat_pitch(wave)[:n_steps]

@@ -70,9 +70,37 @@ def test_pitch_is_optional() -> None:
     assert (af.speech_features(tone(220.0, 1.0), "mfcc", with_pitch=False).f0 == 0).all()
 
 
-def test_hubert_is_refused_in_words() -> None:
-    with pytest.raises(BadInput, match="hubert features are not available"):
+def test_hubert_without_its_folder_is_one_line() -> None:
+    with pytest.raises(BadInput, match=r"listens through HuBERT: expected its folder .*--hubert_path"):
         af.speech_features(noise(16_000), "hubert")
+
+
+class Ramp:
+    """Counts its steps, as many as HuBERT gives."""
+
+    def encode(self, wave: np.ndarray) -> np.ndarray:
+        n_steps = max(1, (len(wave) - 80) // 320)
+        return np.repeat(np.arange(1, n_steps + 1, dtype=np.float32)[:, None], 4, axis=1)
+
+
+@pytest.mark.parametrize("n_samples", [1, 512, 720, 831, 16_000, 64_400])
+def test_hubert_decides_the_length(n_samples: int) -> None:
+    """Steps and pitch are filled up to a multiple of 8 with zeros."""
+    n_steps = max(1, (n_samples - 80) // 320)
+    features = af.speech_features(tone(220.0, n_samples / 16_000), "hubert", hubert=Ramp())
+    n_padded = -(-n_steps // 8) * 8
+    assert features.audio.shape == (n_padded, 4)
+    assert features.f0.shape == (n_padded,)
+    np.testing.assert_array_equal(features.audio[:n_steps, 0], np.arange(1, n_steps + 1))
+    assert (features.audio[n_steps:] == 0).all()
+    assert (features.f0[n_steps:] == 0).all()
+
+
+def test_pitch_and_mel_have_nearly_the_same_steps() -> None:
+    """The reference refuses a difference of more than 8; it does not occur."""
+    for n_samples in [*range(512, 1600, 64), *range(15_900, 16_700, 160)]:
+        wave = noise(n_samples)
+        assert abs(len(af.praat_pitch(wave)) - len(af.log_mel(wave))) <= 1
 
 
 def test_fit_length_is_exact() -> None:

@@ -12,6 +12,7 @@ import torch
 import inference_audio2motion
 from models.audio2motion import Audio2MotionConfig, build_audio2motion
 from models.flow import FlowVAESizes
+from tests.hubert_folder import WIDTH, write_hubert_folder
 from utils import packs
 from utils.errors import BadInput
 
@@ -29,11 +30,17 @@ def write_speech(path: Path, n_samples: int = N_SAMPLES) -> Path:
     return path
 
 
-def write_network(folder: Path, audio_type: str = "mfcc", use_pitch: bool = False) -> Path:
-    folder.mkdir()
+def write_network(
+    folder: Path, audio_type: str = "mfcc", use_pitch: bool = False, audio_dim: int | None = None
+) -> Path:
+    folder.mkdir(parents=True)
     torch.manual_seed(0)
-    network = build_audio2motion(Audio2MotionConfig(audio_type, use_pitch, True, False, cond_channels=12, sizes=SMALL))
+    config = Audio2MotionConfig(audio_type, use_pitch, True, False, cond_channels=12, sizes=SMALL)
+    network = build_audio2motion(config, audio_dim)
     torch.save({"state_dict": {"model": network.state_dict()}}, folder / "model_ckpt_steps_1.ckpt")
+    (folder / "config.yaml").write_text(
+        f"audio_type: {audio_type}\nuse_pitch: {use_pitch}\nuse_mouth_amp_embed: true\nuse_eye_amp_embed: false\n"
+    )
     return folder
 
 
@@ -89,6 +96,33 @@ def test_amplitude_and_temperature_reach_the_network(stage, tmp_path: Path) -> N
     np.testing.assert_array_equal(plain, faithful)
 
 
+def test_readme_command_runs_as_written(stage, tmp_path: Path, monkeypatch) -> None:
+    """The reference's command, word for word, on small weights in the official tree."""
+    a2m = Path("pretrained_models/audio2motion/240210_real3dportrait_orig/audio2secc_vae")
+    write_network(tmp_path / a2m, audio_type="hubert", use_pitch=True, audio_dim=WIDTH)
+    write_hubert_folder(tmp_path / "pretrained_models" / "audio2motion" / "hubert")
+    (tmp_path / "demo").mkdir()
+    write_speech(tmp_path / "demo" / "xinwen_5s.wav")
+    monkeypatch.chdir(tmp_path)
+    command = (
+        f"--a2m_ckpt ./{a2m} --hubert_path ./pretrained_models/audio2motion/hubert --drv_aud ./demo/xinwen_5s.wav "
+        "--seed 0 --result_dir ./results/a2m --exp_file xinwen_5s.npy"
+    )
+    inference_audio2motion.main(command.split())
+    motion = np.load("results/a2m/xinwen_5s.npy")
+    assert motion.shape == (52, 64)  # 99 HuBERT steps, padded to 104, halved
+    inference_audio2motion.main([*command.split(), "--temperature", "0.2", "--mouth_amp", "0.45"])
+    np.testing.assert_array_equal(np.load("results/a2m/xinwen_5s.npy"), motion)
+
+
+def test_a_network_on_mfcc_does_not_open_hubert(stage, tmp_path: Path) -> None:
+    speech = write_speech(tmp_path / "speech.wav")
+    (tmp_path / "hubert").mkdir()
+    results = stage("--drv_aud", speech, "--hubert_path", tmp_path / "hubert", "--exp_file", "with")
+    stage("--drv_aud", speech, "--exp_file", "without")
+    assert (results / "with.npy").read_bytes() == (results / "without.npy").read_bytes()
+
+
 def test_unusable_sound(stage, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no sound in here")
@@ -110,8 +144,14 @@ def test_unusable_weights(stage, tmp_path: Path) -> None:
         stage("--drv_aud", speech, "--a2m_ckpt", tmp_path / "nowhere")
     with pytest.raises(BadInput, match="weights missing: hubert"):
         stage("--drv_aud", speech, "--hubert_path", tmp_path / "nowhere")
-    with pytest.raises(BadInput, match="hubert features are not available in this version"):
-        stage("--drv_aud", speech, "--a2m_ckpt", write_network(tmp_path / "hubert", audio_type="hubert"))
+    with pytest.raises(BadInput, match=r"listens through HuBERT.*--hubert_path"):
+        stage("--drv_aud", speech, "--a2m_ckpt", write_network(tmp_path / "listener", audio_type="hubert"))
+    hubert = write_hubert_folder(tmp_path / "hubert")
+    with pytest.raises(BadInput, match=r"HuBERT of another width .*hubert\): expected 1024 channels .*, found 32"):
+        stage("--drv_aud", speech, "--a2m_ckpt", tmp_path / "listener", "--hubert_path", hubert)
+    (hubert / "pytorch_model.bin").write_text("<!DOCTYPE html><title>Quota exceeded</title>")
+    with pytest.raises(BadInput, match="an HTML page"):
+        stage("--drv_aud", speech, "--a2m_ckpt", tmp_path / "listener", "--hubert_path", hubert)
     assert not (tmp_path / "results").exists()
 
 
