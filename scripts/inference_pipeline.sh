@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Speech and a clip in, a talking video out: the three stages in turn.
 #   bash scripts/inference_pipeline.sh AUDIO VIDEO RESULT_DIR [flags]
-# --faithful goes to every stage; --seed N and --gpu_id N to stages 1 and 3; --temperature X and --mouth_amp X to stage 1;
-# --smoothing MODE to stage 2; all others (--debug, --batch_size N ...) to stage 3. Run a stage by itself for the rest.
+# Every flag goes to the stages that know it: --faithful and --gpu_id N to all, --seed N to stages 1 and 3, --temperature,
+# --mouth_amp, --a2m_ckpt and --hubert_path to stage 1, --smoothing, --recon, --bfm_folder and the like to stage 2, all
+# others (--debug, --batch_size N ...) to stage 3.
 set -euo pipefail
 
 if [[ $# -lt 3 || "$1" == -* || "$2" == -* || "$3" == -* ]]; then
@@ -16,25 +17,29 @@ root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 
 stage1=() stage2=() stage3=()
 while [[ $# -gt 0 ]]; do
-    case "$1" in
-        --faithful)
-            stage1+=("$1") stage2+=("$1") stage3+=("$1")
-            shift
-            ;;
-        --seed | --gpu_id | --temperature | --mouth_amp | --smoothing)
-            [[ $# -ge 2 ]] || { echo "error: $1 needs a value" >&2; exit 2; }
-            case "$1" in
-                --smoothing) stage2+=("$1" "$2") ;;
-                --seed | --gpu_id) stage1+=("$1" "$2") stage3+=("$1" "$2") ;;
-                *) stage1+=("$1" "$2") ;;
-            esac
-            shift 2
-            ;;
-        *)
-            stage3+=("$1")
-            shift
-            ;;
+    takes_value=yes
+    case "${1%%=*}" in
+        --gpu_id) stages="1 2 3" ;;
+        --seed) stages="1 3" ;;
+        --temperature | --mouth_amp | --a2m_ckpt | --hubert_path) stages="1" ;;
+        --smoothing | --recon | --bfm_folder | --checkpoints_dir | --name | --epoch | --use_opengl | --dwpose_*) stages="2" ;;
+        --faithful) stages="1 2 3" takes_value=no ;;
+        *) stages="3" takes_value=no ;; # a value that follows goes the same way
     esac
+    words=("$1")
+    shift
+    if [[ $takes_value == yes && "${words[0]}" != *=* ]]; then
+        [[ $# -ge 1 ]] || { echo "error: ${words[0]} needs a value" >&2; exit 2; }
+        words+=("$1")
+        shift
+    fi
+    for stage in $stages; do
+        case $stage in
+            1) stage1+=("${words[@]}") ;;
+            2) stage2+=("${words[@]}") ;;
+            3) stage3+=("${words[@]}") ;;
+        esac
+    done
 done
 
 # The file name without its last suffix, as Python's Path.stem gives it.

@@ -94,6 +94,12 @@ def test_pipeline_gives_flags_to_the_stages_that_know_them(stub_project):
     assert motion[-5:] == ["--faithful", "--seed", "3", "--mouth_amp", "0.6"]
     assert edit[-3:] == ["--faithful", "--smoothing", "all"]
     assert talk[-6:] == ["--faithful", "--seed", "3", "--debug", "--batch_size", "4"]
+    flags = ["--gpu_id=-1", "--recon", "fit", "--dwpose_model_path=a b.onnx", "--epoch", "7", "--img_size", "64"]
+    result = run_bash(stub_project / "scripts" / "inference_pipeline.sh", "a.wav", "b.mp4", "out", *flags)
+    motion, edit, talk = (json.loads(line) for line in result.stdout.splitlines())
+    assert motion[-1:] == ["--gpu_id=-1"]
+    assert edit[-6:] == ["--gpu_id=-1", "--recon", "fit", "--dwpose_model_path=a b.onnx", "--epoch", "7"]
+    assert talk[-3:] == ["--gpu_id=-1", "--img_size", "64"]
 
 
 @pytest.mark.parametrize("failing", range(len(STAGES)))
