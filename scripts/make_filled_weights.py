@@ -1,0 +1,119 @@
+"""Make a complete tree of official weights that holds random numbers: for testing only, it draws noise.
+
+    python -m scripts.make_filled_weights DIR [--tiny] [--seed 7] [--with recon parsing]
+
+Every file of the official ``pretrained_models`` tree, in its own container, under its own names and in its full size
+(about 6 GB), so that loaders, memory and speed can be tried without the real weights. ``--tiny`` makes the same
+tree with small networks (60 MB, seconds); the two networks that exist in one size only come with it when --with names
+them. The face model is not random: see scripts/filled_weights/face_model.py.
+
+dwpose/ is left out: nobody has listed its weights here, and a random pose network would find random faces.
+
+A file that is there is never replaced, and a folder with weights of another origin is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from pathlib import Path, PurePosixPath
+
+from utils import cli
+from utils.errors import BadInput
+
+MARKER_NAME = "FILLED_WEIGHTS.txt"
+MARKER_TEXT = """\
+Random weights for testing only: every network in this folder draws noise.
+Made by scripts/make_filled_weights.py, {size}, seed {seed}. Not from JoyGen, BFM or any other project.
+"""
+EXTRAS = ("recon", "parsing")  # networks without a small variant
+SPARE_BYTES = 100_000_000  # to leave free on the disk
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Make a tree of official weights that holds random numbers.")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder to fill, in place of pretrained_models")
+    parser.add_argument("--tiny", action="store_true", help="small networks")
+    parser.add_argument("--seed", type=int, default=7, help="of the weights (default 7, as in tests/parity)")
+    parser.add_argument(
+        "--with",
+        dest="extras",
+        nargs="+",
+        choices=EXTRAS,
+        default=[],
+        help="with --tiny: also these, in their only size (a full tree has them)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    start = time.perf_counter()
+    marker = MARKER_TEXT.format(size="tiny" if options.tiny else "full size", seed=options.seed)
+    require_own_folder(options.dir, marker)
+    extras = options.extras if options.tiny else EXTRAS
+    n_written, n_kept, n_bytes = make_tree(options.dir, marker, options.tiny, options.seed, extras)
+    seconds = time.perf_counter() - start
+    kept = f", {n_kept} were there and stay as they are" if n_kept else ""
+    print(f"{options.dir}: {n_written} files of random weights, {n_bytes / 1e6:.0f} MB, {seconds:.0f} s{kept}")
+    print("left out: dwpose/ (a random pose network would find random faces)")
+
+
+def require_own_folder(directory: Path, marker: str) -> None:
+    """The folder is absent, empty, or a tree that this script made with the same options."""
+    marker_path = directory / MARKER_NAME
+    if marker_path.is_file():
+        found = marker_path.read_text(encoding="utf-8")
+        if found != marker:
+            advice = "choose another folder"
+            raise BadInput("folder holds other random weights", directory, marker.splitlines()[1], found, advice)
+    elif directory.is_dir() and any(directory.iterdir()):
+        advice = "choose another folder: random weights are never mixed with real ones"
+        raise BadInput(
+            "folder holds files of another origin", directory, f"an empty folder or {MARKER_NAME}", "", advice
+        )
+    elif directory.exists() and not directory.is_dir():
+        raise BadInput("not a folder", directory, "a folder to fill", "a file")
+
+
+def make_tree(
+    directory: Path, marker: str, tiny: bool, seed: int, extras: tuple[str, ...] | list[str]
+) -> tuple[int, int, int]:
+    """Write what is missing; returns how many files were written, how many were there, and the bytes of all."""
+    from models.face_model import BFM_FILE, FaceModel
+    from scripts.filled_weights import face_model, networks
+    from scripts.filled_weights.rule import text_file
+
+    files = [
+        text_file(PurePosixPath(MARKER_NAME), marker),
+        *face_model.face_model(tiny, seed),
+        *networks.audio2motion(tiny, seed),
+        *networks.hubert(tiny, seed),
+        *networks.unet(tiny, seed),
+        *networks.vae(tiny, seed),
+        *networks.whisper(tiny, seed),
+        *(networks.parsing(seed) if "parsing" in extras else []),
+        *(networks.recon(seed) if "recon" in extras else []),
+    ]
+    missing = [file for file in files if not (directory / file.path).exists()]
+    require_space(directory, sum(file.n_bytes for file in missing) + face_model.converted_bytes(tiny))
+    for file in missing:
+        file.write(directory / file.path)
+    converted_path = directory / face_model.BFM_DIR / BFM_FILE
+    n_written = len(missing) + (not converted_path.exists())
+    FaceModel.load(converted_path.parent)  # makes the converted model of the raw files
+    paths = [directory / file.path for file in files] + [converted_path]
+    return n_written, len(paths) - n_written, sum(path.stat().st_size for path in paths)
+
+
+def require_space(directory: Path, n_bytes: int) -> None:
+    nearest = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(nearest).free
+    if free < n_bytes + SPARE_BYTES:
+        expected = f"{(n_bytes + SPARE_BYTES) / 1e6:.0f} MB free"
+        raise BadInput("disk too full", directory, expected, f"{free / 1e6:.0f} MB", "choose a folder on another disk")
+
+
+if __name__ == "__main__":
+    cli.run(main)
