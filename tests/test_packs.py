@@ -9,6 +9,7 @@ import pytest
 
 from utils import packs
 from utils.errors import BadInput
+from utils.official_files import missing_files
 
 
 @pytest.fixture
@@ -22,40 +23,47 @@ def mini(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(packs, "official_pack", lambda: official_pack(root))
     monkeypatch.setattr(packs, "mini_pack", lambda: mini_pack(mini_dir))
     monkeypatch.setattr(packs, "MINI_DIR", mini_dir)
+    monkeypatch.setattr(packs, "OFFICIAL_DIR", root)
     return mini_dir
 
 
-def fill(paths: list[Path]) -> None:
+def put(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix:
-            path.touch()
-        else:
-            path.mkdir()
+        path.touch()
 
 
 def test_mini_pack_serves_without_the_official_tree(mini):
     pack = packs.resolve_pack()
-    assert (pack.name, pack.image_size, pack.unet, pack.hubert) == ("mini 1.2", 160, mini / "unet", None)
-    assert "pretrained_models/README.md" in packs.describe(pack)
+    assert (pack.name, pack.image_size, pack.unet) == ("mini 1.2", 160, mini / "unet")
+    assert (pack.hubert, pack.recon, pack.dwpose, pack.face_parsing) == (None, None, None, None)
+    assert packs.describe(pack).endswith("python scripts/download_models.py fetches the official ones")
 
 
 def test_complete_official_tree_comes_first(mini):
-    missing = packs.official_pack().missing()
-    assert len(missing) == 6
-    fill(missing[:-1])
-    assert packs.resolve_pack().name == "mini 1.2"
-    fill(missing[-1:])
+    root = mini.parent
+    missing = missing_files(root)
+    put(*(root / file.path for file in missing[:-1]))
+    pack = packs.resolve_pack()
+    assert pack.name == "mini 1.2"
+    assert f"the official tree lacks {missing[-1].path}; python scripts/download_models.py" in packs.describe(pack)
+    put(root / missing[-1].path)
     pack = packs.resolve_pack()
     assert pack == packs.official_pack()
-    assert (pack.name, pack.image_size, pack.face_parsing) == ("official", 256, None)
+    assert (pack.name, pack.image_size, pack.hubert) == ("official", 256, root / "audio2motion" / "hubert")
+    assert (pack.recon, pack.dwpose, pack.face_parsing) == (None, None, None)
     assert packs.describe(pack) == "weights: official"
 
 
-def test_face_parsing_is_used_when_it_is_there(mini):
-    path = mini.parent / "face-parse-bisent" / "79999_iter.pth"
-    fill([path])
-    assert packs.official_pack().face_parsing == path
+def test_optional_parts_are_used_when_they_are_there(mini):
+    parts = {
+        "face_parsing": mini.parent / "face-parse-bisent" / "79999_iter.pth",
+        "recon": mini.parent / "face_recon_feat0.2_augment" / "epoch_20.pth",
+        "dwpose": mini.parent / "dwpose" / "dw-ll_ucoco_384.onnx",
+    }
+    put(*parts.values())
+    pack = packs.official_pack()
+    assert {name: getattr(pack, name) for name in parts} == parts
 
 
 def test_flags_replace_parts(mini, tmp_path):
@@ -66,15 +74,32 @@ def test_flags_replace_parts(mini, tmp_path):
     assert pack.name == "mini 1.2, other vae"
 
 
-def test_a_generator_from_elsewhere_draws_official_crops(mini, tmp_path):
-    unet = tmp_path / "unet"
-    fill([unet, mini / "unet"])
-    assert packs.resolve_pack(unet=unet).image_size == 256
+def test_flags_that_name_what_serves_anyway_change_nothing(mini, monkeypatch):
+    put(mini / "unet" / "config.json")
+    monkeypatch.chdir(mini)
+    assert packs.resolve_pack(unet=Path("./unet")) == packs.resolve_pack()
+
+
+def test_a_generator_from_elsewhere_brings_what_belongs_to_it(mini, tmp_path):
+    root = mini.parent
+    put(tmp_path / "unet" / "config.json", mini / "unet" / "config.json", root / "whisper" / "tiny.pt")
+    pack = packs.resolve_pack(unet=tmp_path / "unet")
+    assert (pack.image_size, pack.whisper, pack.vae) == (256, root / "whisper" / "tiny.pt", mini / "vae")
+    assert (pack.audio2motion, pack.face_model) == (mini / "audio2motion", mini / "face_model.safetensors")
     assert packs.resolve_pack(unet=mini / "unet").image_size == 160
 
 
+def test_a_face_model_from_elsewhere_brings_its_coefficient_network(mini, tmp_path):
+    recon = mini.parent / "face_recon_feat0.2_augment" / "epoch_20.pth"
+    put(recon, tmp_path / "BFM" / "BFM_model_front.mat")
+    assert packs.resolve_pack().recon is None
+    assert packs.resolve_pack(face_model=tmp_path / "BFM").recon == recon
+
+
 def test_missing_flag_values_and_unknown_parts(mini, tmp_path):
-    with pytest.raises(BadInput, match=r"weights missing: vae .*nowhere.*expected a file or folder, found nothing"):
+    with pytest.raises(
+        BadInput, match=r"weights missing: vae .*nowhere.*expected a file or folder, found nothing; get"
+    ):
         packs.resolve_pack(vae=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no part called wings"):
         packs.resolve_pack(wings=tmp_path)

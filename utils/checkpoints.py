@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from utils.errors import BadInput
+from utils.official_files import fetch_advice
 from utils.store import atomic_path
 
 FETCH_ADVICE = "get the file again as pretrained_models/README.md says"
@@ -51,11 +52,11 @@ def read_weights(path: Path) -> dict[str, Any]:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
             found = f"a Python object ({foreign.group(1)})"
-            raise BadInput("unsafe checkpoint, not opened", path, "tensors only", found, FETCH_ADVICE) from error
+            raise BadInput("unsafe checkpoint, not opened", path, "tensors only", found, fetch_advice(path)) from error
         found = "a damaged file or one of another type"
-        raise BadInput("unreadable checkpoint", path, "a complete weights file", found, FETCH_ADVICE) from error
+        raise BadInput("unreadable checkpoint", path, "a complete weights file", found, fetch_advice(path)) from error
     if not isinstance(content, Mapping):
-        raise BadInput("checkpoint of another kind", path, "a mapping", type(content).__name__, FETCH_ADVICE)
+        raise BadInput("checkpoint of another kind", path, "a mapping", type(content).__name__, fetch_advice(path))
     return dict(content)
 
 
@@ -67,7 +68,7 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(weights.metadata() or {})
     except SafetensorError as error:
         found = "a damaged file or one of another type"
-        raise BadInput("unreadable weights", path, "a .safetensors file", found, FETCH_ADVICE) from error
+        raise BadInput("unreadable weights", path, "a .safetensors file", found, fetch_advice(path)) from error
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -77,7 +78,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         arrays = _read_arrays(path)
     except _UNREADABLE as error:
         found = "a damaged file or one of another type"
-        raise BadInput("unreadable array file", path, "a complete file", found, FETCH_ADVICE) from error
+        raise BadInput("unreadable array file", path, "a complete file", found, fetch_advice(path)) from error
     return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
 
 
@@ -120,12 +121,13 @@ def load_strict(
             for label, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         )
-        raise BadInput("weights of another network", path, f"{len(expected)} keys of {type(module).__name__}", found)
+        wanted = f"{len(expected)} keys of {type(module).__name__}"
+        raise BadInput("weights of another network", path, wanted, found, fetch_advice(path))
     for key, value in renamed.items():
         want = tuple(expected[key].shape)
         found = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
         if found != str(want):
-            advice = "check the config beside it"
+            advice = f"check the config beside it, or {fetch_advice(path)}"
             raise BadInput(f"weight {key} has another shape", path, str(want), found, advice)
     is_empty = any(value.is_meta for value in expected.values())
     module.load_state_dict({key: value.to(expected[key].dtype) for key, value in renamed.items()}, assign=is_empty)
@@ -149,7 +151,9 @@ def newest_checkpoint(directory: Path, stem: str = "model_ckpt_steps_") -> Path:
         if (match := found.fullmatch(path.name))
     ]
     if not candidates:
-        raise BadInput("no checkpoint", directory, f"{stem}<steps>.ckpt or .safetensors", "none", FETCH_ADVICE)
+        raise BadInput(
+            "no checkpoint", directory, f"{stem}<steps>.ckpt or .safetensors", "none", fetch_advice(directory)
+        )
     return max(candidates)[-1]
 
 
@@ -159,7 +163,7 @@ def weights_file(directory: Path, stem: str = "diffusion_pytorch_model") -> Path
         path = directory / f"{stem}{suffix}"
         if path.is_file():
             return path
-    raise BadInput("weights missing", directory, f"{stem}.safetensors or .bin", "neither", FETCH_ADVICE)
+    raise BadInput("weights missing", directory, f"{stem}.safetensors or .bin", "neither", fetch_advice(directory))
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -192,12 +196,14 @@ def require_real_file(path: Path) -> None:
     """Raise BadInput for a file that is missing or empty, an HTML page or a Git LFS pointer."""
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise BadInput("file missing", path, "a weights file", found, FETCH_ADVICE)
+        raise BadInput("file missing", path, "a weights file", found, fetch_advice(path))
     with path.open("rb") as file:
         head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
-        raise BadInput("empty file", path, "weights", "nothing in it", FETCH_ADVICE)
+        raise BadInput("empty file", path, "weights", "nothing in it", fetch_advice(path))
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise BadInput("not a weights file", path, "weights", "an HTML page (a failed download)", FETCH_ADVICE)
+        raise BadInput("not a weights file", path, "weights", "an HTML page (a failed download)", fetch_advice(path))
     if head.startswith(b"version https://git-lfs"):
-        raise BadInput("not a weights file", path, "weights", "a Git LFS pointer", "run git lfs pull")
+        raise BadInput(
+            "not a weights file", path, "weights", "a Git LFS pointer", f"run git lfs pull, or {fetch_advice(path)}"
+        )

@@ -276,6 +276,14 @@ def fetch_command(path: Path) -> str | None:
     return f"{COMMAND} --only {' '.join(dict.fromkeys(groups))}" if groups else None
 
 
+def fetch_advice(path: Path) -> str:
+    """What to do about a file or folder of weights that is missing or unusable."""
+    if MINI_FOLDER in path.parts and OFFICIAL_ROOT.name in path.parts:
+        return "restore pretrained_models/mini from the repository"
+    command = fetch_command(path)
+    return f"get it with {command}" if command else "get the file again as pretrained_models/README.md says"
+
+
 def _groups_inside_tree(path: Path) -> list[str]:
     parts = path.parts
     if OFFICIAL_ROOT.name not in parts:

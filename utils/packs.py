@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import BadInput
+from utils.official_files import MINI_FOLDER, OFFICIAL_ROOT, fetch_advice, missing_files
 
-REPOSITORY_DIR = Path(__file__).resolve().parent.parent
-OFFICIAL_DIR = REPOSITORY_DIR / "pretrained_models"
-MINI_DIR = OFFICIAL_DIR / "mini"
+OFFICIAL_DIR = OFFICIAL_ROOT
+MINI_DIR = OFFICIAL_ROOT / MINI_FOLDER
 PACK_RECORD = "pack.json"
 OFFICIAL_IMAGE_SIZE = 256  # pixels
-_ADVICE = "see pretrained_models/README.md for where the official weights come from"
+RECON_NAME, RECON_EPOCH = "face_recon_feat0.2_augment", "20"
+
+# What was trained together with a part: where a flag names one from elsewhere, these come from the official tree.
+_COMPANIONS = {
+    "audio2motion": ("hubert",),
+    "face_model": ("recon", "dwpose"),
+    "unet": ("vae", "whisper", "face_parsing"),
+}
+_N_NAMED_FILES = 3
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,10 @@ class Pack:
     whisper: Path  # Whisper's container
     vae: Path  # diffusers folder
     unet: Path  # diffusers folder
-    hubert: Path | None = None
+    hubert: Path | None = None  # Hugging Face folder, for an audio2motion network that listens through it
+    recon: Path | None = None  # ResNet-50; without it coefficients are fitted to the landmarks
+    dwpose: Path | None = None  # without it the 68 points come from MediaPipe's mesh
     face_parsing: Path | None = None  # BiSeNet; without it the blending mask comes from the landmarks
-
-    def missing(self) -> list[Path]:
-        """Files and folders of this pack that are not there; BiSeNet is optional."""
-        needed = [self.audio2motion, self.face_model, self.whisper, self.vae, self.unet, self.hubert]
-        return [path for path in needed if path is not None and not path.exists()]
 
 
 def official_pack(root: Path = OFFICIAL_DIR) -> Pack:
@@ -46,13 +51,20 @@ def official_pack(root: Path = OFFICIAL_DIR) -> Pack:
         name="official",
         image_size=OFFICIAL_IMAGE_SIZE,
         audio2motion=root / "audio2motion" / "240210_real3dportrait_orig" / "audio2secc_vae",
-        hubert=root / "audio2motion" / "hubert",
+        hubert=_if_present(root / "audio2motion" / "hubert"),
         face_model=root / "BFM",
+        recon=_if_present(recon_path(root)),
+        dwpose=_if_present(root / "dwpose" / "dw-ll_ucoco_384.onnx"),
         whisper=root / "whisper" / "tiny.pt",
         vae=root / "sd-vae-ft-mse",
         unet=root / "joygen",
         face_parsing=_if_present(root / "face-parse-bisent" / "79999_iter.pth"),
     )
+
+
+def recon_path(checkpoints_dir: Path = OFFICIAL_DIR, name: str = RECON_NAME, epoch: str = RECON_EPOCH) -> Path:
+    """Where Deep3DFaceRecon keeps a training's weights: <checkpoints_dir>/<name>/epoch_<epoch>.pth."""
+    return checkpoints_dir / name / f"epoch_{epoch}.pth"
 
 
 def mini_pack(root: Path = MINI_DIR) -> Pack:
@@ -78,6 +90,7 @@ def mini_pack(root: Path = MINI_DIR) -> Pack:
 def resolve_pack(**overrides: Path | None) -> Pack:
     """The official tree if it is complete, else the mini pack, with the parts that flags name put in place.
 
+    A part from elsewhere brings along what belongs to it from the official tree, where that is there.
     ``overrides``: fields of Pack by name; None means not given. Raises BadInput for a named path that is not there.
     """
     given: dict[str, Any] = {name: path for name, path in overrides.items() if path is not None}
@@ -86,25 +99,56 @@ def resolve_pack(**overrides: Path | None) -> Pack:
         raise ValueError(f"a pack has no part called {', '.join(sorted(unknown))}")
     for name, path in given.items():
         if not path.exists():
-            raise BadInput(f"weights missing: {name}", path, "a file or folder", "nothing", _ADVICE)
+            raise BadInput(f"weights missing: {name}", path, "a file or folder", "nothing", fetch_advice(path))
     official = official_pack()
-    pack = mini_pack() if official.missing() else official
-    if "unet" in given and not _is_inside(given["unet"], MINI_DIR):
-        pack = replace(pack, image_size=OFFICIAL_IMAGE_SIZE, face_parsing=official.face_parsing)
-    if given:
-        pack = replace(pack, name=f"{pack.name}, other {', '.join(sorted(given))}")
-    return replace(pack, **given)
+    pack = mini_pack() if missing_files(OFFICIAL_DIR) else official
+    changed = {name: path for name, path in given.items() if not _is_same(path, getattr(pack, name))}
+    if not changed:
+        return pack
+    parts = _companions(changed, official) | changed
+    if "unet" in parts and not _is_inside(parts["unet"], MINI_DIR):
+        parts["image_size"] = OFFICIAL_IMAGE_SIZE
+    return replace(pack, name=f"{pack.name}, other {', '.join(sorted(changed))}", **parts)
+
+
+def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
+    """Official parts that belong to the changed ones and are there."""
+    names = [
+        companion
+        for name, companions in _COMPANIONS.items()
+        if name in changed and not _is_inside(changed[name], MINI_DIR)
+        for companion in companions
+    ]
+    found = {name: getattr(official, name) for name in names}
+    return {name: path for name, path in found.items() if path is not None and path.exists()}
 
 
 def describe(pack: Pack) -> str:
     """One line for the user: which weights serve, and how to get the others."""
-    if pack.name.startswith("mini"):
-        return f"weights: {pack.name} pack (embedded, small); for the official ones see pretrained_models/README.md"
-    return f"weights: {pack.name}"
+    if not pack.name.startswith("mini"):
+        return f"weights: {pack.name}"
+    missing = missing_files(OFFICIAL_DIR)
+    if official_is_begun():
+        names = ", ".join(str(file.path) for file in missing[:_N_NAMED_FILES])
+        more = f" and {len(missing) - _N_NAMED_FILES} more" if len(missing) > _N_NAMED_FILES else ""
+        lack = f"the official tree lacks {names}{more}; python scripts/download_models.py fetches it"
+    else:
+        lack = "python scripts/download_models.py fetches the official ones"
+    return f"weights: {pack.name} pack (embedded, small); {lack}"
+
+
+def official_is_begun() -> bool:
+    """Whether some of the official networks are there."""
+    official = official_pack()
+    return any(path.exists() for path in (official.unet, official.vae, official.audio2motion, official.face_model))
 
 
 def _if_present(path: Path) -> Path | None:
     return path if path.exists() else None
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    return other is not None and path.resolve() == other.resolve()
 
 
 def _is_inside(path: Path, directory: Path) -> bool:
