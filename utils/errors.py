@@ -9,7 +9,7 @@ class BadInput(Exception):
     """Something the user gave cannot be used (exit code 2).
 
     The message reads ``<what> (<file>): expected <expected>, found <found>; <advice>``;
-    parts that were not given are left out.
+    parts that were not given are left out. ``found`` stays readable by itself.
     """
 
     def __init__(
@@ -20,6 +20,7 @@ class BadInput(Exception):
         found: str | None = None,
         advice: str | None = None,
     ) -> None:
+        self.found = found
         message = f"{what} ({path})" if path is not None else what
         details = [f"expected {expected}"] if expected else []
         details += [f"found {found}"] if found else []
