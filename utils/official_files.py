@@ -133,7 +133,7 @@ _BFM_2009 = ByHand(
 )
 _BFM_BUILT = ByHand(
     "https://faces.dmi.unibas.ch/bfm/",
-    "made from the files above on first use; JoyGen's archive holds it too, under the same licence",
+    "made from the six files below on first use; JoyGen's archive holds it too, under the same licence",
 )
 _BFM_LICENCE = "Basel Face Model: non-commercial, each user asks for it"
 
@@ -200,16 +200,16 @@ OFFICIAL_FILES: tuple[OfficialFile, ...] = (
         "model_ckpt_steps_400000.ckpt",
         unless=("audio2motion/240210_real3dportrait_orig/audio2secc_vae/model_ckpt_steps_*",),
     ),
+    OfficialFile(
+        PurePosixPath("BFM/BFM_model_front.mat"), "bfm", (_BFM_BUILT,), _BFM_LICENCE,
+        note="made from the six files below",
+    ),
     _bfm("01_MorphableModel.mat", (_BFM_2009,), _BFM_LICENCE),
     _bfm("Exp_Pca.bin", (Drive(_DEEP3D_EXPRESSIONS), Drive(_REAL3D_BFM["Exp_Pca.bin"])), "see 3DFace, Guo et al."),
     _bfm("BFM_exp_idx.mat", _deep3d("BFM_exp_idx.mat"), "MIT"),
     _bfm("BFM_front_idx.mat", _deep3d("BFM_front_idx.mat"), "MIT"),
     _bfm("facemodel_info.mat", _deep3d("facemodel_info.mat"), "MIT"),
     _bfm("std_exp.txt", _deep3d("std_exp.txt"), "MIT"),
-    OfficialFile(
-        PurePosixPath("BFM/BFM_model_front.mat"), "bfm", (_BFM_BUILT,), _BFM_LICENCE,
-        note="made from the six files above",
-    ),
     _bfm("similarity_Lm3D_all.mat", _deep3d("similarity_Lm3D_all.mat"), "MIT", is_raw=False),
     _bfm(
         "index_mp468_from_mesh35709.npy", (Drive(_REAL3D_BFM["index_mp468_from_mesh35709.npy"]),), "MIT", is_raw=False
