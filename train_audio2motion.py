@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.audio2motion import Audio2MotionConfig, build_audio2motion
+from models.audio_features import AUDIO_DIMS
 from models.face_model import FaceModel
 from models.motion_training import (
     MotionBatch,
@@ -32,6 +33,7 @@ from models.motion_training import (
     opening_direction,
     opening_matches,
     ridge_matches,
+    with_hubert,
 )
 from utils import cli
 from utils.checkpoints import half_precision, read_weights, save_checkpoint, save_weights
@@ -69,6 +71,7 @@ class TrainConfig:
     data_dir: Path
     face_model: Path
     output_dir: Path
+    hubert_dir: Path | None = None  # for network.audio_type hubert
     max_steps: int = 400_000
     seed: int = 0
     report_interval: int = 100  # steps
@@ -105,13 +108,26 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def check(config: TrainConfig, export_dir: Path | None) -> None:
     """Refuse early what would fail late."""
-    if config.network.audio_type != "mfcc":
-        raise BadInput("hubert features are not available for training", expected="network.audio_type mfcc")
+    check_features(config)
     if config.data.window_frames % config.network.sizes.stride:
         raise BadInput(f"data.window_frames is no multiple of {config.network.sizes.stride}", expected="such as 100")
     require_writable(config.output_dir)
     if export_dir is not None:
         require_writable(export_dir)
+
+
+def check_features(config: TrainConfig) -> None:
+    if config.network.audio_type not in AUDIO_DIMS:
+        raise BadInput("unknown network.audio_type", expected=" or ".join(AUDIO_DIMS), found=config.network.audio_type)
+    if config.network.audio_type != "hubert":
+        return
+    if config.hubert_dir is None:
+        advice = "set it to the folder of facebook/hubert-large-ls960-ft, or network.audio_type to mfcc"
+        raise BadInput("hubert_dir is not set", expected="a HuBERT folder", found="nothing", advice=advice)
+    if config.augmentation.noise_probability:
+        expected, found = "0 with network.audio_type hubert", str(config.augmentation.noise_probability)
+        advice = "HuBERT hears each clip once, so noise cannot be added to its windows"
+        raise BadInput("augmentation.noise_probability cannot be used", None, expected, found, advice)
 
 
 class Training:
@@ -120,10 +136,11 @@ class Training:
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         face = FaceModel.load(config.face_model)
-        clips, validation = load_motion_clips(config.data_dir, config.data)
-        self.clips, self.validation = (
-            [labelled(clip, config.network, face) for clip in c] for c in (clips, validation)
-        )
+        training, validation = load_motion_clips(config.data_dir, config.data)
+        clips = [labelled(clip, config.network, face) for clip in (*training, *validation)]
+        if config.network.audio_type == "hubert" and config.hubert_dir is not None:
+            clips = with_hubert(clips, config.data_dir, config.hubert_dir, device)
+        self.clips, self.validation = clips[: len(training)], clips[len(training) :]
         mirror = face.mirror_exp.numpy() if face.mirror_exp is not None else None
         self.sampler = WindowSampler(self.clips, config.data.window_frames, config.augmentation, mirror)
         _, identity_basis, expression_basis = face.landmark_bases()
@@ -132,7 +149,8 @@ class Training:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.network = build_audio2motion(config.network).to(device)
+            audio_dim = self.clips[0].audio.shape[1] or None  # else that of the audio type
+            self.network = build_audio2motion(config.network, audio_dim).to(device)
         self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.optimizer.learning_rate)
         self.rng = np.random.default_rng(config.seed)
@@ -233,7 +251,8 @@ class Training:
         if not path.is_file():
             return
         state = read_weights(path)
-        if state["network_config"] != asdict(self.config.network):
+        audio_dim = state["network"]["mel_encoder.0.weight"].shape[1]
+        if (state["network_config"], audio_dim) != (asdict(self.config.network), self.network.audio_dim):
             advice = "choose another output_dir, or delete this one"
             raise BadInput("checkpoint of another network", path, "the config's network", "other sizes", advice)
         self.network.load_state_dict(state["network"])

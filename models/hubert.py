@@ -53,7 +53,7 @@ class HubertEncoder:
         normalize = _read_preprocessor(directory / "preprocessor_config.json")
         with torch.device("meta"):
             network = build_described(build_hubert, directory / "config.json").to(dtype)
-        path = _weights_path(directory)
+        path = weights_path(directory)
         load_strict(network, _network_state(read_weights(path), network, path), path)
         return cls(network.to(device), normalize)
 
@@ -76,6 +76,11 @@ class HubertEncoder:
             hidden = self.network(torch.from_numpy(chunk)[None].to(weight)).last_hidden_state
             states.append(hidden[0].float().cpu().numpy())
         return np.concatenate(states)
+
+
+def n_states(n_samples: int) -> int:
+    """How many steps ``encode`` gives of a wave."""
+    return (max(n_samples, RECEPTIVE_FIELD) - OVERLAP) // STRIDE
 
 
 def wave_chunks(wave: Float[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, " m"]]:
@@ -138,7 +143,8 @@ def _read_preprocessor(path: Path) -> bool:
     return normalize
 
 
-def _weights_path(directory: Path) -> Path:
+def weights_path(directory: Path) -> Path:
+    """The weights of a Hugging Face folder, model.safetensors before pytorch_model.bin. Raises BadInput for neither."""
     for name in _WEIGHT_NAMES:
         if (directory / name).is_file():
             return directory / name

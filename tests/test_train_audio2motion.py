@@ -12,8 +12,17 @@ from safetensors.numpy import save_file
 
 import train_audio2motion
 from models.audio2motion import build_audio2motion, load_audio2motion
-from models.audio_features import SpeechFeatures, mfcc_features
-from models.motion_training import collate, opening_direction, opening_matches, window_features
+from models.audio_features import SpeechFeatures, mfcc_features, speech_features
+from models.hubert import HubertEncoder
+from models.motion_training import (
+    clip_features,
+    collate,
+    opening_direction,
+    opening_matches,
+    window_features,
+    with_hubert,
+)
+from tests.hubert_folder import WIDTH, write_hubert_folder
 from utils.config import load_config
 from utils.errors import BadInput
 from utils.motion_dataset import AugmentationConfig, MotionClip, MotionDataConfig, cut_window, load_motion_clips
@@ -170,7 +179,8 @@ def test_another_network_in_the_output_folder_is_refused(world: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("network.audio_type=hubert", "hubert features are not available"),
+        ("network.audio_type=hubert", "hubert_dir is not set"),
+        ("network.audio_type=wav2vec", "unknown network.audio_type: expected mfcc or hubert, found wav2vec"),
         ("data.window_frames=30", "window_frames"),
         ("data.validation_clips=[nobody]", "validation clip is not there"),
         ("loss.sharpness=1", "unknown config key"),
@@ -185,7 +195,7 @@ def test_bad_input(world: Path, override: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["audio2motion.yaml", "audio2motion_mini.yaml"])
 def test_shipped_configs_are_complete(name: str) -> None:
-    """Every key is written out; the full-size config holds the defaults, but for features it can compute."""
+    """Every key is written out."""
     path = ROOT / "config" / name
     config = load_config(train_audio2motion.TrainConfig, path)
     written = yaml.safe_load(path.read_text())
@@ -195,11 +205,10 @@ def test_shipped_configs_are_complete(name: str) -> None:
 
 
 def test_shipped_full_size_config_is_the_reference() -> None:
-    config = load_config(
-        train_audio2motion.TrainConfig, ROOT / "config" / "audio2motion.yaml", ["network.audio_type=hubert"]
-    )
-    defaults = train_audio2motion.TrainConfig(config.data_dir, config.face_model, config.output_dir)
-    assert config == defaults
+    config = load_config(train_audio2motion.TrainConfig, ROOT / "config" / "audio2motion.yaml")
+    paths = (config.data_dir, config.face_model, config.output_dir, config.hubert_dir)
+    assert config == train_audio2motion.TrainConfig(*paths)
+    assert config.network.audio_type == "hubert"
 
 
 def test_window_features_are_those_of_the_whole_clip(world: Path) -> None:
@@ -220,6 +229,60 @@ def test_collated_shapes(world: Path) -> None:
     assert batch.inputs.mouth_amp.shape == (3, 1)
     assert batch.motion.shape == (3, 32, 64)
     assert batch.mask.shape == (3, 32)
+
+
+HEARD = {"audio_type": "hubert", "use_pitch": True, "cond_channels": 16, "sizes": SMALL}
+QUIET = EVERYTHING | {"noise_probability": 0}
+
+
+def test_training_on_hubert(world: Path) -> None:
+    """States are computed once per clip; the trained network is one that stage 1 loads, for HuBERT of that width."""
+    hubert = write_hubert_folder(world / "hubert")
+    config = write_config(world, network=HEARD, augmentation=QUIET, hubert_dir=str(hubert))
+    train(config, "max_steps=2", "--export", str(world / "pack"))
+    network = load_audio2motion(world / "pack")
+    assert (network.config.audio_type, network.audio_dim) == ("hubert", WIDTH)
+
+    kept = {path: path.stat().st_mtime_ns for path in (world / "data").glob("*/hubert-*.npy")}
+    assert len(kept) == 4
+    wave = np.load(world / "data" / "a" / "audio.npy").astype(np.float32) / 32768
+    (states,) = (np.load(path) for path in kept if path.parent.name == "a")
+    np.testing.assert_allclose(states, HubertEncoder.load(hubert).encode(wave), rtol=1e-3, atol=1e-3)
+    train(config)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+    with pytest.raises(BadInput, match=r"noise_probability cannot be used.*found 0\.5"):
+        train(config, "augmentation.noise_probability=0.5")
+    spoilt = next(iter(kept))
+    np.save(spoilt, np.zeros((3, WIDTH), np.float16))
+    with pytest.raises(BadInput, match=rf"array does not fit \({spoilt}\)"):
+        train(config)
+
+
+def test_other_hubert_weights_are_heard_anew(world: Path) -> None:
+    first, second = (write_hubert_folder(world / f"hubert{seed}", seed) for seed in (0, 1))
+    for number, hubert in enumerate((first, second)):
+        train(
+            write_config(world, f"out{number}", network=HEARD, augmentation={}, hubert_dir=str(hubert)), "max_steps=1"
+        )
+    assert len(list((world / "data" / "a").glob("hubert-*.npy"))) == 2
+
+
+def test_windows_of_states_are_those_of_the_whole_clip(world: Path) -> None:
+    hubert = write_hubert_folder(world / "hubert")
+    clips, _ = load_motion_clips(world / "data", MotionDataConfig())
+    (clip, *_) = with_hubert(clips, world / "data", hubert, torch.device("cpu"))
+    whole = speech_features(clip.wave, "hubert", hubert=HubertEncoder.load(hubert))
+    network = load_config(train_audio2motion.TrainConfig, write_config(world, network=HEARD)).network
+    features = clip_features(clip, network)
+    np.testing.assert_allclose(features.audio, whole.audio, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(features.f0, whole.f0)
+    window = window_features(cut_window(clip, start=20, n_frames=40))
+    assert window.dtype == np.float32
+    np.testing.assert_array_equal(window, features.audio[40:120])
+    late = window_features(cut_window(clip, start=110, n_frames=20))
+    np.testing.assert_array_equal(late[:19], features.audio[220:239])
+    assert (late[19:] == 0).all()
 
 
 def test_a_perfect_mouth_correlates_perfectly(world: Path, monkeypatch) -> None:

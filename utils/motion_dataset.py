@@ -45,20 +45,21 @@ class AugmentationConfig:
     """Random disturbances of training windows; the defaults are none, as in the reference."""
 
     gain_db: float = 0.0  # loudness changes by up to this much either way
-    noise_probability: float = 0.0
+    noise_probability: float = 0.0  # not with HuBERT, whose features are computed once per clip
     noise_snr_db: tuple[float, float] = (5.0, 40.0)  # uniform between the two
     speed: float = 0.0  # sound and lips run up to this share faster or slower; pitch follows
-    channel: float = 0.0  # standard deviation of a constant added to each MFCC: another microphone
+    channel: float = 0.0  # standard deviation of a constant added to each feature channel: another microphone
     time_masks: int = 0  # up to this many runs of steps lose their features
     time_mask_steps: int = 20  # longest run
-    coefficient_masks: int = 0  # up to this many MFCC are blanked over the whole window
+    coefficient_masks: int = 0  # up to this many feature channels are blanked over the whole window
     mirror_probability: float = 0.0  # swap left and right, where the face model knows how
 
 
 @dataclass(frozen=True)
 class MotionClip:
-    """One clip. wave float32 [n]; expression [N, 64], identity [N, 80], valid [N] at 25 Hz; f0 (Hz) and blink (0/1) at
-    50 Hz, empty where the network does not hear them; lag in frames; weight and mouth_amp are numbers."""
+    """One clip. wave float32 [n]; expression [N, 64], identity [N, 80], valid [N] at 25 Hz; f0 (Hz), blink (0/1) and
+    audio (states of a network that has heard the whole clip) at 50 Hz, empty where they are not used; lag in frames;
+    weight and mouth_amp are numbers."""
 
     name: str
     wave: Float[np.ndarray, " n"]
@@ -70,6 +71,7 @@ class MotionClip:
     f0: Float[np.ndarray, " s"] = field(default_factory=lambda: np.zeros(0, np.float32))
     blink: Int[np.ndarray, " s"] = field(default_factory=lambda: np.zeros(0, np.int64))
     mouth_amp: float = 0.0
+    audio: Float[np.ndarray, "a c"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @property
     def n_frames(self) -> int:
@@ -81,7 +83,7 @@ class MotionWindow:
     """A piece of one clip: T frames of motion, and their sound with one frame more on either side.
 
     ``rate`` is the sample rate in Hz at which the sound is as long as the motion. mask [T] is 1 where the motion is
-    known; f0 and blink have 2 T steps.
+    known; f0, blink and audio (if the clip has it) have 2 T steps.
     """
 
     wave: Float[np.ndarray, " n"]
@@ -92,6 +94,7 @@ class MotionWindow:
     f0: Float[np.ndarray, " s"]
     blink: Int[np.ndarray, " s"]
     mouth_amp: float
+    audio: Float[np.ndarray, "s c"]
 
 
 def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[MotionClip], list[MotionClip]]:
@@ -212,6 +215,7 @@ def cut_window(clip: MotionClip, start: float, n_frames: int, speed: float = 1.0
         f0=_cut_steps(clip.f0, first_sound, n_frames, speed) * np.float32(speed),
         blink=_cut_steps(clip.blink, start, n_frames, speed),
         mouth_amp=clip.mouth_amp,
+        audio=_cut_steps(clip.audio, first_sound, n_frames, speed),
     )
 
 
@@ -227,7 +231,7 @@ def _cut_steps(steps: np.ndarray, first_frame: float, n_frames: int, speed: floa
     times = first_frame * STEPS_PER_FRAME + speed * np.arange(n_frames * STEPS_PER_FRAME)
     index = np.rint(times).astype(int)
     known = (index >= 0) & (index < len(steps))
-    values = np.zeros(len(index), steps.dtype)
+    values = np.zeros((len(index), *steps.shape[1:]), steps.dtype)
     values[known] = steps[index[known]]
     return values
 
@@ -245,7 +249,7 @@ def add_noise(wave: Float[np.ndarray, " n"], snr_db: float, rng: np.random.Gener
 def mask_features(
     features: Float[np.ndarray, "t c"], settings: AugmentationConfig, rng: np.random.Generator
 ) -> Float[np.ndarray, "t c"]:
-    """Another microphone, lost steps and lost coefficients (SpecAugment, arXiv 1904.08779) on a window's MFCC."""
+    """Another microphone, lost steps and lost channels (SpecAugment, arXiv 1904.08779) on a window's features."""
     n_steps, n_coefficients = features.shape
     mean = features.mean(axis=0)
     masked = features + rng.normal(0, 1, n_coefficients).astype(np.float32) * np.float32(settings.channel)
