@@ -1,4 +1,15 @@
-"""Frames → one face's landmarks and box per frame. Adapters behind one protocol."""
+"""Frames → one face's landmarks, box and alignment points per frame. Adapters behind one protocol.
+
+The original looks for a face three times: MTCNN for five points, DWPose for 68, S3FD for a box. If the boxes of MTCNN
+and S3FD overlap well (IoU above 0.5) its box follows the rule of utils.geometry.face_box_from_68, else it is MTCNN's.
+Here the box always follows the rule, and the five points come from the same 68.
+
+What that changes in the alignment: MTCNN marks the pupils, ``five_points`` the middles between the corners of each eye,
+as the five-point model has them. Measured with MediaPipe's iris centres for the pupils (775 frames of eight talking
+clips): a pupil lies 2 to 3.4 % of the eyes' distance above that middle (3.6 % away on average, blinks and gaze
+included), and aligning with it makes the 224 px crop's scale 2.1 % smaller on average (4.8 % at most) and moves the
+nose by 1.0 px of the crop (2.2 at most).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +19,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 
 from utils.geometry import face_box_from_68, five_points, landmarks_68
 from utils.types import N_LANDMARKS, FaceTrack, TrackedFace
+
+if TYPE_CHECKING:
+    from models.dwpose import DWPose, DWPoseFace
 
 SMOOTHING_MODES = ("none", "box", "all")
 BOX_SIGMA = 2.0  # frames
@@ -22,6 +37,8 @@ LANDMARK_SIGMA = 0.7  # frames
 MIN_DETECTION_CONFIDENCE = 0.5
 MIN_TRACKING_CONFIDENCE = 0.5
 N_POINTS = 68
+MIN_DWPOSE_SCORE = 0.3  # mean of the 68; DWPose's own pictures leave out points below it
+MAX_DISAGREEMENT = 0.25  # of the face's height, mean distance of DWPose's points to MediaPipe's
 _WARM_UP_SIZE = 64  # pixels
 
 
@@ -75,6 +92,47 @@ class MediaPipeTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._mesh.close()
+
+
+class DWPoseTracker:
+    """The face that ``mesh`` finds, its 68 points from DWPose; the landmarks, for masks and fitting, stay mesh's.
+
+    mesh's own 68 points stay in frames where DWPose is unsure (MIN_DWPOSE_SCORE, or a point not found at all) or means
+    another face (MAX_DISAGREEMENT); n_kept counts these frames. A frame where mesh finds nothing has no face.
+    """
+
+    def __init__(self, dwpose: DWPose, mesh: LandmarkTracker) -> None:
+        self._dwpose, self._mesh = dwpose, mesh
+        self.n_kept = 0
+
+    def __call__(self, frame: np.ndarray) -> TrackedFace | None:
+        face = self._mesh(frame)
+        if face is None:
+            return None
+        found = self._dwpose(frame)
+        if is_sure(found) and is_same_face(found.points, face.points68):
+            return TrackedFace(face.landmarks, found.points)
+        self.n_kept += 1
+        return face
+
+    def __enter__(self) -> DWPoseTracker:
+        self._mesh.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mesh.__exit__(kind, error, trace)
+
+
+def is_sure(found: DWPoseFace) -> bool:
+    return bool(found.scores.min() > 0 and found.scores.mean() >= MIN_DWPOSE_SCORE)
+
+
+def is_same_face(points: Float[np.ndarray, "68 2"], known: Float[np.ndarray, "68 2"]) -> bool:
+    """Whether two sets of the 68 points can belong to one face; ``known`` gives its size."""
+    height = np.ptp(known[:, 1])
+    return bool(np.linalg.norm(points - known, axis=-1).mean() <= MAX_DISAGREEMENT * height)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A small network of DWPose's form that points at bright dots, to check everything around the real one."""
+"""Small networks of DWPose's form, to check everything around the real one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper, save
+from onnx import NodeProto, TensorProto, helper, numpy_helper, save
 
 WIDTH, HEIGHT, N_KEYPOINTS, FIRST_FACE_POINT = 288, 384, 133, 23
 IN_THE_LEFT, IN_THE_RIGHT = 36, 45  # of the 68: points that go to the dots nearest to the left and right edge
@@ -44,14 +44,40 @@ def write_dot_network(
         helper.make_node("MatMul", ["columns_of_points", "x_bins"], [outputs[0]]),
         helper.make_node("MatMul", ["rows_of_points", "y_bins"], [outputs[1]]),
     ]
+    shapes = {outputs[0]: ["batch", "n", 2 * WIDTH], outputs[1]: ["batch", "n", 2 * height]}
+    return _save(path, nodes, constants, ["batch", 3, height, WIDTH], shapes)
+
+
+def write_fixed_network(path: Path, points: np.ndarray, score: float | np.ndarray = 1.0) -> Path:
+    """Whatever the image shows: ``points`` [68, 2] of the face, input pixels, in the nearest bins, and their ``score``."""
+    bins = np.rint(2 * points).astype(int)
+    face = slice(FIRST_FACE_POINT, FIRST_FACE_POINT + len(points))
+    constants = {"zero": np.zeros(1, np.float32)}
+    for axis, name, size in ((0, "simcc_x", 2 * WIDTH), (1, "simcc_y", 2 * HEIGHT)):
+        constants[f"{name}_rows"] = np.zeros((1, N_KEYPOINTS, size), np.float32)
+        constants[f"{name}_rows"][0, face][np.arange(len(points)), bins[:, axis]] = score
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Add", ["simcc_x_rows", "nothing"], ["simcc_x"]),
+        helper.make_node("Add", ["simcc_y_rows", "nothing"], ["simcc_y"]),
+    ]
+    outputs = {name: [1, N_KEYPOINTS, 2 * size] for name, size in (("simcc_x", WIDTH), ("simcc_y", HEIGHT))}
+    return _save(path, nodes, constants, [1, 3, HEIGHT, WIDTH], outputs)
+
+
+def _save(
+    path: Path,
+    nodes: list[NodeProto],
+    constants: dict[str, np.ndarray],
+    input_shape: list[int | str],
+    outputs: dict[str, list[int | str]],
+) -> Path:
     graph = helper.make_graph(
         nodes,
-        "dots",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, height, WIDTH])],
-        [
-            helper.make_tensor_value_info(outputs[0], TensorProto.FLOAT, ["batch", "n", 2 * WIDTH]),
-            helper.make_tensor_value_info(outputs[1], TensorProto.FLOAT, ["batch", "n", 2 * height]),
-        ],
+        "test",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, input_shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)

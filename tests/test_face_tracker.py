@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.face_tracker import SMOOTHING_MODES, MediaPipeTracker, smooth_runs, track_face
+from models.dwpose import DWPose, FrameWindow
+from models.face_tracker import SMOOTHING_MODES, DWPoseTracker, MediaPipeTracker, smooth_runs, track_face
 from tests import media
-from utils.geometry import face_box_from_68, landmarks_68
+from tests.dot_network import write_fixed_network
+from utils.geometry import face_box_from_68, five_points, landmarks_68
 from utils.types import N_LANDMARKS, TrackedFace
 
 
 class ScriptedTracker:
-    """Gives a face of prepared landmarks, or None, whatever the frame shows."""
+    """Gives a prepared face (or one of prepared landmarks), or None, whatever the frame shows."""
 
-    def __init__(self, script: Sequence[np.ndarray | None]) -> None:
+    def __init__(self, script: Sequence[TrackedFace | np.ndarray | None]) -> None:
         self._script = iter(script)
 
     def __call__(self, _frame: np.ndarray) -> TrackedFace | None:
-        landmarks = next(self._script)
-        return None if landmarks is None else TrackedFace(landmarks, landmarks_68(landmarks[:, :2]))
+        face = next(self._script)
+        return TrackedFace(face, landmarks_68(face[:, :2])) if isinstance(face, np.ndarray) else face
 
     def __enter__(self) -> ScriptedTracker:
         return self
@@ -35,7 +38,7 @@ def face(shift: float = 0.0) -> np.ndarray:
     return points + np.float32(shift)
 
 
-def track(script: Sequence[np.ndarray | None], smoothing: str = "none"):
+def track(script: Sequence[TrackedFace | np.ndarray | None], smoothing: str = "none"):
     frames = media.blank_frames(len(script), 16)
     return track_face(frames, ScriptedTracker(script), smoothing)
 
@@ -64,7 +67,9 @@ def test_no_smoothing_is_the_reference():
     script = [face(shift) for shift in (0, 9, 3)]
     result = track(script)
     np.testing.assert_array_equal(result.landmarks, np.stack(script))
-    np.testing.assert_array_equal(result.boxes, face_box_from_68(landmarks_68(np.stack(script)[..., :2])))
+    points = landmarks_68(np.stack(script)[..., :2])
+    np.testing.assert_array_equal(result.boxes, face_box_from_68(points))
+    np.testing.assert_array_equal(result.five_points, five_points(points))
 
 
 def test_box_smoothing_steadies_the_box_alone():
@@ -72,9 +77,11 @@ def test_box_smoothing_steadies_the_box_alone():
     script = [face(shift) for shift in rng.normal(0, 4, 30)]
     plain, box, everything = (track(script, mode) for mode in SMOOTHING_MODES)
     np.testing.assert_array_equal(box.landmarks, plain.landmarks)
+    np.testing.assert_array_equal(box.five_points, plain.five_points)
     jitter = [np.abs(np.diff(result.boxes[:, 0])).mean() for result in (plain, box)]
     assert jitter[1] < jitter[0] / 2
-    assert np.abs(np.diff(everything.landmarks, axis=0)).mean() < 0.6 * np.abs(np.diff(plain.landmarks, axis=0)).mean()
+    for steady, shaky in ((everything.landmarks, plain.landmarks), (everything.five_points, plain.five_points)):
+        assert np.abs(np.diff(steady, axis=0)).mean() < 0.6 * np.abs(np.diff(shaky, axis=0)).mean()
 
 
 def test_a_face_without_extent_is_no_face():
@@ -131,3 +138,52 @@ def test_same_clip_same_track():
         with MediaPipeTracker() as tracker:
             tracks.append(track_face(media.face_frames(4), tracker).landmarks)
     np.testing.assert_array_equal(tracks[0], tracks[1])
+
+
+def seen_by_dwpose(tmp_path: Path, points: np.ndarray, score: float | np.ndarray = 1.0) -> DWPoseTracker:
+    """A tracker whose DWPose sees the 68 ``points`` in every frame of the portrait's size."""
+    window = FrameWindow(192, 192)
+    network = write_fixed_network(tmp_path / "fixed.onnx", (points - window.corner) / window.pixel, score)
+    return DWPoseTracker(DWPose.load(network, flip_test=False), MediaPipeTracker())
+
+
+def test_dwpose_gives_the_box_and_the_alignment(tmp_path, portrait_landmarks):
+    bin_size = FrameWindow(192, 192).pixel / 2
+    expected = landmarks_68(portrait_landmarks[:, :2]) + (3, -4)
+    with seen_by_dwpose(tmp_path, expected) as tracker:
+        result = track_face([media.portrait(), np.zeros((192, 192, 3), np.uint8)], tracker, "none")
+    assert tracker.n_kept == 0
+    assert result.valid.tolist() == [True, False]
+    np.testing.assert_allclose(result.five_points[0], five_points(expected), atol=bin_size / 2 + 1e-3)
+    np.testing.assert_allclose(result.boxes[0], face_box_from_68(expected), atol=2)
+    np.testing.assert_array_equal(result.landmarks[0], portrait_landmarks)
+
+
+@pytest.mark.parametrize(("shift", "score"), [(0.0, 0.25), (60.0, 1.0)], ids=["unsure", "another face"])
+def test_mediapipe_fills_in_for_dwpose(tmp_path, portrait_landmarks, shift, score):
+    points = landmarks_68(portrait_landmarks[:, :2])
+    with seen_by_dwpose(tmp_path, points + shift, score) as tracker:
+        result = track_face([media.portrait()], tracker, "none")
+    assert tracker.n_kept == 1
+    np.testing.assert_array_equal(result.five_points[0], five_points(points))
+
+
+def test_one_point_not_found_keeps_mediapipes(tmp_path, portrait_landmarks):
+    points = landmarks_68(portrait_landmarks[:, :2])
+    scores = np.ones(len(points))
+    scores[5] = 0
+    with seen_by_dwpose(tmp_path, points, scores) as tracker:
+        np.testing.assert_array_equal(tracker(media.portrait()).points68, points)
+    assert tracker.n_kept == 1
+
+
+def test_points_are_steadied_apart_from_the_landmarks():
+    landmarks = face()
+    points = landmarks_68(landmarks[:, :2])
+    jitter = np.random.default_rng(2).normal(0, 3, (30, 1, 2)).astype(np.float32)
+    plain, box, everything = (track([TrackedFace(landmarks, points + j) for j in jitter], m) for m in SMOOTHING_MODES)
+    np.testing.assert_allclose(plain.five_points, five_points(points + jitter), rtol=1e-5)
+    np.testing.assert_array_equal(plain.boxes, face_box_from_68(points + jitter))
+    np.testing.assert_array_equal(box.five_points, plain.five_points)
+    assert np.abs(np.diff(everything.five_points, axis=0)).mean() < 0.6 * np.abs(np.diff(jitter, axis=0)).mean()
+    np.testing.assert_allclose(everything.landmarks, np.tile(landmarks, (30, 1, 1)), rtol=1e-5)
