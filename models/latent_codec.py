@@ -20,6 +20,7 @@ from models.group_norm import use_contiguous_group_norm
 from utils.checkpoints import load_strict, read_weights, weights_file
 from utils.errors import BadInput
 from utils.images import to_signed
+from utils.official_files import fetch_advice
 
 # names of the mid-block attention in weights saved by diffusers before 0.15
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -122,19 +123,20 @@ def build_described(build: Callable[[dict[str, Any]], nn.Module], path: Path) ->
         return build(config)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise BadInput("model config describes no network", path, "the values it was saved with", reason) from error
+        expected = "the values it was saved with"
+        raise BadInput("model config describes no network", path, expected, reason, fetch_advice(path)) from error
 
 
 def read_model_config(path: Path) -> dict[str, Any]:
     """A diffusers config.json; raises BadInput if it is missing or not a JSON object."""
     if not path.is_file():
-        raise BadInput("model config missing", path, "config.json beside the weights", "nothing")
+        raise BadInput("model config missing", path, f"{path.name} beside the weights", "nothing", fetch_advice(path))
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise BadInput("unreadable model config", path, "JSON", str(error)) from error
+    except ValueError as error:  # also bytes that are no text
+        raise BadInput("unreadable model config", path, "JSON", str(error), fetch_advice(path)) from error
     if not isinstance(config, dict):
-        raise BadInput("unreadable model config", path, "a JSON object", type(config).__name__)
+        raise BadInput("unreadable model config", path, "a JSON object", type(config).__name__, fetch_advice(path))
     return config
 
 
