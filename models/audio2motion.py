@@ -23,6 +23,7 @@ from models.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
 from models.flow import FlowVAE, FlowVAESizes, Reconstruction
 from utils.checkpoints import load_strict, newest_checkpoint, read_weights
 from utils.errors import BadInput
+from utils.official_files import fetch_advice
 from utils.types import FEATURE_RATE, MOTION_FPS, N_EXP
 
 DEFAULT_AMPLITUDE = 0.4  # of mouth and eyes, when a caller says nothing
@@ -209,7 +210,7 @@ def official_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     tensors = {key.removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
     if "mel_encoder.0.weight" not in tensors or "vae.encoder.pre_net.0.weight" not in tensors:
         found = f"{len(tensors)} tensors such as {', '.join(sorted(tensors)[:3])}" if tensors else "no tensors"
-        raise BadInput("not an audio2motion checkpoint", path, "mel_encoder and vae weights", found)
+        raise BadInput("not an audio2motion checkpoint", path, "mel_encoder and vae weights", found, fetch_advice(path))
     return tensors
 
 
@@ -218,7 +219,7 @@ def _config_of(state: Mapping[str, Tensor], path: Path) -> Audio2MotionConfig:
 
     def shape(key: str) -> torch.Size:
         if key not in state:
-            raise BadInput("weights of another network", path, f"a tensor {key}", "none")
+            raise BadInput("weights of another network", path, f"a tensor {key}", "none", fetch_advice(path))
         return state[key].shape
 
     def count(prefix: str, suffix: str = ".bias") -> int:

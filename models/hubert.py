@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import nn
 
 from models.latent_codec import build_described, read_model_config
-from utils.checkpoints import FETCH_ADVICE, load_strict, read_weights
+from utils.checkpoints import load_strict, read_weights
 from utils.errors import BadInput
+from utils.official_files import fetch_advice
 from utils.types import SAMPLE_RATE, SAMPLES_PER_FEATURE
 
 RECEPTIVE_FIELD = 400  # samples that one step hears before attention: kernels 10, 3, 3, 3, 3, 2, 2
@@ -148,7 +149,7 @@ def weights_path(directory: Path) -> Path:
     for name in _WEIGHT_NAMES:
         if (directory / name).is_file():
             return directory / name
-    raise BadInput("weights missing", directory, " or ".join(_WEIGHT_NAMES), "neither", FETCH_ADVICE)
+    raise BadInput("weights missing", directory, " or ".join(_WEIGHT_NAMES), "neither", fetch_advice(directory))
 
 
 def _network_state(stored: Mapping[str, Any], network: nn.Module, path: Path) -> dict[str, Any]:
@@ -168,6 +169,6 @@ def _network_state(stored: Mapping[str, Any], network: nn.Module, path: Path) ->
         if name == _MASK_KEY and not expects_mask:
             continue
         if name in state or not key.startswith(prefix):
-            raise BadInput("weights of another network", path, "each weight once", f"also {key}", FETCH_ADVICE)
+            raise BadInput("weights of another network", path, "each weight once", f"also {key}", fetch_advice(path))
         state[name] = value
     return state

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from utils.checkpoints import half_precision, load_strict, read_weights, save_checkpoint
 from utils.errors import BadInput
+from utils.official_files import fetch_advice
 from utils.types import FEATURE_RATE, SAMPLE_RATE
 
 # whisper/audio.py: 25-ms windows every 10 ms; the second convolution halves the rate to 50 Hz
@@ -33,7 +34,6 @@ MIN_SAMPLES = HOP_LENGTH * MEL_PER_ROW  # one row of states
 LOG_MEL_PADDING = 0.0
 
 _TEXT_DIMS = ("n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer")
-_ADVICE = "give a Whisper checkpoint such as pretrained_models/whisper/tiny.pt"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class WhisperEncoder(nn.Module):
         state = content.get("model_state_dict")
         if not isinstance(content.get("dims"), Mapping) or not isinstance(state, Mapping):
             found = "keys " + ", ".join(sorted(map(str, content))[:4])
-            raise BadInput("not a Whisper checkpoint", path, "dims and model_state_dict", found, _ADVICE)
+            raise BadInput("not a Whisper checkpoint", path, "dims and model_state_dict", found, fetch_advice(path))
         encoder = cls(_read_dims(content["dims"], path))
         audio_part = {key: value for key, value in state.items() if not key.startswith("decoder.")}
         load_strict(encoder, audio_part, path)
@@ -137,11 +137,11 @@ def _read_dims(stored: Mapping[str, Any], path: Path) -> EncoderDims:
     names = [field.name for field in fields(EncoderDims)]
     missing = [name for name in names if name not in stored]
     if missing:
-        raise BadInput("Whisper checkpoint without all its sizes", path, ", ".join(missing), "none", _ADVICE)
+        raise BadInput("Whisper checkpoint without all its sizes", path, ", ".join(missing), "none", fetch_advice(path))
     try:
         return EncoderDims(**{name: stored[name] for name in names})
     except ValueError as error:
-        raise BadInput(f"Whisper checkpoint with odd sizes, {error}", path, advice=_ADVICE) from error
+        raise BadInput(f"Whisper checkpoint with odd sizes, {error}", path, advice=fetch_advice(path)) from error
 
 
 def log_mel_spectrogram(wave: Float[np.ndarray, " n"], n_mels: int = 80) -> Float[Tensor, "c t"]:
