@@ -129,6 +129,71 @@ def test_plain_pickles_and_other_kinds(tmp_path, monkeypatch):
     assert not Path("ran").exists()
 
 
+SCALARS = (np.float64(0.1), np.float32(-2.5), np.int64(-(2**40)), np.uint8(200), np.bool_(True), np.float16(0.5))
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_numpy_scalars_beside_the_tensors_become_numbers(tmp_path, is_zip):
+    optimizer = {"state": {0: {"step": SCALARS[0]}}, "param_groups": [{"betas": (SCALARS[1], SCALARS[2])}]}
+    content = {"net": tensors(), "opt_00": optimizer, "rest": list(SCALARS)}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=is_zip)
+    loaded = checkpoints.read_weights(tmp_path / "a.pth")
+    assert loaded["rest"] == [scalar.item() for scalar in SCALARS]
+    assert [type(number) for number in loaded["rest"]] == [float, float, int, int, bool, float]
+    assert loaded["opt_00"] == {"state": {0: {"step": 0.1}}, "param_groups": [{"betas": (-2.5, -(2**40))}]}
+    assert torch.equal(loaded["net"]["a.weight"], tensors()["a.weight"])
+
+
+class Asks:
+    """Pickled as a call of any function with any arguments, and a state for what it returns."""
+
+    def __init__(self, *reduced: object) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+SCALAR = np.float64(1).__reduce__()[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        np.arange(3),
+        np.dtype([("a", "f8")]),
+        np.array([("a", 1)], "U1,i4")[0],
+        np.str_("text"),
+        np.datetime64("2024-01-01"),
+        np.clongdouble(1),
+        Asks(np.dtype, ("O",)),
+        Asks(np.dtype, ({"names": ["a"], "formats": ["f8"]},)),
+        Asks(SCALAR, (np.dtype("f8"), b"1234")),
+        Asks(SCALAR, ("f8", b"12345678")),
+        Asks(np.dtype, ("f8", False, True), 1),
+        Asks(np.frombuffer, (b"12345678",)),
+    ],
+    ids=str,
+)
+def test_other_numpy_objects_are_refused(tmp_path, content):
+    torch.save({"a": content, "b": tensors()}, tmp_path / "a.pth")
+    refused(checkpoints.read_weights, tmp_path / "a.pth")
+
+
+def test_a_checkpoint_cannot_change_numpy(tmp_path):
+    """Setting the state of numpy's own float64 would turn its byte order around for the whole process."""
+    swapped = (3, ">", None, None, None, -1, -1, 0)
+    torch.save({"a": Asks(np.dtype, ("f8", False, False), swapped)}, tmp_path / "a.pth")
+    checkpoints.read_weights(tmp_path / "a.pth")
+    assert np.dtype("f8").byteorder == "="
+    assert np.frombuffer(np.float64(1).tobytes(), "f8")[0] == 1
+
+
+def test_swapped_bytes_of_a_scalar(tmp_path):
+    torch.save({"a": Asks(SCALAR, (np.dtype(">f8"), np.array(3.0, ">f8").tobytes()))}, tmp_path / "a.pth")
+    assert checkpoints.read_weights(tmp_path / "a.pth") == {"a": 3.0}
+
+
 @pytest.mark.parametrize("suffix", ARRAY_SUFFIXES)
 def test_arrays_of_every_kind(tmp_path, suffix):
     path = tmp_path / f"arrays{suffix}"
@@ -153,6 +218,38 @@ def test_text_in_place_of_arrays(tmp_path, suffix):
     path = tmp_path / f"arrays{suffix}"
     path.write_bytes(b"hello, this is plain text and no numbers at all, however long it may go on being so" * 4)
     refused(checkpoints.read_arrays, path)
+
+
+def test_words_of_a_binary_file(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(np.array([7], "<i4").tobytes() + np.array([0.5, -2], "<f4").tobytes())
+    words = checkpoints.read_words(path)
+    assert words[:1].view("<i4").tolist() == [7]
+    assert words[1:].view("<f4").tolist() == [0.5, -2.0]
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "found 11 bytes" in refused(checkpoints.read_words, path)
+    path.write_bytes(HTML)
+    assert "HTML page" in refused(checkpoints.read_words, path)
+    refused(checkpoints.read_words, tmp_path / "missing.bin")
+
+
+def test_numbers_of_a_text_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("1.5 -2\n3e2\n")
+    assert checkpoints.read_numbers(path).tolist() == [1.5, -2.0, 300.0]
+    for content in (
+        b"1.5 two",
+        b"1.5 nan",
+        b"1.5 1e999",
+        b"\xff\xfe1\x00",
+        b"1" * 400,
+        b"1 " * 600_000,
+        HTML,
+        LFS,
+        b"",
+    ):
+        path.write_bytes(content)
+        refused(checkpoints.read_numbers, path)
 
 
 def test_pickled_arrays_are_refused(tmp_path, monkeypatch):

@@ -21,11 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from utils.errors import BadInput
+from utils.mat_file import parse_mat
+from utils.numpy_scalars import numbers_allowed
 from utils.official_files import fetch_advice
 from utils.store import atomic_path
 
 FETCH_ADVICE = "get the file again as pretrained_models/README.md says"
 _N_NAMED_KEYS = 3
+_LONGEST_TEXT = 1 << 20  # bytes
 
 
 # What the libraries raise on damaged or foreign files, found by feeding them some.
@@ -38,14 +41,15 @@ _UNREADABLE = (
 def read_weights(path: Path) -> dict[str, Any]:
     """Read a checkpoint's top-level mapping on the CPU, without running any code it may carry.
 
-    .safetensors files give tensors by name; everything else is read with ``weights_only=True`` and may be nested.
+    .safetensors files give tensors by name; everything else is read with ``weights_only=True`` and may be nested;
+    numpy scalars in it become plain numbers.
     Raises BadInput for a missing, truncated or unsafe file, an HTML page or a Git LFS pointer.
     """
     require_real_file(path)
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), numbers_allowed():
             warnings.simplefilter("ignore")  # notices about old pickle protocols and storages
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
@@ -87,20 +91,38 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         tensors = load_file(path)
         return {name: (t.float() if t.dtype == torch.bfloat16 else t).numpy() for name, t in tensors.items()}
     if path.suffix == ".mat":
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-
-        try:
-            with path.open("rb") as file:
-                return {name: value for name, value in loadmat(file).items() if not name.startswith("__")}
-        except (MatReadError, NotImplementedError) as error:
-            raise ValueError(str(error)) from error
+        return parse_mat(path.read_bytes())
     with path.open("rb") as file:
         content = np.load(file, allow_pickle=False)
         arrays = {"array": content} if isinstance(content, np.ndarray) else dict(content)
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("an archive of something else")
     return arrays
+
+
+def read_words(path: Path) -> np.ndarray:
+    """A binary file of four-byte little-endian words as uint32 [n]; view it as another type to read its values."""
+    require_real_file(path)
+    n_bytes = path.stat().st_size
+    if n_bytes % 4:
+        found = f"{n_bytes} bytes"
+        raise BadInput("unreadable binary file", path, "a multiple of four bytes", found, fetch_advice(path))
+    return np.fromfile(path, "<u4")
+
+
+def read_numbers(path: Path) -> np.ndarray:
+    """A short text file of finite numbers between spaces: float64 [n]."""
+    require_real_file(path)
+    with path.open("rb") as file:
+        content = file.read(_LONGEST_TEXT + 1)
+    try:
+        numbers = np.array([float(word) for word in content.decode("ascii").split()])
+    except ValueError:
+        numbers = np.array([np.nan])
+    if len(content) > _LONGEST_TEXT or not np.isfinite(numbers).all():
+        found = "something else"
+        raise BadInput("unreadable text file", path, "finite numbers between spaces", found, fetch_advice(path))
+    return numbers
 
 
 def load_strict(
