@@ -136,7 +136,7 @@ def make_frames(
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
     windows = stream_windows(encoder.encode_segments(wave), n_frames, MOTION_FPS, options.batch_size)
     sources = source_frames(edit, options.video_path, n_frames, options.enable_pose_driven)
-    return talking_frames(sources, windows, talking_face, parse_face, options.batch_size, not options.faithful)
+    return talking_frames(sources, windows, talking_face, parse_face, options.batch_size, options.faithful)
 
 
 def source_frames(edit: store.EditResult, video_path: Path, n_frames: int, pose_driven: bool) -> Iterator[SourceFrame]:

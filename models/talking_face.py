@@ -24,7 +24,7 @@ from utils.blending import Parser, blend_with_parsing, paste_face
 from utils.colour import match_colours
 from utils.errors import BadInput
 from utils.geometry import crop_box, resize_image
-from utils.images import mouth_depth, stack_gray, stack_images, to_bytes
+from utils.images import jpeg_round_trip, mouth_depth, stack_gray, stack_images, to_bytes
 from utils.masks import face_mask, lower_face_mask
 from utils.streaming import batched, run_ahead
 
@@ -132,22 +132,22 @@ def talking_frames(
     talking_face: TalkingFace,
     parse: Parser | None = None,
     batch_size: int = 8,
-    matches_colours: bool = True,
+    faithful: bool = False,
 ) -> Iterator[TalkingFrame]:
     """Give every frame its new mouth, in order.
 
     windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
-    for the blending mask; None draws the mask from the landmarks. matches_colours: see paste. Decoding, networks and
-    pasting overlap; about five batches are held at once.
+    for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. Decoding,
+    networks and pasting overlap; about five batches are held at once.
     """
-    prepared = run_ahead(prepare_batches(sources, talking_face.image_size, batch_size))
+    prepared = run_ahead(prepare_batches(sources, talking_face.image_size, batch_size, faithful))
     for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face)):
         generated = iter(faces)
         for source in batch.sources:
             image = (
                 source.image
                 if source.face is None
-                else paste(source.image, next(generated), source.face, parse, matches_colours)
+                else paste(source.image, next(generated), source.face, parse, faithful)
             )
             yield TalkingFrame(source, image)
 
@@ -166,20 +166,30 @@ class Batch:
         return [row for row, source in enumerate(self.sources) if source.face is not None]
 
 
-def prepare_batches(sources: Iterable[SourceFrame], image_size: int, batch_size: int) -> Iterator[Batch]:
+def prepare_batches(
+    sources: Iterable[SourceFrame], image_size: int, batch_size: int, faithful: bool = False
+) -> Iterator[Batch]:
     for frames in batched(sources, batch_size):
-        crops = [prepare_crop(source.image, source.face, image_size) for source in frames if source.face is not None]
+        crops = [
+            prepare_crop(source.image, source.face, image_size, faithful)
+            for source in frames
+            if source.face is not None
+        ]
         yield Batch(frames, [face for face, _ in crops], [depth for _, depth in crops])
 
 
 def prepare_crop(
-    image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int
+    image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int, faithful: bool = False
 ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
-    """The face crop and the depth image of its mouth, both at the size that the generator works at."""
-    crop = resize_image(crop_box(image, face.box), size, size, "lanczos")
+    """The face crop and the depth image of its mouth, both at the size that the generator works at.
+
+    faithful: both were JPEG files on their way. upstream: inference_edit_expression.py:282-284
+    """
+    store = jpeg_round_trip if faithful else np.asarray
+    crop = resize_image(store(crop_box(image, face.box)), size, size, "lanczos")
     if face.depth is None:
         return crop, np.zeros((size, size), np.uint8)
-    return crop, resize_image(mouth_depth(face.depth, face.landmarks), size, size, "lanczos")
+    return crop, resize_image(mouth_depth(store(face.depth), face.landmarks), size, size, "lanczos")
 
 
 def generate_batches(
@@ -198,19 +208,22 @@ def paste(
     face: UInt8[np.ndarray, "s s 3"],
     edit: FaceEdit,
     parse: Parser | None = None,
-    matches_colours: bool = True,
+    faithful: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Put a generated face back into its frame; pixels outside the blending mask stay as they are, bit for bit.
 
-    matches_colours: with a mask from the landmarks, first bring the face to the colours of the skin around it.
+    With a mask from the landmarks the face is first brought to the colours of the skin around it. faithful: it is not,
+    and the frame was a JPEG file on its way. upstream: inference_edit_expression.py:285
     """
+    if faithful:
+        image = jpeg_round_trip(image)
     x1, y1, x2, y2 = (int(edge) for edge in edit.box)
     resized = resize_image(face, x2 - x1, y2 - y1, "bilinear")
     if parse is not None:
         return blend_with_parsing(image, resized, edit.box, parse)
     size = (y2 - y1, x2 - x1)
     mask = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
-    if matches_colours:
+    if not faithful:
         known = (1 - mask) * face_mask(edit.source_landmarks, size)
         resized = match_colours(resized, crop_box(image, edit.box), known)
     return paste_face(image, resized, edit.box, mask)

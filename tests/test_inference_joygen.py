@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import inference_joygen
 from models.generator import Generator
@@ -30,7 +33,7 @@ from tests.talking_clip import (
 )
 from utils import store
 from utils.errors import BadInput
-from utils.masks import lower_face_mask
+from utils.masks import lower_face_mask, mouth_mask
 from utils.types import SAMPLE_RATE, VideoInfo
 from utils.video import VideoWriter, probe_video, read_frames
 
@@ -197,6 +200,29 @@ def test_paste_with_a_face_parser(folder, edit):
     x1, y1, x2, y2 = face_edit.box
     assert (everywhere[y2 - 20, (x1 + x2) // 2] > 200).all()
     assert np.array_equal(everywhere[: (y1 + y2) // 2 - 30], image[: (y1 + y2) // 2 - 30])
+
+
+def test_upstream_s_images_are_jpeg_files_on_their_way(folder, edit):
+    image = next(read_frames(folder / CLIP_NAME))
+    face_edit = inference_joygen.face_edit(edit, 0, True)
+    x1, y1, x2, y2 = face_edit.box
+    size = (int(x2 - x1), int(y2 - y1))
+    crop, depth = prepare_crop(image, face_edit, 64, faithful=True)
+    stored = jpeg(image[max(y1, 0) : y2, max(x1, 0) : x2])
+    assert stored.shape[:2] == size[::-1]
+    np.testing.assert_array_equal(crop, cv2.resize(stored, (64, 64), interpolation=cv2.INTER_LANCZOS4))
+    mouth = mouth_mask(face_edit.landmarks, size[::-1])
+    expected = cv2.resize(jpeg(face_edit.depth) * mouth, (64, 64), interpolation=cv2.INTER_LANCZOS4)
+    np.testing.assert_array_equal(depth, expected)
+    nowhere = paste(image, np.zeros((64, 64, 3), np.uint8), face_edit, lambda _: np.zeros((512, 512), np.uint8), True)
+    np.testing.assert_array_equal(nowhere, jpeg(image))
+    assert not np.array_equal(nowhere, image)
+
+
+def jpeg(image: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG")
+    return np.array(Image.open(file))
 
 
 def test_frames_are_made_as_they_are_asked_for(networks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -15,6 +16,16 @@ from utils.masks import mouth_mask
 def mouth_depth(depth: UInt8[np.ndarray, "h w"], landmarks: Float[np.ndarray, "468 2"]) -> UInt8[np.ndarray, "h w"]:
     """The depth image inside the outer lips, 0 elsewhere; landmarks in pixels of the depth image."""
     return depth * mouth_mask(landmarks, (depth.shape[0], depth.shape[1]))
+
+
+def jpeg_round_trip(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
+    """What is left of an RGB or gray image after Pillow has saved it as JPEG (its default quality 75) and read it."""
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(image).save(file, format="JPEG")
+    with Image.open(file) as stored:
+        return np.asarray(stored)
 
 
 def stack_images(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[Tensor, "b 3 h w"]:
