@@ -43,6 +43,7 @@ from utils.store import require_writable
 
 WORKSPACE = ".downloads"  # in the weights folder: parts of files, archives; removed when nothing is left to do
 PRESENT, REPLACED, MISSING, DAMAGED = "present", "replaced", "missing", "damaged"
+N_NAMED = 3  # failed files in the last line
 FROM_DRIVE = ""  # value of --archive without a file
 
 
@@ -89,7 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
         raise
     absent = print_table(files, options.dir)
     if failures:
-        raise StageFailure(f"{len(failures)} downloads failed: {', '.join(failures)}; the command can be run again")
+        named = ", ".join([*failures][:N_NAMED]) + (" and others" if len(failures) > N_NAMED else "")
+        raise StageFailure(f"{len(failures)} of the downloads failed: {named}; run the command again to try these")
     if absent:
         missing = f"{len(absent)} needed files are" if len(absent) > 1 else f"{absent[0].path} is"
         raise StageFailure(f"{missing} missing from {options.dir}")
@@ -106,46 +108,52 @@ def fetch_missing(files: Sequence[OfficialFile], root: Path, mirror: str | None,
         except SourceFailure as error:
             failures["the archive"] = str(error)
             print(f"failed: the archive: {error}", file=sys.stderr)
+    silent: set[str] = set()
     for file in files:
         sources: tuple[Source, ...] = (Url(f"{mirror}/{quote(str(file.path))}"),) if mirror else file.sources
         if state(file, root) in (PRESENT, REPLACED) or isinstance(sources[0], ByHand):
             continue
-        reason = fetch_file(file, sources, root)
-        is_expected = reason and mirror and (not file.needed or isinstance(file.source, ByHand))
+        reason = fetch_file(file, sources, root, silent)
+        is_expected = mirror and " 404 " in reason and (not file.needed or isinstance(file.source, ByHand))
         if reason:
             print(f"{'not there' if is_expected else 'failed'}: {file.path}: {reason}", file=sys.stderr)
         if reason and not is_expected:
             failures[str(file.path)] = reason
-    if not failures:
-        tidy(workspace)
+    tidy(workspace, keep_archives=bool(failures))
     return failures
 
 
-def tidy(workspace: Path) -> None:
-    """Remove what has been unpacked; parts of files that an interrupted run left stay."""
-    for path in sorted(workspace.rglob("*"), reverse=True):
-        if path.is_file() and path.suffix not in (PART_SUFFIX, TAG_SUFFIX):
+def tidy(workspace: Path, keep_archives: bool) -> None:
+    """Remove empty folders and what has been unpacked; the parts that an interrupted run left stay."""
+    for path in [*sorted(workspace.rglob("*"), reverse=True), workspace]:
+        if path.is_file() and path.suffix not in (PART_SUFFIX, TAG_SUFFIX) and not keep_archives:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-    if workspace.is_dir() and not any(workspace.iterdir()):
-        workspace.rmdir()
 
 
-def fetch_file(file: OfficialFile, sources: Iterable[Source], root: Path) -> str | None:
-    """Try the sources in turn until one gives a sound file; returns what was wrong with all of them, or None."""
+def fetch_file(file: OfficialFile, sources: Iterable[Source], root: Path, silent: set[str]) -> str:
+    """Try the sources in turn until one gives a sound file; returns what was wrong with all of them, else nothing.
+
+    ``silent``: servers that did not answer; they are not asked again, and new ones are added.
+    """
     reasons = []
     for source in sources:
+        server = urlsplit(source.page).hostname or ""
+        if server in silent:
+            reasons.append(f"{server} does not answer")
+            continue
         print(f"fetching {file.path} from {source.page}")
         try:
             path = fetch(source, file, root / WORKSPACE, root / file.path)
         except SourceFailure as error:
             reasons.append(str(error))
+            silent |= {server} if error.is_silent else set()
             continue
         wrong = fault(path, file)
         if wrong is None:
             place(path, root / file.path)
-            return None
+            return ""
         path.unlink()
         reasons.append(f"{source.page} gives {wrong}")
     return "; ".join(reasons)

@@ -63,7 +63,7 @@ class DriveFolder:
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of a file of this repository."""
+    """A copy of a file of this repository, to complete a folder whose weights are there."""
 
     path: str
 
@@ -188,12 +188,12 @@ OFFICIAL_FILES: tuple[OfficialFile, ...] = (
     _vae("config.json"),
     _vae(f"{_WEIGHTS}.safetensors", unless=(f"sd-vae-ft-mse/{_WEIGHTS}.bin",)),
     OfficialFile(
-        PurePosixPath("joygen/config.json"), "unet", (Drive(_JOYGEN_UNET, packed=True), Copy("config/unet.json")),
-        "see JoyGen", needed=True,
-    ),
-    OfficialFile(
         PurePosixPath(f"joygen/{_WEIGHTS}.safetensors"), "unet", (Drive(_JOYGEN_UNET),),
         "see JoyGen", needed=True, unless=(f"joygen/{_WEIGHTS}.bin",),
+    ),
+    OfficialFile(
+        PurePosixPath("joygen/config.json"), "unet", (Drive(_JOYGEN_UNET, packed=True), Copy("config/unet.json")),
+        "see JoyGen", needed=True,
     ),
     _audio2motion("config.yaml"),
     _audio2motion(

@@ -14,7 +14,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class SourceFailure(Exception):
-    """One source does not give one file; the next source or the next file may still work."""
+    """One source does not give one file; the next source or the next file may still work.
+
+    ``is_silent``: its server could not be reached at all.
+    """
+
+    def __init__(self, reason: str, is_silent: bool = False) -> None:
+        super().__init__(reason)
+        self.is_silent = is_silent
 
 
 class DiskFull(StageFailure):

@@ -36,6 +36,8 @@ def fetch(source: Source, file: OfficialFile, workspace: Path, target: Path) -> 
             file_id = _find_in_drive_folder(folder_id, file.path)
             return _unpacked(fetch_from_drive(file_id, workspace, what_then), file.path, path, must_be_packed=False)
         case Copy(name):
+            if not target.parent.is_dir():
+                raise SourceFailure(f"{name} serves only beside the weights")
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(REPOSITORY_DIR / name, path)
         case _:
@@ -46,13 +48,14 @@ def fetch(source: Source, file: OfficialFile, workspace: Path, target: Path) -> 
 def _fetch_from_hub(source: Hub, path: Path) -> None:
     # huggingface_hub's own download starts again after an interruption, so it only tells address, size and hash.
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     url = hf_hub_url(source.repository, source.filename)
     try:
         stated = get_hf_file_metadata(url, timeout=TIMEOUT, token=False)
     except (HTTPError, OSError) as error:
-        raise SourceFailure(f"the hub says: {_first_line(error)} ({url})") from error
+        is_silent = not isinstance(error, HfHubHTTPError)
+        raise SourceFailure(f"the hub says: {_first_line(error)} ({url})", is_silent) from error
     download(url, path)
     if stated.size is not None and path.stat().st_size != stated.size:
         found = path.stat().st_size
@@ -85,7 +88,7 @@ def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
         with full_disk_named(path), bar:
             gdown.download(id=file_id, output=str(path), progress=report, **options)
     except (DownloadError, OSError) as error:
-        raise SourceFailure(_drive_reason(error, page, what_then)) from error
+        raise SourceFailure(_drive_reason(error, page, what_then), _is_silent(error)) from error
     return path
 
 
@@ -97,12 +100,17 @@ def _find_in_drive_folder(folder_id: str, wanted: PurePosixPath) -> str:
     try:
         listed = gdown.download_folder(id=folder_id, skip_download=True, quiet=True, timeout=TIMEOUT)
     except (DownloadError, OSError) as error:
-        raise SourceFailure(f"Google Drive does not show {page}: {_first_line(error)}") from error
+        raise SourceFailure(f"Google Drive does not show {page}: {_first_line(error)}", _is_silent(error)) from error
     file_ids = {PurePosixPath(entry.path): entry.id for entry in listed if not isinstance(entry, str)}
     found = locate_file(file_ids, wanted)
     if found is None:
         raise SourceFailure(f"{page} holds no {wanted.name}")
     return str(file_ids[found])
+
+
+def _is_silent(error: Exception) -> bool:
+    """Whether the network, not Google, refused: gdown passes on what requests raised, which is an OSError."""
+    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
 def _drive_reason(error: Exception, page: str, what_then: str) -> str:

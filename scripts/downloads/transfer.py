@@ -17,14 +17,18 @@ PART_SUFFIX = ".part"
 TAG_SUFFIX = ".tag"  # beside a part: which version of the remote file it belongs to
 N_ATTEMPTS = 4  # in a row that bring nothing new
 WAIT = 1.0  # s, before the second attempt; doubles
-TIMEOUT = 60.0  # s without a byte
+TIMEOUT = 30.0  # s without a byte
 BLOCK = 1 << 20
 _BUSY = (408, 429, 500, 502, 503, 504)
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 
 class Interrupted(Exception):
-    """The connection failed in a way that may pass."""
+    """The connection failed in a way that may pass; ``is_silent``: it did not even begin."""
+
+    def __init__(self, reason: str, is_silent: bool = False) -> None:
+        super().__init__(reason)
+        self.is_silent = is_silent
 
 
 def download(url: str, path: Path) -> None:
@@ -44,7 +48,7 @@ def download(url: str, path: Path) -> None:
         except Interrupted as error:
             n_failed = 1 if _size(part) > n_before else n_failed + 1
             if n_failed == N_ATTEMPTS:
-                raise SourceFailure(f"{error} ({url})") from error
+                raise SourceFailure(f"{error} ({url})", error.is_silent) from error
             time.sleep(WAIT * 2 ** (n_failed - 1))
     part.replace(path)
     _tag_path(part).unlink(missing_ok=True)
@@ -66,7 +70,7 @@ def _receive(url: str, part: Path) -> None:
             return  # an earlier run had everything but the new name
         _refused(error, url, part)
     except _NETWORK_ERRORS as error:
-        raise Interrupted(_reason(error)) from error
+        raise Interrupted(_reason(error), is_silent=True) from error
     with response:
         total = _continue_or_restart(response, part, start)
         have = _size(part)
@@ -112,7 +116,7 @@ def _append(response: http.client.HTTPResponse, part: Path, have: int, total: in
     with full_disk_named(part, None if total is None else total - have), bar, part.open("ab") as file:
         while True:
             try:
-                block = response.read(BLOCK)
+                block = response.read1(BLOCK)  # what has arrived, so that an interruption loses little
             except _NETWORK_ERRORS as error:
                 raise Interrupted(_reason(error)) from error
             if not block:
