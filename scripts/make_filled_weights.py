@@ -1,11 +1,11 @@
 """Make a complete tree of official weights that holds random numbers: for testing only, it draws noise.
 
-    python -m scripts.make_filled_weights DIR [--tiny] [--seed 7] [--with recon parsing]
+    python scripts/make_filled_weights.py DIR [--tiny] [--seed 7] [--with recon parsing]
 
 Every file of the official ``pretrained_models`` tree, in its own container, under its own names and in its full size
-(about 6 GB), so that loaders, memory and speed can be tried without the real weights. ``--tiny`` makes the same
-tree with small networks (60 MB, seconds); the two networks that exist in one size only come with it when --with names
-them. The face model is not random: see scripts/filled_weights/face_model.py.
+(5.7 GB, two minutes), so that loaders, memory and speed can be tried without the real weights. ``--tiny`` makes the
+same tree with small networks (75 MB, seconds); the two networks that exist in one size only come with it when --with
+names them. The face model is not random: see scripts/filled_weights/face_model.py.
 
 dwpose/ is left out: nobody has listed its weights here, and a random pose network would find random faces.
 
@@ -16,8 +16,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import time
 from pathlib import Path, PurePosixPath
+
+if __name__ == "__main__" and not __package__:
+    # Started by its path: Python looks for modules beside this file, but they stand in the repository's root.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from utils import cli
 from utils.errors import BadInput
@@ -81,7 +86,8 @@ def make_tree(
     directory: Path, marker: str, tiny: bool, seed: int, extras: tuple[str, ...] | list[str]
 ) -> tuple[int, int, int]:
     """Write what is missing; returns how many files were written, how many were there, and the bytes of all."""
-    from models.face_model import BFM_FILE, FaceModel
+    from models.bfm_conversion import BFM_FILE
+    from models.face_model import FaceModel
     from scripts.filled_weights import face_model, networks
     from scripts.filled_weights.rule import text_file
 
