@@ -28,15 +28,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.bfm_folder import BFM_FILE, read_bfm_folder
 from utils.checkpoints import read_arrays
 from utils.errors import BadInput
-from utils.geometry import five_points
+from utils.official_files import fetch_advice
 from utils.types import N_ANGLE, N_COEFFS, N_EXP, N_GAMMA, N_ID, N_LANDMARKS, N_TEX, N_TRANS, Camera
 
 MODEL_FILE = "face_model.safetensors"
-BFM_FILE = "BFM_model_front.mat"
-BFM_ALIGNMENT_FILE = "similarity_Lm3D_all.mat"
-BFM_LANDMARK_FILE = "index_mp468_from_mesh35709.npy"
 
 LANDMARK_FLIP = 223.0  # y down = 223 - y up, upstream's convention for landmarks; the raster's edge is at 224
 AMBIENT_LIGHT = 0.8  # added to the first spherical-harmonics coefficient of every colour channel
@@ -88,9 +86,10 @@ class FaceModel(nn.Module):
     """A linear face: mean + identity + expression, seen by a fixed camera.
 
     Coefficient columns that a smaller model lacks are ignored. The arrays are buffers named as in the file;
-    an optional array that the file lacks is None.
+    an optional array that the file lacks is None. ``note`` is a line for the user about how it was loaded, or None.
     """
 
+    note: str | None
     meanshape: Tensor
     idBase: Tensor  # noqa: N815 (name in the BFM file)
     exBase: Tensor  # noqa: N815 (name in the BFM file)
@@ -105,6 +104,7 @@ class FaceModel(nn.Module):
     def __init__(self, arrays: Mapping[str, np.ndarray], camera: Camera | None = None) -> None:
         super().__init__()
         self.camera = camera or Camera()
+        self.note = None
         _check_arrays(arrays)
         tensors = {name: torch.as_tensor(arrays[name]).float() for name in _FLOATS if name in arrays}
         tensors |= {name: torch.as_tensor(arrays[name]).long() for name in _INDICES if name in arrays}
@@ -117,17 +117,23 @@ class FaceModel(nn.Module):
     def load(cls, path: Path, device: torch.device | str = "cpu", camera: Camera | None = None) -> FaceModel:
         """Read a ``face_model.safetensors``, a folder that holds one, or the official BFM folder.
 
+        A BFM folder with the raw files alone gets its BFM_model_front.mat, see models/bfm_folder.py.
         Raises BadInput when neither is there, or when an array is missing or of the wrong shape.
         """
-        if path.is_dir() and (path / BFM_FILE).is_file() and not (path / MODEL_FILE).is_file():
-            arrays = read_bfm_folder(path)
+        note = None
+        if path.is_dir() and not (path / MODEL_FILE).is_file():
+            arrays, note = read_bfm_folder(path)
+            path = path / BFM_FILE
         else:
             path = path / MODEL_FILE if path.is_dir() else path
             arrays = read_arrays(path)
         try:
-            return cls(arrays, camera).to(device)
+            model = cls(arrays, camera).to(device)
         except ValueError as error:
-            raise BadInput("face model of another form", path, found=str(error)) from error
+            expected = "arrays that fit together"
+            raise BadInput("face model of another form", path, expected, str(error), fetch_advice(path)) from error
+        model.note = note
+        return model
 
     @property
     def n_vertices(self) -> int:
@@ -233,27 +239,6 @@ def spherical_harmonics(normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 9"]
     )
 
 
-def read_bfm_folder(directory: Path) -> dict[str, np.ndarray]:
-    """The official BFM folder's arrays under this module's names; its 1-based indices become 0-based."""
-    model = read_arrays(directory / BFM_FILE)
-    points = read_arrays(directory / BFM_ALIGNMENT_FILE)
-    index = read_arrays(directory / BFM_LANDMARK_FILE)
-    try:
-        return {
-            **{name: model[name] for name in ("idBase", "exBase", "texBase")},
-            **{name: model[name].reshape(-1) for name in ("meanshape", "meantex")},
-            **{name: model[name].astype(np.int64) - 1 for name in ("tri", "point_buf")},
-            "keypoints": model["keypoints"].reshape(-1).astype(np.int64) - 1,
-            "landmark_index": index["array"].reshape(-1).astype(np.int64),
-            "alignment_points": five_points(points["lm"]),
-            "front_mask": model["frontmask2_idx"].reshape(-1).astype(np.int64) - 1,
-            "front_triangles": model["tri_mask2"].astype(np.int64) - 1,
-            "skin_mask": model["skinmask"].reshape(-1),
-        }
-    except KeyError as error:
-        raise BadInput("array missing from the face model", directory, str(error)) from error
-
-
 def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
     """ValueError naming the first array that is missing or does not fit the others."""
     missing = [name for name in _REQUIRED if name not in arrays]
@@ -264,6 +249,8 @@ def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:
         found = arrays[name].shape if name in arrays else (3 * n_vertices, 0)
         if len(found) != 2 or found[0] != 3 * n_vertices or found[1] > most:
             raise ValueError(f"{name} has shape {found}, expected ({3 * n_vertices}, up to {most})")
+        if name in arrays and not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
     n_faces = len(arrays["tri"])
     limits = dict.fromkeys(_INDICES, n_vertices) | {"point_buf": n_faces + 1}
     for name in set(_INDICES) & set(arrays):

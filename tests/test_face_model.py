@@ -13,7 +13,6 @@ from models.face_model import (
     EXPRESSION,
     TRANSLATION,
     FaceModel,
-    read_bfm_folder,
     rotation_matrices,
     split_coefficients,
 )
@@ -99,7 +98,7 @@ def test_a_missing_or_misfitting_array_is_named(arrays, tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="face_model"):
+    with pytest.raises(BadInput, match=r"BFM_model_front\.mat.*01_MorphableModel\.mat"):
         FaceModel.load(tmp_path)
 
 
@@ -114,6 +113,13 @@ def test_wrong_coefficient_count_is_refused():
 
 
 def test_bfm_indices_become_zero_based():
-    arrays = read_bfm_folder(BFM_DIR)
-    assert arrays["tri"].min() == 0
-    assert arrays["point_buf"].max() == len(arrays["tri"])
+    model = FaceModel.load(BFM_DIR)
+    assert model.tri.min() == 0
+    assert model.point_buf.max() == len(model.tri)
+    assert model.note is None
+
+
+def test_numbers_that_are_not_finite_are_refused(arrays, tmp_path):
+    arrays["exBase"][7, 3] = np.nan
+    with pytest.raises(BadInput, match="exBase holds numbers that are not finite"):
+        FaceModel.load(save(arrays, tmp_path / "face_model.safetensors"))
