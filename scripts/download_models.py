@@ -24,7 +24,7 @@ if __name__ == "__main__" and not __package__:
 
 from scripts.downloads.archives import extract, is_archive, list_members, locate_tree
 from scripts.downloads.failures import SourceFailure, size_text
-from scripts.downloads.sources import fault, fetch, fetch_from_drive, place
+from scripts.downloads.sources import DRIVE_PREFIX, fault, fetch, fetch_from_drive, place
 from scripts.downloads.transfer import PART_SUFFIX, TAG_SUFFIX
 from utils import cli
 from utils.errors import BadInput, StageFailure
@@ -124,9 +124,11 @@ def fetch_missing(files: Sequence[OfficialFile], root: Path, mirror: str | None,
 
 
 def tidy(workspace: Path, keep_archives: bool) -> None:
-    """Remove empty folders and what has been unpacked; the parts that an interrupted run left stay."""
+    """Remove what has been unpacked and empty folders; the parts that an interrupted run left stay."""
     for path in [*sorted(workspace.rglob("*"), reverse=True), workspace]:
-        if path.is_file() and path.suffix not in (PART_SUFFIX, TAG_SUFFIX) and not keep_archives:
+        is_part = path.suffix in (PART_SUFFIX, TAG_SUFFIX)
+        is_archive_to_keep = keep_archives and path.name.startswith(DRIVE_PREFIX)
+        if path.is_file() and not is_part and not is_archive_to_keep:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()

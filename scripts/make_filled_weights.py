@@ -86,7 +86,6 @@ def make_tree(
     directory: Path, marker: str, tiny: bool, seed: int, extras: tuple[str, ...] | list[str]
 ) -> tuple[int, int, int]:
     """Write what is missing; returns how many files were written, how many were there, and the bytes of all."""
-    from models.bfm_conversion import BFM_FILE
     from models.face_model import FaceModel
     from scripts.filled_weights import face_model, networks
     from scripts.filled_weights.rule import text_file
@@ -106,7 +105,7 @@ def make_tree(
     require_space(directory, sum(file.n_bytes for file in missing) + face_model.converted_bytes(tiny))
     for file in missing:
         file.write(directory / file.path)
-    converted_path = directory / face_model.BFM_DIR / BFM_FILE
+    converted_path = directory / face_model.CONVERTED_PATH
     n_written = len(missing) + (not converted_path.exists())
     FaceModel.load(converted_path.parent)  # makes the converted model of the raw files
     paths = [directory / file.path for file in files] + [converted_path]

@@ -12,13 +12,15 @@ from scripts import make_filled_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_FOLDERS = ("models", "config", "scripts")
+_MADE: set[Path] = set()
 
 
 def tiny_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete folder ``pretrained_models``, not to be changed; see copy_tree."""
     directory = tmp_path_factory.getbasetemp() / "official" / "pretrained_models"
-    if not directory.exists():
+    if directory not in _MADE:
         make_filled_weights.main([str(directory), "--tiny", "--with", "recon", "parsing"])
+        _MADE.add(directory)
     return directory
 
 

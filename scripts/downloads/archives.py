@@ -58,6 +58,8 @@ def extract(path: Path, targets: Mapping[PurePosixPath, Path]) -> None:
                     if content is not None and target is not None:
                         with content:
                             _write(content, target, member.size)
+                while archive.fileobj is not None and archive.fileobj.read(_BLOCK):
+                    pass  # the checksum of what was compressed stands at the end
 
 
 def locate_tree(
@@ -101,7 +103,9 @@ def _write(content: IO[bytes], target: Path, size: int) -> None:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of gzip or bz2
+            raise
         raise SourceFailure(f"{path.name} is a damaged archive: {error}") from error
     except NotImplementedError as error:
         raise SourceFailure(f"{path.name} is packed in a way that Python cannot read; unpack it by hand") from error

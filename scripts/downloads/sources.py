@@ -15,6 +15,7 @@ from utils.official_files import Copy, Drive, DriveFolder, Hub, OfficialFile, So
 from utils.store import atomic_path
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[2]
+DRIVE_PREFIX = "drive-"
 _SHA256_DIGITS = 64
 _QUOTA_SIGNS = ("too many users", "quota")  # in Google's own sentences
 
@@ -66,6 +67,10 @@ def _fetch_from_hub(source: Hub, path: Path) -> None:
         raise SourceFailure(f"{wrong}, as the hub states it")
 
 
+# gdown reads Google's pages; one that it does not expect makes it stumble in these ways.
+_STUMBLES = (LookupError, ValueError, TypeError, AttributeError, AssertionError)
+
+
 def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
     """A file of Google Drive; ``what_then``: what to do with it if the user has to get it in a browser."""
     import gdown
@@ -73,7 +78,7 @@ def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
     from tqdm import tqdm
 
     workspace.mkdir(parents=True, exist_ok=True)
-    path = workspace / f"drive-{file_id}"
+    path = workspace / f"{DRIVE_PREFIX}{file_id}"
     page = Drive(file_id).page
     bar = tqdm(desc=path.name, unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
 
@@ -87,7 +92,7 @@ def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
     try:
         with full_disk_named(path), bar:
             gdown.download(id=file_id, output=str(path), progress=report, **options)
-    except (DownloadError, OSError) as error:
+    except (DownloadError, OSError, *_STUMBLES) as error:
         raise SourceFailure(_drive_reason(error, page, what_then), _is_silent(error)) from error
     return path
 
@@ -99,7 +104,7 @@ def _find_in_drive_folder(folder_id: str, wanted: PurePosixPath) -> str:
     page = DriveFolder(folder_id).page
     try:
         listed = gdown.download_folder(id=folder_id, skip_download=True, quiet=True, timeout=TIMEOUT)
-    except (DownloadError, OSError) as error:
+    except (DownloadError, OSError, *_STUMBLES) as error:
         raise SourceFailure(f"Google Drive does not show {page}: {_first_line(error)}", _is_silent(error)) from error
     file_ids = {PurePosixPath(entry.path): entry.id for entry in listed if not isinstance(entry, str)}
     found = locate_file(file_ids, wanted)

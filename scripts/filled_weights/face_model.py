@@ -25,6 +25,7 @@ from utils.store import atomic_path
 from utils.types import N_EXP, N_ID, N_LANDMARKS
 
 BFM_DIR = PurePosixPath("BFM")
+CONVERTED_PATH = BFM_DIR / "BFM_model_front.mat"
 N_SHAPE, N_TEXTURE, N_EXPRESSION = 199, 199, 79  # components in the raw files; the conversion keeps 80, 80 and 64
 MICRONS_PER_UNIT = 1e5
 N_FACES_PER_VERTEX = 8  # columns of point_buf
@@ -98,7 +99,7 @@ def face_model(tiny: bool, seed: int) -> list[TreeFile]:
 
 
 def converted_bytes(tiny: bool) -> int:
-    """About the size of BFM_model_front.mat."""
+    """About the size of the converted model."""
     return (TINY_SIZE if tiny else FULL_SIZE).n_front * 3 * (N_ID + N_EXP + N_ID + 2) * 4
 
 
