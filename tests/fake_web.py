@@ -24,7 +24,10 @@ DRIVE_CONTENT = "drive.usercontent.google.com"
 class FakeWeb(ThreadingHTTPServer):
     """``files``: content by path, or by host and path behind the proxy. ``plans``: per path, what goes wrong with
     the next requests: a number = bytes after which the connection closes, "stall" = sends half and waits, "whole" =
-    ignores Range, "503" = a status. ``drive``: content by id. ``asked``: every request as (path, Range header)."""
+    ignores Range, "503" = a status. ``lengths``, ``stated_hashes``: what headers say of a path in place of the truth.
+    ``drive``: name and content by id; without a name the content is a page. ``drive_folders``: ids by name, by id.
+    ``asked``: every request as (path, Range header).
+    """
 
     daemon_threads = True
     request_queue_size = 50
@@ -34,10 +37,11 @@ class FakeWeb(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.plans: dict[str, list[int | str]] = defaultdict(list)
         self.lengths: dict[str, int] = {}
+        self.stated_hashes: dict[str, str] = {}
         self.drive: dict[str, tuple[str, bytes]] = {}
         self.drive_folders: dict[str, dict[str, str]] = {}
         self.asked: list[tuple[str, str | None]] = []
-        self.stalled, self.go_on = threading.Event(), threading.Event()
+        self.go_on = threading.Event()
         self.tls: SSLContext | None = None
 
     @property
@@ -81,9 +85,15 @@ class Handler(BaseHTTPRequestHandler):
         self.host = self.path.partition(":")[0]
         self.send_response(200)
         self.end_headers()
+        self.rfile.close()
+        self.wfile.close()
         self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
         self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", buffering=0)
         self.close_connection = False
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -101,8 +111,9 @@ class Handler(BaseHTTPRequestHandler):
         elif (path := self.host + address.path) in self.server.files:
             content = self.server.files[path]
             digest = hashlib.sha256(content).hexdigest()
-            headers = {"X-Repo-Commit": REPOSITORY_COMMIT} if "/resolve/" in path else {}
-            self.send(path, content, {"ETag": f'"{digest}"', **headers}, with_body)
+            stated = f'"{self.server.stated_hashes.get(path, digest)}"'
+            of_hub = {"X-Repo-Commit": REPOSITORY_COMMIT, "X-Linked-Etag": stated} if "/resolve/" in path else {}
+            self.send(path, content, {"ETag": f'"{digest}"', **of_hub}, with_body)
         else:
             self.send_whole(404, b"nothing here")
 
@@ -149,6 +160,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         for name, value in headers.items():
             self.send_header(name, value)
+        self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(self.server.lengths.get(path, len(content) - start)))
         self.end_headers()
         if with_body:
@@ -157,7 +169,6 @@ class Handler(BaseHTTPRequestHandler):
     def send_body(self, content: bytes, plan: int | str | None) -> None:
         if plan == "stall":
             self.wfile.write(content[: len(content) // 2])
-            self.server.stalled.set()
             self.server.go_on.wait(20)
         else:
             self.wfile.write(content[:plan] if isinstance(plan, int) else content)
@@ -167,6 +178,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
+        self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

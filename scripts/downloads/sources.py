@@ -77,8 +77,10 @@ def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
     from gdown.exceptions import DownloadError
     from tqdm import tqdm
 
-    workspace.mkdir(parents=True, exist_ok=True)
     path = workspace / f"{DRIVE_PREFIX}{file_id}"
+    if path.is_file():  # it held another file too
+        return path
+    workspace.mkdir(parents=True, exist_ok=True)
     page = Drive(file_id).page
     bar = tqdm(desc=path.name, unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
 
