@@ -48,7 +48,7 @@ CLIP, SPEECH = Path("demo/example_5s.mp4"), Path("demo/xinwen_5s.mp3")
 SPEECH_SECONDS = 0.4
 CLIP_FRAMES = (0, 1, 2, 12, 3, 4)  # of the talking clip; its twelfth has no face
 MARGIN = 0.15  # of the box's size: the blending region may reach beyond the box
-CODING_ERROR = 4.0  # grey levels on average that encoding twice may change
+CODING_ERROR = 2.0  # grey levels on average that encoding twice may change
 
 
 @pytest.fixture(scope="session")
