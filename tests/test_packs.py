@@ -71,7 +71,8 @@ def test_flags_replace_parts(mini, tmp_path):
     vae.mkdir()
     pack = packs.resolve_pack(vae=vae, unet=None)
     assert (pack.vae, pack.unet, pack.image_size) == (vae, mini / "unet", 160)
-    assert pack.name == "mini 1.2, other vae"
+    assert pack.name == "mini 1.2 with other vae"
+    assert packs.describe(pack) == "weights: mini 1.2 with other vae"
 
 
 def test_flags_that_name_what_serves_anyway_change_nothing(mini, monkeypatch):

@@ -108,7 +108,7 @@ def resolve_pack(**overrides: Path | None) -> Pack:
     parts = _companions(changed, official) | changed
     if "unet" in parts and not _is_inside(parts["unet"], MINI_DIR):
         parts["image_size"] = OFFICIAL_IMAGE_SIZE
-    return replace(pack, name=f"{pack.name}, other {', '.join(sorted(changed))}", **parts)
+    return replace(pack, name=f"{pack.name} with other {', '.join(sorted(changed))}", **parts)
 
 
 def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
 
 def describe(pack: Pack) -> str:
     """One line for the user: which weights serve, and how to get the others."""
-    if not pack.name.startswith("mini"):
+    if pack.name != mini_pack().name:
         return f"weights: {pack.name}"
     missing = missing_files(OFFICIAL_DIR)
     if official_is_begun():
