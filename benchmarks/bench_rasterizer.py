@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_rasterizer
 
-Prints one Markdown table. The meshes are made up, with as many vertices as the mini pack's face and (within 12) the
-BFM's, and fill about a third of the 224 px image, like a face. "256 px box" adds the 8-bit image and its way back to a
-256 px box of a 720p frame, which is what stage 2 does per frame.
+Prints one Markdown table; with a CUDA device it has rows for torch there, and for nvdiffrast if that is installed. The
+mesh waits on the CPU, so those rows include sending it and fetching the image. The meshes are made up, with as many
+vertices as the mini pack's face and (within 12) the BFM's, and fill about a third of the 224 px image, like a face.
+"256 px box" adds the 8-bit image and its way back to a 256 px box of a 720p frame, as stage 2 does per frame.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import torch
 
 from models.face_model import ANGLES, EXPRESSION, IDENTITY, FaceModel
 from models.face_recon import FitSettings, fit_landmarks
-from models.rasterizer import render_depth
+from models.rasterizer import DepthRenderer, NumbaRenderer, choose_rasterizer, render_depth
+from models.rasterizer_torch import TorchRenderer
 from utils import cli
 from utils.depth import depth_to_uint8
 from utils.geometry import Alignment
-from utils.types import N_COEFFS, N_LANDMARKS
+from utils.types import N_COEFFS, N_LANDMARKS, Camera
 
 MESHES = {"mini": (18, 26), "BFM": (189, 189)}  # columns, rows: 468 and 35721 vertices
 WARM_UP_RUNS = 3
@@ -41,8 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (columns, rows) in MESHES.items():
         vertices, triangles = half_ellipsoid(columns, rows)
         size = f"{len(vertices)} | {len(triangles)}"
-        draw = rate(lambda v=vertices, t=triangles: render_depth(v, t), options.seconds)
-        print(f"| depth at 224², {name} | {size} | {draw:.0f} |")
+        mesh = torch.from_numpy(vertices), torch.from_numpy(triangles), Camera()
+        for renderer in renderers():
+            draw = rate(lambda r=renderer, m=mesh: r(*m), options.seconds)
+            print(f"| depth at 224², {name}: {renderer.name} | {size} | {draw:.0f} |")
         to_box = rate(lambda v=vertices, t=triangles: depth_in_box(v, t), options.seconds)
         print(f"| depth in a 256 px box, {name} | {size} | {to_box:.0f} |")
     model = random_face_model()
@@ -51,6 +55,18 @@ def main(arguments: list[str] | None = None) -> None:
     for name, settings in (("", FitSettings()), (", rotation smoothed", FitSettings(rotation_sigma=1.0))):
         clips = rate(lambda s=settings: fit_landmarks(model, landmarks, valid, s), options.seconds)
         print(f"| landmark fit with identity, 10 s{name} | {N_LANDMARKS} | – | {clips * len(landmarks):.0f} |")
+
+
+def renderers() -> list[DepthRenderer]:
+    """Every rasteriser that this machine can run."""
+    found: list[DepthRenderer] = [NumbaRenderer(), TorchRenderer(torch.device("cpu"))]
+    if torch.cuda.is_available():
+        device = torch.device("cuda")
+        found.append(TorchRenderer(device))
+        best = choose_rasterizer(device)
+        if best.note is None:
+            found.append(best)
+    return found
 
 
 def rate(work: Callable[[], object], seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""A z-buffer rasteriser for the CPU, with nvdiffrast's conventions.
+"""Depth images: a z-buffer rasteriser for the CPU, with nvdiffrast's conventions, and the choice among rasterisers.
 
 Pixel centres lie at +0.5, both sides of a triangle are drawn, the nearest surface wins, depth is interpolated
 perspective-correctly (1/z is linear on the screen). Row 0 is the top of the image, though camera space has y up.
@@ -10,16 +10,66 @@ a pixel centre exactly on a shared edge belongs to both triangles (the nearer on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numba
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Int, Int32
+from torch import Tensor
 
+from models.rasterizer_nvdiffrast import NvdiffrastRenderer
 from utils.types import Camera
 
 EDGE_TOLERANCE = 1e-9  # in barycentric units: keeps rounding from opening cracks along shared edges
 SMALLEST_AREA = 1e-12  # px², twice the area; thinner triangles are seen edge-on
 NO_TRIANGLE = -1
+
+
+class DepthRenderer(Protocol):
+    """Draws depth images. ``name`` says with what; ``note`` is a line that the user should see once, or None."""
+
+    name: str
+    note: str | None
+
+    def __call__(
+        self, vertices: Float[Tensor, "v 3"], triangles: Int[Tensor, "f 3"], camera: Camera
+    ) -> Float32[np.ndarray, "s s"]:
+        """Camera-space vertices to distances from the camera; row 0 is the top, the background is 0."""
+
+
+def choose_rasterizer(device: torch.device | str, use_opengl: bool = False) -> DepthRenderer:
+    """nvdiffrast on a CUDA device where it is installed, the CPU rasteriser below everywhere else.
+
+    use_opengl: draw with nvdiffrast's OpenGL context instead of its CUDA one.
+    models/rasterizer_torch.py, which would serve a GPU without nvdiffrast, is left to its benchmark until somebody has
+    measured it there: on a CPU the compiled loop below is several times faster.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        note = "--use_opengl has no effect without a CUDA device" if use_opengl else None
+        return NumbaRenderer(note)
+    try:
+        return NvdiffrastRenderer(device, use_opengl)
+    except ImportError as error:
+        reason = f"nvdiffrast cannot be imported ({error}); requirements-gpu.txt says how to get it"
+    except RuntimeError as error:  # no compiler for its extension, no OpenGL
+        reason = f"nvdiffrast cannot start ({error})"
+    return NumbaRenderer(f"depth is drawn on the CPU: {' '.join(reason.split())}")
+
+
+class NumbaRenderer:
+    """The rasteriser of this file."""
+
+    name = "numba, cpu"
+
+    def __init__(self, note: str | None = None) -> None:
+        self.note = note
+
+    def __call__(
+        self, vertices: Float[Tensor, "v 3"], triangles: Int[Tensor, "f 3"], camera: Camera
+    ) -> Float32[np.ndarray, "s s"]:
+        return render_depth(vertices.detach().cpu().numpy(), triangles.cpu().numpy(), camera)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,21 @@
-"""The fast rasteriser against a slow, plain twin, and properties of what it draws."""
+"""The rasterisers against a slow, plain twin and each other, properties of what they draw, and the choice of one."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from models.rasterizer import interpolate, rasterize, render_depth
+from models import rasterizer_torch
+from models.face_model import EXPRESSION, TRANSLATION, FaceModel
+from models.rasterizer import NumbaRenderer, choose_rasterizer, interpolate, rasterize, render_depth
+from models.rasterizer_torch import TorchRenderer
 from utils.types import Camera
+
+BFM_DIR = Path(__file__).parent / "parity" / "fixtures" / "synthetic_bfm"
 
 CAMERA = Camera()
 SMALL = Camera(focal=145.0, center=16.0, image_size=32)
@@ -102,3 +111,68 @@ def test_rendering_names_the_triangle_and_interpolates_its_attributes():
     np.testing.assert_allclose(depth, rendering.depth, rtol=1e-5)
     ones = interpolate(np.ones((len(vertices), 2)), rendering, vertices, triangles, SMALL)
     np.testing.assert_allclose(ones[covered], 1.0, rtol=1e-6)
+
+
+def in_torch(vertices: np.ndarray, triangles: np.ndarray, camera: Camera = CAMERA, device: str = "cpu") -> np.ndarray:
+    return TorchRenderer(torch.device(device))(torch.from_numpy(vertices), torch.from_numpy(triangles), camera)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_torch_equals_the_plain_twin(seed):
+    vertices, triangles = random_mesh(seed)
+    expected = plain_depth(vertices, triangles, SMALL)
+    np.testing.assert_allclose(in_torch(vertices, triangles, SMALL), expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def face() -> tuple[np.ndarray, np.ndarray]:
+    """A posed face of a few thousand triangles."""
+    model = FaceModel.load(BFM_DIR)
+    coefficients = torch.zeros(1, 257)
+    coefficients[0, EXPRESSION] = torch.linspace(-1, 1, 64)
+    coefficients[0, 224:227] = torch.tensor([0.2, -0.4, 0.1])
+    coefficients[0, TRANSLATION] = torch.tensor([0.1, -0.2, 0.3])
+    return model.vertices(coefficients)[0].numpy(), model.tri.numpy()
+
+
+def test_torch_draws_a_face_as_numba_does(face):
+    expected = render_depth(*face)
+    assert 10_000 < np.count_nonzero(expected) < 40_000
+    np.testing.assert_allclose(in_torch(*face), expected, rtol=1e-6, atol=0)
+
+
+def test_torch_in_many_parts(face, monkeypatch):
+    monkeypatch.setattr(rasterizer_torch, "CANDIDATES_AT_ONCE", 1000)
+    np.testing.assert_allclose(in_torch(*face), render_depth(*face), rtol=1e-6, atol=0)
+
+
+@pytest.mark.gpu
+def test_torch_on_a_gpu(face):
+    np.testing.assert_allclose(in_torch(*face, device="cuda"), render_depth(*face), rtol=1e-6, atol=0)
+
+
+def test_torch_leaves_out_what_cannot_be_seen():
+    vertices, triangles = random_mesh(0)
+    vertices = vertices.astype(np.float64)
+    for moved in ([100, 0, 0], [0, 0, -20], [0, 0, -5.5], [0, 0, 20], [0, 0, np.nan], [np.nan, 0, 0], [1e300, 0, 0]):
+        expected = render_depth(vertices + moved, triangles, SMALL)
+        np.testing.assert_allclose(in_torch(vertices + moved, triangles, SMALL), expected, atol=1e-5)
+    assert not in_torch(vertices, triangles[:0], SMALL).any()
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("mps")])
+def test_without_cuda_numba_draws(device, face):
+    renderer = choose_rasterizer(device)
+    assert isinstance(renderer, NumbaRenderer)
+    assert renderer.note is None
+    drawn = renderer(torch.from_numpy(face[0]), torch.from_numpy(face[1]), SMALL)
+    np.testing.assert_array_equal(drawn, render_depth(*face, SMALL))
+    assert "no effect" in choose_rasterizer(device, use_opengl=True).note
+
+
+def test_cuda_without_nvdiffrast_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvdiffrast", None)
+    renderer = choose_rasterizer("cuda:0")
+    assert isinstance(renderer, NumbaRenderer)
+    assert renderer.note.startswith("depth is drawn on the CPU: nvdiffrast cannot be imported")
+    assert "requirements-gpu.txt" in renderer.note
