@@ -42,8 +42,8 @@ def choose_rasterizer(device: torch.device | str, use_opengl: bool = False) -> D
     """nvdiffrast on a CUDA device where it is installed, the CPU rasteriser below everywhere else.
 
     use_opengl: draw with nvdiffrast's OpenGL context instead of its CUDA one.
-    models/rasterizer_torch.py, which would serve a GPU without nvdiffrast, is left to its benchmark until somebody has
-    measured it there: on a CPU the compiled loop below is several times faster.
+    models/rasterizer_torch.py could serve a GPU without nvdiffrast, but its speed there has not been measured; on a CPU
+    the compiled loop below is about ten times faster, so that serves. benchmarks/bench_rasterizer.py compares them.
     """
     device = torch.device(device)
     if device.type != "cuda":
