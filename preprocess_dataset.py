@@ -17,11 +17,13 @@ import numpy as np
 
 from utils import cli, packs, store
 from utils.errors import BadInput, StageFailure
+from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 from utils.types import N_LANDMARKS
 
 if TYPE_CHECKING:
-    from models.clip_analysis import FittedClip
-    from models.face_model import FaceModel
+    import torch
+
+    from models.clip_analysis import FaceAnalyser, FittedClip
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
@@ -30,8 +32,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Turn talking clips into training data.")
     parser.add_argument("--video_dir", type=Path, required=True, help="folder of clips, one face each")
     parser.add_argument("--result_dir", type=Path, default=Path("results/preprocessed_dataset"))
-    parser.add_argument("--bfm_folder", type=Path, help="BFM folder or face_model.safetensors (default: the pack's)")
-    parser.add_argument("--smoothing", choices=("none", "box", "all"), default="box", help="as in stage 2")
+    add_face_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -39,10 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     paths = clip_paths(options.video_dir)
     store.require_writable(options.result_dir)
-    pack = packs.resolve_pack(face_model=options.bfm_folder)
-    from models.face_model import FaceModel
+    pack = resolve_face_pack(options)
+    device = cli.resolve_device(options.gpu_id)
+    from models.clip_analysis import load_analyser
 
-    face_model = FaceModel.load(pack.face_model)
+    analyser = load_analyser(pack, device, smoothing_of(options), options.faithful, options.use_opengl)
+    print(packs.describe(pack))
+    print(analyser.describe())
     failures = []
     for number, path in enumerate(paths, 1):
         directory = options.result_dir / path.stem
@@ -50,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{number}/{len(paths)} {path.name}: already there")
             continue
         try:
-            n_valid, n_frames = prepare_clip(path, directory, face_model, options.smoothing, pack.name)
+            n_valid, n_frames = prepare_clip(path, directory, analyser, pack, device)
         except BadInput as error:
             failures.append(str(error))
             print(f"{number}/{len(paths)} {path.name}: left out: {error}", file=sys.stderr)
@@ -69,22 +73,23 @@ def clip_paths(video_dir: Path) -> list[Path]:
     return paths
 
 
-def prepare_clip(path: Path, directory: Path, face_model: FaceModel, smoothing: str, weights: str) -> tuple[int, int]:
+def prepare_clip(
+    path: Path, directory: Path, analyser: FaceAnalyser, pack: packs.Pack, device: torch.device
+) -> tuple[int, int]:
     """Write one clip's training folder; returns its usable and all frames. Raises BadInput if it has no face."""
-    from models.clip_analysis import analyse_clip
-    from models.face_tracker import MediaPipeTracker
+    from models.clip_analysis import open_tracker
     from utils.audio import load_waveform
     from utils.video import probe_video, read_frames
 
     video = probe_video(path)
-    with MediaPipeTracker() as tracker:
-        clip = analyse_clip(read_frames(path), tracker, face_model, (video.width, video.height), smoothing)
+    with open_tracker(pack, device) as tracker:
+        clip = analyser.analyse(lambda: read_frames(path), tracker, (video.width, video.height))
     n_frames, n_valid = len(clip.track), int(clip.track.valid.sum())
     if not n_valid:
         raise BadInput("no face found", path, "a face in some frame", f"none in {n_frames}", "leave the clip out")
     store.require_replaceable(directory)
     with store.atomic_dir(directory) as folder:
-        write_images(folder, read_frames(path), clip, face_model)
+        write_images(folder, read_frames(path), clip, analyser)
         if video.has_audio:
             store.save_sound(folder, load_waveform(path))
         record = store.TrackRecord(
@@ -96,15 +101,14 @@ def prepare_clip(path: Path, directory: Path, face_model: FaceModel, smoothing: 
             n_frames=n_frames,
             n_valid=n_valid,
             motion_name="",
-            weights=weights,
+            weights=pack.name,
         )
         store.save_track_record(folder, record)
     return n_valid, n_frames
 
 
-def write_images(folder: Path, frames: Iterator[np.ndarray], clip: FittedClip, face_model: FaceModel) -> None:
+def write_images(folder: Path, frames: Iterator[np.ndarray], clip: FittedClip, analyser: FaceAnalyser) -> None:
     """Face crops and the depth of the clip's own expressions, both 256 px square, and the arrays."""
-    from models.clip_analysis import draw_face
     from utils.clips import STORED_SIZE
     from utils.geometry import crop_box, resize_image
 
@@ -113,7 +117,7 @@ def write_images(folder: Path, frames: Iterator[np.ndarray], clip: FittedClip, f
     for index, frame in enumerate(frames):
         if not valid[index]:
             continue
-        face = draw_face(face_model, clip.coeffs[index], clip.alignments[index], boxes[index])
+        face = analyser.draw(clip.coeffs[index], clip.alignments[index], boxes[index])
         landmarks[index] = face.landmarks
         crop = crop_box(frame, boxes[index])
         shrinking = "area" if min(crop.shape[:2]) > STORED_SIZE else "bilinear"

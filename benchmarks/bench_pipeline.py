@@ -30,8 +30,7 @@ from utils.types import MOTION_FPS, FaceTrack
 if TYPE_CHECKING:
     import torch
 
-    from models.clip_analysis import FittedClip
-    from models.face_model import FaceModel
+    from models.clip_analysis import FaceAnalyser, FittedClip
 
 T = TypeVar("T")
 
@@ -136,31 +135,30 @@ def bench_steps(options: argparse.Namespace, work_dir: Path) -> list[Row]:
 
 
 def bench_geometry(frames: list[np.ndarray]) -> Iterator[Row]:
-    from models.clip_analysis import fit_clip
-    from models.face_model import FaceModel
+    import torch
+
+    from models.clip_analysis import load_analyser
     from models.face_tracker import MediaPipeTracker, track_face
 
-    face_model = FaceModel.load(packs.resolve_pack().face_model)
+    analyser = load_analyser(packs.resolve_pack(), torch.device("cpu"), "box")
     size = (frames[0].shape[1], frames[0].shape[0])
     with MediaPipeTracker() as tracker:
         tracker(frames[0])
         track, seconds = timed(lambda: track_face(frames, tracker))
     yield step("tracking", len(frames), seconds)
     start = FaceTrack(track.landmarks[:2], track.boxes[:2], track.valid[:2], track.five_points[:2])
-    fit_clip(start, face_model, size)  # compiles
-    clip, seconds = timed(lambda: fit_clip(track, face_model, size))
-    yield step("fitting the face model", int(clip.track.valid.sum()), seconds)
-    draw_all(face_model, clip, 1)  # compiles
-    n_drawn, seconds = timed(lambda: draw_all(face_model, clip))
+    analyser.fit(start, lambda: iter(frames), size)  # compiles
+    clip, seconds = timed(lambda: analyser.fit(track, lambda: iter(frames), size))
+    yield step("coefficients of the face model", int(clip.track.valid.sum()), seconds)
+    draw_all(analyser, clip, 1)  # compiles
+    n_drawn, seconds = timed(lambda: draw_all(analyser, clip))
     yield step("drawing depth", n_drawn, seconds)
 
 
-def draw_all(face_model: FaceModel, clip: FittedClip, n_most: int | None = None) -> int:
-    from models.clip_analysis import draw_face
-
+def draw_all(analyser: FaceAnalyser, clip: FittedClip, n_most: int | None = None) -> int:
     indices = np.flatnonzero(clip.track.valid)[:n_most]
     for index in indices:
-        draw_face(face_model, clip.coeffs[index], clip.alignments[index], clip.track.boxes[index])
+        analyser.draw(clip.coeffs[index], clip.alignments[index], clip.track.boxes[index])
     return len(indices)
 
 

@@ -20,7 +20,16 @@ WEIGHT_FILES = {"utils/checkpoints.py"}  # the only file that opens weights
 WEIGHT_READERS = {"torch.load", "load_file", "safe_open", "loadmat", "safetensors.torch.load_file", "scipy.io.loadmat"}
 SHAPE_TYPES = {"Float", "Float16", "Float32", "Float64", "Int", "Int32", "Int64", "UInt8", "Bool", "Num", "Shaped"}
 REQUIREMENT_FILES = ("requirements.txt", "requirements-nodeps.txt")
-SLOW_PACKAGES = ("accelerate", "diffusers", "librosa", "mediapipe", "parselmouth", "transformers", "whisper")
+SLOW_PACKAGES = (
+    "accelerate",
+    "diffusers",
+    "librosa",
+    "mediapipe",
+    "onnxruntime",
+    "parselmouth",
+    "transformers",
+    "whisper",
+)
 
 
 def files_of(*folders: str) -> list[Path]:

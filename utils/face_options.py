@@ -30,8 +30,10 @@ def add_face_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--use_opengl", type=cli.str_to_bool, default=False, help="nvdiffrast draws with OpenGL instead of CUDA"
     )
-    parser.add_argument("--dwpose_model_path", type=Path, help="DWPose .onnx that finds the 68 points")
-    parser.add_argument("--dwpose_config_file", type=Path, help="for a DWPose .pth, which mmpose opens")
+    parser.add_argument(
+        "--dwpose_model_path", type=Path, help="DWPose .onnx that finds the 68 points (default: MediaPipe finds them)"
+    )
+    parser.add_argument("--dwpose_config_file", type=Path, help=f"{_UPSTREAM_ONLY}; an .onnx needs none")
     parser.add_argument("--whisper_model_path", type=Path, help=f"{_UPSTREAM_ONLY}; the training opens Whisper itself")
     parser.add_argument(
         "--smoothing",
@@ -49,12 +51,16 @@ def smoothing_of(options: argparse.Namespace) -> str:
 def resolve_face_pack(options: argparse.Namespace) -> packs.Pack:
     """The weights that the flags name; ``recon`` is None where coefficients are to be fitted to landmarks.
 
+    ``dwpose`` is None unless a flag names it, or --faithful asks for it and the pack has it.
+
     Raises BadInput if a named file is not there, or if --recon net has nothing to work with.
     """
-    pack = packs.resolve_pack(
-        face_model=options.bfm_folder, recon=_named_recon(options), dwpose=options.dwpose_model_path
-    )
-    if options.recon == "fit":
+    named_recon = _named_recon(options)
+    pack = packs.resolve_pack(face_model=options.bfm_folder, recon=named_recon, dwpose=options.dwpose_model_path)
+    if options.dwpose_model_path is None and not options.faithful:
+        pack = replace(pack, dwpose=None)
+    is_mini_face = pack.face_model.is_file() and options.recon == "auto" and named_recon is None
+    if options.recon == "fit" or is_mini_face:
         return replace(pack, recon=None)
     if options.recon == "net" and pack.recon is None:
         path = packs.recon_path()
