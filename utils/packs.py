@@ -22,6 +22,7 @@ _COMPANIONS = {
     "face_model": ("recon", "dwpose"),
     "unet": ("vae", "whisper", "face_parsing"),
 }
+_WITH_OTHER = " with other "
 _N_NAMED_FILES = 3
 
 
@@ -108,7 +109,7 @@ def resolve_pack(**overrides: Path | None) -> Pack:
     parts = _companions(changed, official) | changed
     if "unet" in parts and not _is_inside(parts["unet"], MINI_DIR):
         parts["image_size"] = OFFICIAL_IMAGE_SIZE
-    return replace(pack, name=f"{pack.name} with other {', '.join(sorted(changed))}", **parts)
+    return replace(pack, name=f"{pack.name}{_WITH_OTHER}{', '.join(sorted(changed))}", **parts)
 
 
 def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
 
 def describe(pack: Pack) -> str:
     """One line for the user: which weights serve, and how to get the others."""
-    if pack.name != mini_pack().name:
+    if not pack.name.startswith("mini") or _WITH_OTHER in pack.name:
         return f"weights: {pack.name}"
     missing = missing_files(OFFICIAL_DIR)
     if official_is_begun():
