@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
@@ -20,6 +22,7 @@ AAC_BITS_PER_SECOND = 128_000
 MP3_BITS_PER_SECOND = 48_000
 SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp than this is moved there
 _INT16_SCALE = 32768.0
+_WARM_UP = 0.5  # seconds of sound that are decoded before a start in the middle of a file
 _AUDIO_ADVICE = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
 _log = logging.getLogger(__name__)
 
@@ -36,6 +39,12 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     if len(samples) == 0:
         raise BadInput("no sound could be decoded", path, "at least one sample", "none", _AUDIO_ADVICE)
     return samples.astype(np.float32) / _INT16_SCALE
+
+
+def waveform_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+    """What load_waveform returns, piece by piece, for files that are too long to hold."""
+    for block in _sound_blocks(path, "s16", "mono", sample_rate):
+        yield block[0].astype(np.float32) / _INT16_SCALE
 
 
 def write_mp3(path: Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
@@ -105,15 +114,15 @@ def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioSt
 
 
 class AudioEncoder:
-    """Feeds one output container's AAC track from a sound file, a little at a time."""
+    """Feeds one output container's AAC track from a sound file, from ``start`` seconds on, a little at a time."""
 
-    def __init__(self, container: av.container.OutputContainer, source_path: Path) -> None:
+    def __init__(self, container: av.container.OutputContainer, source_path: Path, start: float = 0.0) -> None:
         with open_media(source_path) as source:
             layout = "mono" if _sound_stream(source, source_path).channels == 1 else "stereo"
         self._container = container
         self._stream = container.add_stream("aac", rate=AAC_RATE, layout=layout, bit_rate=AAC_BITS_PER_SECOND)
         self._layout = layout
-        self._blocks = _sound_blocks(source_path, "fltp", layout, AAC_RATE)
+        self._blocks = _sound_blocks(source_path, "fltp", layout, AAC_RATE, start)
         self._waiting = np.zeros((0, 0), np.float32)  # [channel, sample], decoded but not due yet
         self._n_samples = 0
 
@@ -149,8 +158,10 @@ def _sound_stream(container: av.container.InputContainer, path: Path) -> av.Audi
     return container.streams.audio[0]
 
 
-def _sound_blocks(path: Path, sample_format: str, layout: str, sample_rate: int) -> Generator[np.ndarray, None, None]:
-    """Decoded sound as [channel, sample], resampled, each piece of it where its time stamp says.
+def _sound_blocks(
+    path: Path, sample_format: str, layout: str, sample_rate: int, start: float = 0.0
+) -> Generator[np.ndarray, None, None]:
+    """Decoded sound as [channel, sample], resampled, each piece of it where its time stamp says; from ``start`` on.
 
     video        |---------------------------
     sound              |======|   |=========      a late start and a gap become silence,
@@ -159,8 +170,8 @@ def _sound_blocks(path: Path, sample_format: str, layout: str, sample_rate: int)
     with open_media(path) as container:
         stream = _sound_stream(container, path)
         resample = _Resampler(sample_format, layout, sample_rate)
-        placement = _Placement(container, sample_rate)
-        for frame in decode_tolerantly(container, stream):
+        placement = _Placement(container, sample_rate, start)
+        for frame in _decode_from(container, stream, placement.origin):
             gap = placement.gap(frame.time)
             if gap > 0:
                 yield placement.count(np.repeat(resample.silence, gap, axis=1))
@@ -168,26 +179,51 @@ def _sound_blocks(path: Path, sample_format: str, layout: str, sample_rate: int)
         yield resample(None)
 
 
-class _Placement:
-    """Compares how much sound there is with its time stamps."""
+def _decode_from(
+    container: av.container.InputContainer, stream: av.AudioStream, origin: float | None
+) -> Iterator[av.AudioFrame]:
+    """Frames of a stream from one before ``origin`` on, by its own clock; from the start if it cannot be entered there.
 
-    def __init__(self, container: av.container.InputContainer, sample_rate: int) -> None:
+    Frames before ``origin`` only warm the decoder up: the caller leaves them out.
+    """
+    begins = start_seconds(stream)
+    if origin is None or begins is None or stream.time_base is None or origin - _WARM_UP <= begins:
+        yield from decode_tolerantly(container, stream)
+        return
+    with contextlib.suppress(av.FFmpegError):  # then decoding begins where the file does
+        container.seek(int((origin - _WARM_UP) / stream.time_base), stream=stream)
+    frames = decode_tolerantly(container, stream)
+    first = next(frames, None)
+    if first is not None and first.time is not None and first.time <= origin:
+        yield from itertools.chain([first], frames)
+        return
+    with contextlib.suppress(av.FFmpegError):
+        container.seek(int(begins / stream.time_base), stream=stream)
+    yield from decode_tolerantly(container, stream)
+
+
+class _Placement:
+    """Compares how much sound there is with its time stamps. Sample 0 belongs ``start`` seconds into the file."""
+
+    def __init__(self, container: av.container.InputContainer, sample_rate: int, start: float = 0.0) -> None:
         self._rate, self._n_samples = sample_rate, 0
         pictures = moving_pictures(container)
-        self._origin = start_seconds(pictures[0]) if pictures else None
+        streams = pictures or (container.streams.audio if start else [])
+        begins = start_seconds(streams[0]) if streams else None
+        self.origin = None if begins is None else begins + start  # seconds by the file's clock
         self._longest_gap = (container.duration or 0) / av.time_base + 1.0  # seconds; above, the stamps are nonsense
 
     def gap(self, time: float | None) -> int:
         """Samples that are missing before ``time``; negative: that many of the sound's first samples come too early."""
         if time is None:
             return 0
-        if self._origin is None:
-            self._origin = time
-        gap = time - self._origin - self._n_samples / self._rate
+        if self.origin is None:
+            self.origin = time
+        gap = time - self.origin - self._n_samples / self._rate
         if abs(gap) <= SYNC_TOLERANCE:
             return 0
         if (gap < 0 and self._n_samples) or gap > self._longest_gap:  # the stamps started over
-            self._origin += gap
+            self.origin += gap
             return 0
         return round(gap * self._rate)
 

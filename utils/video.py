@@ -187,6 +187,7 @@ class VideoWriter:
     """H.264/AAC mp4 written frame by frame under a temporary name; renamed when the ``with`` block ends well.
 
     ``picture``: colours and pixel shape to keep, those of the source clip; without it BT.709 and square pixels.
+    ``audio_start``: seconds into the sound file that belong to the first frame.
     """
 
     def __init__(
@@ -197,8 +198,9 @@ class VideoWriter:
         metadata: Mapping[str, str] | None = None,
         crf: int = X264_CRF,
         picture: PictureFormat | None = None,
+        audio_start: float = 0.0,
     ) -> None:
-        self._path, self._audio_path = path, audio_path
+        self._path, self._audio_path, self._audio_start = path, audio_path, audio_start
         self._fps, self._crf = Fraction(fps).limit_denominator(1001), crf
         self._metadata = dict(metadata or {})
         self._picture = picture or PictureFormat()
@@ -216,7 +218,7 @@ class VideoWriter:
             options = {"crf": str(self._crf), "x264-params": X264_REPEATABLE}
             self._stream = self._container.add_stream("libx264", rate=self._fps, options=options)
             if self._audio_path is not None:
-                self._audio = AudioEncoder(self._container, self._audio_path)
+                self._audio = AudioEncoder(self._container, self._audio_path, self._audio_start)
             self._stack = stack.pop_all()
         return self
 

@@ -1,0 +1,178 @@
+"""Cut raw videos into training clips: one face, one speaker, one shot, with speech, cropped around the face.
+
+python preprocess_trim_crop_video.py RAW_DIR CLIPS_DIR
+
+Each video is one unit of work; finished ones are skipped when run again. CLIPS_DIR/report/ says of every stretch of
+every video what became of it and why (stretches.csv, histograms.png).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from utils import cli, clip_choice, clip_record, clip_report, store
+from utils.clip_choice import Limits, Stretch
+from utils.clip_record import Row, VideoRecord
+from utils.errors import BadInput, StageFailure
+from utils.types import MOTION_FPS, VideoInfo
+from utils.worker_pool import default_workers, map_units
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts")
+WORK_PREFIX = ".work-"  # of the folder in CLIPS_DIR where a video's clips are written
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Cut raw videos into training clips with one talking face each.")
+    parser.add_argument("raw_dir", type=Path, help="folder of raw videos")
+    parser.add_argument("clips_dir", type=Path, help="where clips and report go")
+    parser.add_argument(
+        "--min_frames",
+        type=at_least(2 * clip_choice.TRIMMED + 1),
+        default=clip_choice.MIN_FRAMES,
+        help=f"that a stretch needs, at 25 fps, before {clip_choice.TRIMMED} are trimmed at each end (default 300)",
+    )
+    parser.add_argument(
+        "--min_face", type=float, default=clip_choice.MIN_FACE, help="shorter side of the face box, pixels (default 96)"
+    )
+    parser.add_argument(
+        "--max_turn", type=float, default=clip_choice.MAX_TURN, help="of the head to the side, degrees (default 45)"
+    )
+    parser.add_argument(
+        "--min_voiced",
+        type=float,
+        default=clip_choice.VOICED_SHARE[0],
+        help="share of a stretch with a voice (default 0.12); 0 takes silent clips too",
+    )
+    parser.add_argument(
+        "--num_workers", type=at_least(1), default=default_workers(), help="processes (default: half the processors)"
+    )
+    return parser.parse_args(arguments)
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"expected at least {smallest}, found {text}")
+        return value
+
+    return whole_number
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    limits = Limits(options.min_frames, options.min_face, options.max_turn, options.min_voiced)
+    paths = video_paths(options.raw_dir, options.clips_dir)
+    store.require_writable(options.clips_dir)
+
+    failures = []
+    unit = partial(prepare_video, clips_dir=options.clips_dir, limits=limits)
+    results = map_units(unit, paths, options.num_workers)
+    for number, (path, record) in enumerate(zip(paths, results, strict=True), 1):
+        print(f"{number}/{len(paths)} {path.name}: {describe(record)}", flush=True)
+        if record.failure:
+            failures.append(f"{path.name}: {record.failure}")
+
+    report(options.clips_dir, failures, len(paths))
+
+
+def video_paths(raw_dir: Path, clips_dir: Path) -> list[Path]:
+    if not raw_dir.is_dir():
+        raise BadInput("no such folder", raw_dir, "a folder of raw videos", "nothing", "check RAW_DIR")
+    if raw_dir.resolve() == clips_dir.resolve():
+        raise BadInput("clips would mix with raw videos", clips_dir, advice="choose another CLIPS_DIR")
+    paths = sorted(path for path in raw_dir.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    if not paths:
+        raise BadInput("no videos", raw_dir, " ".join(VIDEO_SUFFIXES), "none", "check RAW_DIR")
+    return paths
+
+
+def prepare_video(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
+    """Look at one video and cut its clips, unless that is done already. What cannot be read is a failed record."""
+    old = clip_record.load_record(clip_record.record_path(clips_dir, path))
+    if old is not None and old.fits(path, limits) and all((clips_dir / name).is_file() for name in old.clips):
+        return old
+    record = VideoRecord(path.name, path.stat().st_size, limits)
+    try:
+        video, facts, stretches = look_at(path, limits)
+        record = replace(record, rows=clip_record.rows_of(path, float(video.fps), stretches))
+        clip_record.clear_clips(clips_dir, path, old, record)
+        cut_clips(video, facts, stretches, clips_dir, record.clips)
+        record = replace(record, is_finished=True)
+    except BadInput as error:
+        record = replace(record, rows=[clip_record.failed_row(path.name, str(error))], failure=str(error))
+    clip_record.save_record(clips_dir, path, record)
+    return record
+
+
+def look_at(path: Path, limits: Limits) -> tuple[VideoInfo, clip_choice.VideoFacts, list[Stretch]]:
+    """First pass. Raises BadInput if nothing can be decoded."""
+    from models.face_watcher import FaceWatcher
+    from models.video_survey import survey_frames, survey_sound
+    from utils.audio import waveform_blocks
+    from utils.video import probe_video, read_frames
+
+    video = probe_video(path)
+    with FaceWatcher() as watcher:
+        facts = survey_frames(read_frames(path), watcher)
+    sound = survey_sound(waveform_blocks(path)) if video.has_audio else None
+    return video, facts, clip_choice.choose_stretches(facts, sound, limits)
+
+
+def cut_clips(
+    video: VideoInfo, facts: clip_choice.VideoFacts, stretches: Sequence[Stretch], clips_dir: Path, names: Sequence[str]
+) -> None:
+    """Second pass: write each kept stretch, trimmed and cropped, with its sound."""
+    from utils.geometry import crop_box
+    from utils.video import VideoWriter, read_frames
+
+    work_dir = clips_dir / f"{WORK_PREFIX}{clip_record.safe_stem(video.path)}"
+    shutil.rmtree(work_dir, ignore_errors=True)  # of a run that was killed
+    try:
+        for name, stretch in zip(names, filter(lambda one: one.is_kept, stretches), strict=True):
+            frames = stretch.trimmed
+            crop = clip_choice.crop_of(facts, frames)
+            with VideoWriter(
+                work_dir / name,
+                audio_path=video.path if video.has_audio else None,
+                audio_start=frames.start / MOTION_FPS,
+                picture=video.picture,
+            ) as writer:
+                for frame in read_frames(video.path, start=frames.start, stop=frames.stop):
+                    writer.write(crop_box(frame, crop))
+            (work_dir / name).replace(clips_dir / name)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def describe(record: VideoRecord) -> str:
+    if record.failure:
+        return f"left out: {record.failure}"
+    if not record.clips:
+        return f"nothing kept: {clip_report.main_reason(record.rows)}"
+    seconds = sum(row.clip_frames for row in record.rows) / MOTION_FPS
+    return f"{len(record.clips)} clips, {seconds:.1f} s, out of {len(record.rows)} stretches"
+
+
+def report(clips_dir: Path, failures: Sequence[str], n_videos: int) -> None:
+    """Write the report on all of CLIPS_DIR. Raises StageFailure if a video could not be read or no clip is there."""
+    rows: list[Row] = [row for record in clip_record.load_records(clips_dir) for row in record.rows]
+    folder = clip_report.write_report(clips_dir, rows)
+    n_clips, seconds = sum(bool(row.clip) for row in rows), sum(row.clip_frames for row in rows) / MOTION_FPS
+    print(f"{folder}: {n_clips} clips, {seconds / 60:.1f} minutes, out of {len(rows)} stretches")
+    for line in failures:
+        print(f"left out {line}", file=sys.stderr)
+    if failures:
+        raise StageFailure(f"{len(failures)} of {n_videos} videos could not be prepared, see above")
+    if not n_clips:
+        raise StageFailure(f"no clip was kept ({folder / clip_report.TABLE_NAME} says why)")
+
+
+if __name__ == "__main__":
+    cli.run(main)
