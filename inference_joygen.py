@@ -21,6 +21,8 @@ from utils.types import MOTION_FPS, SAMPLE_RATE, SAMPLES_PER_FEATURE, VideoInfo
 from utils.version import VERSION
 
 if TYPE_CHECKING:
+    import torch
+
     from models.talking_face import FaceEdit, SourceFrame, TalkingFrame
     from utils.video import VideoWriter
 
@@ -42,7 +44,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--img_size", type=int, help="side of the face crop in pixels (default: the pack's)")
     parser.add_argument("--fps", type=float, default=MOTION_FPS, help=f"only {MOTION_FPS}, the rate of stage 2")
     parser.add_argument("--batch_size", type=int, default=8, help="frames at once (default 8)")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="numbers of generator and VAE")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="numbers of generator and VAE (auto: 16 bits where the device is made for them; float32 if --faithful)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the latents that --faithful draws (default 0)")
     parser.add_argument("--faithful", action="store_true", help="upstream's behaviour in every point of FIDELITY.md")
     parser.add_argument("--debug", action="store_true", help="write a contact sheet (.png) beside the video")
@@ -129,7 +136,7 @@ def make_frames(
     from utils.windows import stream_windows
 
     device = cli.resolve_device(options.gpu_id)
-    dtype = cli.resolve_dtype(device) if options.dtype == "auto" else getattr(torch, options.dtype)
+    dtype = resolve_dtype(options, device)
     size = pack.image_size if options.img_size is None else options.img_size
     sampling = torch.Generator().manual_seed(options.seed) if options.faithful else None
     talking_face, encoder = load_talking_face(pack.unet, pack.vae, pack.whisper, size, device, dtype, sampling)
@@ -137,6 +144,15 @@ def make_frames(
     windows = stream_windows(encoder.encode_segments(wave), n_frames, MOTION_FPS, options.batch_size)
     sources = source_frames(edit, options.video_path, n_frames, options.enable_pose_driven)
     return talking_frames(sources, windows, talking_face, parse_face, options.batch_size, options.faithful)
+
+
+def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dtype:
+    """What --dtype names; auto: the device's fastest faithful one, and float32 where upstream's is asked for."""
+    import torch
+
+    if options.dtype != "auto":
+        return getattr(torch, options.dtype)
+    return torch.float32 if options.faithful else cli.resolve_dtype(device)
 
 
 def source_frames(edit: store.EditResult, video_path: Path, n_frames: int, pose_driven: bool) -> Iterator[SourceFrame]:

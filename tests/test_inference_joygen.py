@@ -219,6 +219,19 @@ def test_upstream_s_images_are_jpeg_files_on_their_way(folder, edit):
     assert not np.array_equal(nowhere, image)
 
 
+def test_numbers_are_float32_if_upstream_s_are_asked_for(monkeypatch):
+    monkeypatch.setattr(inference_joygen.cli, "resolve_dtype", lambda _: torch.bfloat16)
+    needed = ["--audio_path", "a", "--video_path", "b"]
+    expected = {
+        (): torch.bfloat16,
+        ("--faithful",): torch.float32,
+        ("--faithful", "--dtype", "bfloat16"): torch.bfloat16,
+    }
+    for flags_given, dtype in expected.items():
+        options = inference_joygen.parse([*needed, *flags_given])
+        assert inference_joygen.resolve_dtype(options, torch.device("cpu")) == dtype
+
+
 def jpeg(image: np.ndarray) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG")

@@ -18,6 +18,7 @@ from scripts import make_filled_weights
 from tests import media, official_tree, talking_clip
 from utils import packs, store
 from utils.audio import load_waveform
+from utils.clips import open_clip
 from utils.errors import BadInput
 from utils.official_files import OFFICIAL_FILES, missing_files
 from utils.timeline import n_video_frames
@@ -43,7 +44,14 @@ python -u inference_joygen.py --unet_model_path pretrained_models/joygen \
     --intermediate_dir ./results/edit_expression --audio_path demo/xinwen_5s.mp3 --video_path demo/example_5s.mp4 \
     --enable_pose_driven --result_dir results/talk --img_size 256 --gpu_id 0
 """,
+    "prepare": r"""
+python -u preprocess_dataset.py --checkpoints_dir ./pretrained_models --name face_recon_feat0.2_augment --epoch=20 \
+    --use_opengl False --bfm_folder ./pretrained_models/BFM --video_dir ./demo \
+    --result_dir ./results/preprocessed_dataset
+""",
+    "choose": "python -u preprocess_dataset_extra.py ./results/preprocessed_dataset --min_frames 5",
 }
+WEIGHED = ("motion", "edit", "talk", "prepare")  # commands that open weights and say which
 CLIP, SPEECH = Path("demo/example_5s.mp4"), Path("demo/xinwen_5s.mp3")
 SPEECH_SECONDS = 0.4
 CLIP_FRAMES = (0, 1, 2, 12, 3, 4)  # of the talking clip; its twelfth has no face
@@ -84,8 +92,31 @@ def run_command(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_readme_command_runs_on_the_official_weights(run, name):
     result = run.results[name]
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[0] == "weights: official"
+    assert (name in WEIGHED) == result.stdout.startswith("weights: official; random numbers")
     assert "Traceback" not in result.stderr
+
+
+def test_the_pipeline_runs_on_the_official_weights(run):
+    command = f"bash scripts/inference_pipeline.sh {SPEECH} {CLIP} results/pipeline"
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    result = subprocess.run(
+        command.split(), cwd=run.folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    talk = f"talk/{CLIP.stem}#{SPEECH.stem}.mp4"
+    piped, by_hand = ((run.folder / folder / talk).read_bytes() for folder in ("results/pipeline", "results"))
+    assert piped == by_hand
+
+
+def test_prepared_clip_is_listed_for_training(run):
+    data_dir = run.folder / "results" / "preprocessed_dataset"
+    assert (data_dir / "train.txt").read_text() == f"{CLIP.stem}\n"
+    clip = open_clip(data_dir / CLIP.stem)
+    assert clip.valid.tolist() == [index != 12 for index in CLIP_FRAMES]
+    assert clip.depths[0].max() > 0
 
 
 def test_motion_lasts_as_long_as_the_speech(run):

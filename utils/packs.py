@@ -13,6 +13,7 @@ from utils.official_files import MINI_FOLDER, OFFICIAL_ROOT, fetch_advice, missi
 OFFICIAL_DIR = OFFICIAL_ROOT
 MINI_DIR = OFFICIAL_ROOT / MINI_FOLDER
 PACK_RECORD = "pack.json"
+FILLED_MARKER = "FILLED_WEIGHTS.txt"  # scripts/make_filled_weights.py leaves it in a tree of random weights
 OFFICIAL_IMAGE_SIZE = 256  # pixels
 RECON_NAME, RECON_EPOCH = "face_recon_feat0.2_augment", "20"
 
@@ -127,7 +128,10 @@ def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
 def describe(pack: Pack) -> str:
     """One line for the user: which weights serve, and how to get the others."""
     if not pack.name.startswith("mini") or _WITH_OTHER in pack.name:
-        return f"weights: {pack.name}"
+        is_filled = pack.name.startswith("official") and (OFFICIAL_DIR / FILLED_MARKER).is_file()
+        return f"weights: {pack.name}" + (
+            f"; random numbers, they draw noise (see {FILLED_MARKER})" if is_filled else ""
+        )
     missing = missing_files(OFFICIAL_DIR)
     if official_is_begun():
         names = ", ".join(str(file.path) for file in missing[:_N_NAMED_FILES])
