@@ -10,12 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; the reference has latent 1 and pixel 2 and nothing else."""
+    """Weights of the terms; the reference has latent 1 and pixel 2 and nothing else.
+
+    The last three ask for more than the images, so the trainer adds them.
+    """
 
     latent: float = 1.0  # L1 between latents
     pixel: float = 2.0  # L1 between lower halves of the images, in [-1, 1]
     gradient: float = 0.0  # L1 between the horizontal and vertical differences of the lower halves: crisper edges
     mouth: float = 0.0  # extra weight of pixels inside the lips, in the pixel term
+    perceptual: float = 0.0  # distance of the lower halves in the VAE encoder's features (models/perceptual.py)
+    adversarial: float = 0.0  # patch discriminator on the lower halves (models/critics.py)
+    sync: float = 0.0  # expert of lower halves and sound (models/critics.py)
 
 
 @dataclass(frozen=True)

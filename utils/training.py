@@ -1,13 +1,22 @@
-"""What both trainers of networks share: budget, learning-rate schedule, running average."""
+"""Parts of a training that no network is special to: budget, learning rate, running average, seeds, memory, files."""
 
 from __future__ import annotations
 
 import copy
 import math
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from utils.errors import StageFailure
 
 
 @dataclass(frozen=True)
@@ -63,3 +72,48 @@ class RunningAverage:
         averaged: list[Tensor] = list(self.module.parameters())
         current: list[Tensor] = [parameter.detach() for parameter in module.parameters()]
         torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+def batch_seed(seed: int, number: int) -> int:
+    """Seed of whatever is random in the pass over batch ``number``: posterior draws, dropout.
+
+    A function of the batch alone, so that a continued training needs no stored generator, and another number of
+    processes or of accumulated batches changes nothing.
+    """
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[nn.Module]:
+    """Within the block gradients pass through the module, but reach none of its weights."""
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield module
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
+
+
+def all_finite(module: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that this process has held, on the CUDA device or, for others, in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise on a full disk into one line; for files that are written whole or not at all."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0][:160]
+        kept = "the one before it is intact" if path.exists() else "nothing is left of it"
+        raise StageFailure(f"cannot write {path}: {reason}; {kept}; check the free space and the disk") from error
