@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
@@ -24,6 +24,14 @@ TRACK_NAME = "track.json"
 SOUND_NAME = "audio.npy"
 _KINDS = {"f": "float", "i": "int", "b": "bool"}  # of numpy's dtype kinds
 _STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
+
+
+class StoredFile(Protocol):
+    """What can be read: a file on disk (Path), or a member of a shard (utils/shards.py)."""
+
+    def is_file(self) -> bool: ...
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO: ...
 
 
 @contextmanager
@@ -102,25 +110,25 @@ def save_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def load_array(path: Path, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
+def load_array(path: StoredFile, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
     """Read a .npy file whose shape must match (None = any length) and whose dtype kind must be in ``kind``."""
     array = _read_npy(path, shape, advice)
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if not fits or array.dtype.kind not in kind:
         expected, found = f"{_KINDS[kind[0]]} {_shape_text(shape)}", f"{array.dtype} {_shape_text(array.shape)}"
-        raise BadInput("array does not fit", path, expected, found, advice)
+        raise BadInput("array does not fit", str(path), expected, found, advice)
     return array
 
 
-def _read_npy(path: Path, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
+def _read_npy(path: StoredFile, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
     if not path.is_file():
-        raise BadInput("file missing", path, f"an array of shape {_shape_text(shape)}", "nothing", advice)
+        raise BadInput("file missing", str(path), f"an array of shape {_shape_text(shape)}", "nothing", advice)
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, TokenError, MemoryError) as error:
         found = "a damaged file or one of another type"
-        raise BadInput("unreadable array", path, "a .npy file", found, advice) from error
+        raise BadInput("unreadable array", str(path), "a .npy file", found, advice) from error
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:
@@ -299,19 +307,19 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path, **options)
 
 
-def read_gray(path: Path) -> np.ndarray:
+def read_gray(path: StoredFile) -> np.ndarray:
     return _read_image(path, "L")
 
 
-def read_rgb(path: Path) -> np.ndarray:
+def read_rgb(path: StoredFile) -> np.ndarray:
     return _read_image(path, "RGB")
 
 
-def _read_image(path: Path, mode: str) -> np.ndarray:
+def _read_image(path: StoredFile, mode: str) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             return np.asarray(image.convert(mode))
     except (UnidentifiedImageError, OSError) as error:
-        raise BadInput("unreadable image", path, "a PNG or JPEG file", str(error), _STAGE2_ADVICE) from error
+        raise BadInput("unreadable image", str(path), "a PNG or JPEG file", str(error), _STAGE2_ADVICE) from error
