@@ -24,10 +24,10 @@ if __name__ == "__main__" and not __package__:
     # Started by its path: Python looks for modules beside this file, but they stand in the repository's root.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from utils import cli
+from utils import cli, packs
 from utils.errors import BadInput
 
-MARKER_NAME = "FILLED_WEIGHTS.txt"
+MARKER_NAME = packs.FILLED_MARKER
 MARKER_TEXT = """\
 Random weights for testing only: every network in this folder draws noise.
 Made by scripts/make_filled_weights.py, {size}, seed {seed}. Not from JoyGen, BFM or any other project.
