@@ -67,22 +67,29 @@ class FaceWatcher:
                 network.process(_BLACK)
         self._window: np.ndarray | None = None  # int [4], where the mesh looks; None: at the whole frame
         self._detected: list[Box] = []
-        self._until_detection = 0
+        self._until_detection, self._had_faces = 0, False
 
     def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> Sighting:
         faces = self._mesh_faces(frame)
-        if self._until_detection == 0:
-            self._detected, self._until_detection = self._detect(frame), DETECT_EVERY
+        is_lost, self._had_faces = self._had_faces and not faces, bool(faces)
+        is_due = is_lost or self._until_detection == 0
+        if is_due or not faces:
+            self._detected = self._detect(frame)
+        if is_due:
+            self._until_detection = DETECT_EVERY
             if not faces and self._detected:
                 faces = self._look_closer(frame, max(self._detected, key=_side))
         self._until_detection -= 1
-        if not faces and self._window is not None:
-            self._look_at(None)
+        self._had_faces |= bool(faces)
         if not faces:
+            if self._window is not None:
+                self._look_at(None)
             sizes = sorted(map(_side, self._detected), reverse=True)
             return Sighting(None, sizes[0] if sizes else 0.0, sizes[1] / sizes[0] if len(sizes) > 1 else 0.0)
         boxes = [_box_of(face) for face in faces]
         main = int(np.argmax([_side(box) for box in boxes]))
+        if self._detected and not any(_overlap(box, boxes[main]) for box in self._detected):
+            self._detected = self._detect(frame)  # another scene, or the face has gone far
         others = [box for index, box in enumerate(boxes) if index != main]
         others += [box for box in self._detected if not any(_overlap(box, seen) for seen in boxes)]
         size = _side(boxes[main])

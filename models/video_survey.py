@@ -30,11 +30,12 @@ def survey_frames(frames: Iterable[np.ndarray], watcher: FaceWatcher) -> VideoFa
         size = (frame.shape[1], frame.shape[0])
         sighting = watcher(frame)
         landmarks = sighting.landmarks
-        if find_cut(frame, landmarks):
+        is_alone = landmarks is not None and sighting.rival < RIVAL
+        if find_cut(frame, landmarks if is_alone else None):  # the main one of two faces may change from frame to frame
             cuts.append(number)
             speaker.new_shot()
         turn = 0.0 if landmarks is None else yaw_degrees(landmarks)
-        if landmarks is not None and sighting.rival < RIVAL:
+        if landmarks is not None and is_alone:
             speaker(number, frame, landmarks, turn)
         boxes.append(np.zeros(4, np.int32) if landmarks is None else face_box_from_68(landmarks_68(landmarks[:, :2])))
         sizes.append(sighting.size)

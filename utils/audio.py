@@ -206,9 +206,8 @@ class _Placement:
     """Compares how much sound there is with its time stamps. Sample 0 belongs ``start`` seconds into the file."""
 
     def __init__(self, container: av.container.InputContainer, sample_rate: int, start: float = 0.0) -> None:
-        self._rate, self._n_samples = sample_rate, 0
-        pictures = moving_pictures(container)
-        streams = pictures or (container.streams.audio if start else [])
+        self._rate, self._start, self._n_samples = sample_rate, start, 0
+        streams = moving_pictures(container) or (container.streams.audio if start else [])
         begins = start_seconds(streams[0]) if streams else None
         self.origin = None if begins is None else begins + start  # seconds by the file's clock
         self._longest_gap = (container.duration or 0) / av.time_base + 1.0  # seconds; above, the stamps are nonsense
@@ -218,9 +217,10 @@ class _Placement:
         if time is None:
             return 0
         if self.origin is None:
-            self.origin = time
+            self.origin = time + self._start
         gap = time - self.origin - self._n_samples / self._rate
-        if abs(gap) <= SYNC_TOLERANCE:
+        is_cut = self._start > 0 and self._n_samples == 0  # where the sound is cut open, every sample counts
+        if abs(gap) <= (0 if is_cut else SYNC_TOLERANCE):
             return 0
         if (gap < 0 and self._n_samples) or gap > self._longest_gap:  # the stamps started over
             self.origin += gap

@@ -164,7 +164,7 @@ def bridge_gaps(
     return bridged
 
 
-def crop_of(facts: VideoFacts, frames: range, margin: float = MARGIN) -> tuple[int, int, int, int]:
+def crop_of(facts: VideoFacts, frames: range, margin: float = MARGIN) -> Int[np.ndarray, " 4"]:
     """The fixed crop of a clip: union of its face boxes and a margin, inside the frame, with even sides.
 
     Raises ValueError if no frame has landmarks.
@@ -175,16 +175,13 @@ def crop_of(facts: VideoFacts, frames: range, margin: float = MARGIN) -> tuple[i
     return union_crop(boxes, facts.size, margin)
 
 
-def union_crop(
-    boxes: Int[np.ndarray, "n 4"], size: tuple[int, int], margin: float = MARGIN
-) -> tuple[int, int, int, int]:
+def union_crop(boxes: Int[np.ndarray, "n 4"], size: tuple[int, int], margin: float = MARGIN) -> Int[np.ndarray, " 4"]:
     """x1, y1, x2, y2 around all boxes, ``margin`` of the mean box wider on each side, inside a frame of ``size``."""
     extra = margin * (boxes[:, 2:] - boxes[:, :2]).mean(axis=0)
     low = np.floor(boxes[:, :2].min(axis=0) - extra).astype(int).clip(0)
     high = np.minimum(np.ceil(boxes[:, 2:].max(axis=0) + extra).astype(int), size)
     high -= (high - low) % 2  # H.264 halves the colour planes
-    (x1, y1), (x2, y2) = low.tolist(), high.tolist()
-    return x1, y1, x2, y2
+    return np.concatenate([low, high])
 
 
 def _measured(
