@@ -56,7 +56,7 @@ def resolve_face_pack(options: argparse.Namespace) -> packs.Pack:
     Raises BadInput if a named file is not there, or if --recon net has nothing to work with.
     """
     named_recon = _named_recon(options)
-    pack = packs.resolve_pack(face_model=options.bfm_folder, recon=named_recon, dwpose=options.dwpose_model_path)
+    pack = packs.resolve_pack(face_model=options.bfm_folder, recon=named_recon, dwpose=_named_dwpose(options))
     if options.dwpose_model_path is None and not options.faithful:
         pack = replace(pack, dwpose=None)
     is_mini_face = pack.face_model.is_file() and options.recon == "auto" and named_recon is None
@@ -66,6 +66,14 @@ def resolve_face_pack(options: argparse.Namespace) -> packs.Pack:
         path = packs.recon_path()
         raise BadInput("weights missing: recon", path, "a file", "nothing", fetch_advice(path))
     return pack
+
+
+def _named_dwpose(options: argparse.Namespace) -> Path | None:
+    """The .onnx beside a .pth that is named, as the original's command lines do."""
+    named: Path | None = options.dwpose_model_path
+    if named is not None and named.suffix == ".pth" and named.with_suffix(".onnx").is_file():
+        return named.with_suffix(".onnx")
+    return named
 
 
 def _named_recon(options: argparse.Namespace) -> Path | None:
