@@ -75,7 +75,7 @@ def test_dwpose_is_used_when_asked_for(root, tmp_path):
     assert pack_of("--faithful").dwpose == onnx
     assert pack_of("--dwpose_model_path", str(onnx)).dwpose == onnx
     assert pack_of("--dwpose_model_path", str(onnx.with_suffix(".pth"))).dwpose == onnx
-    with pytest.raises(BadInput, match="weights missing: dwpose .*nowhere"):
+    with pytest.raises(BadInput, match=r"weights missing: dwpose .*nowhere"):
         pack_of("--dwpose_model_path", str(tmp_path / "nowhere.pth"))
 
 
