@@ -21,7 +21,7 @@ from utils.errors import BadInput
 from utils.images import mouth_depth, stack_gray, stack_images
 from utils.masks import mouth_mask
 from utils.segments import SegmentSource
-from utils.splits import MIN_FRAMES, TRAIN_LIST, VALIDATION_LIST
+from utils.splits import MIN_FRAMES, TRAIN_LIST, VALIDATION_LIST, read_names
 
 MIN_REFERENCE_DISTANCE = 5  # frames
 
@@ -150,20 +150,12 @@ def split_clips(config: DatasetConfig) -> tuple[list[str], list[str]]:
     train_file, val_file = config.train_file, config.val_file
     if train_file is None and val_file is None and (config.root_dir / TRAIN_LIST).is_file():
         train_file, val_file = config.root_dir / TRAIN_LIST, config.root_dir / VALIDATION_LIST
-    held_out = _read_names(val_file) if val_file else []
+    held_out = read_names(val_file) if val_file else []
     if train_file:
-        training = _read_names(train_file)
+        training = read_names(train_file)
     else:
         training = [name for name in clip_names(config.root_dir) if name not in held_out]
     both = sorted(set(training) & set(held_out))
     if both:
         raise BadInput("clip is in both lists", train_file, "separate lists", both[0])
     return training, held_out
-
-
-def _read_names(path: Path) -> list[str]:
-    """Non-empty lines that do not begin with #."""
-    if not path.is_file():
-        raise BadInput("list of clips missing", path, "one clip name per line", "nothing")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]

@@ -29,8 +29,10 @@ class LossConfig:
     landmarks: float = 0.5
     laplacian: float = 1.0
     magnitude: float = 0.1
+    sync: float = 0.2  # disbelief of the sync expert, if the config names one
     prior_expression: float = 0.0  # of what the most likely prior sample decodes to; not in the reference
     prior_landmarks: float = 0.0  # the same, on landmarks
+    prior_sync: float = 0.0  # the same, of the sync expert
 
 
 def cyclic_weight(step: int, top: float, period: int) -> float:
@@ -55,6 +57,26 @@ def magnitude(motion: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]) -> Flo
     return _frame_mean(motion.square().mean(dim=-1), mask)
 
 
+class LandmarkOffsets(nn.Module):
+    """How far coefficients move the 468 landmarks of the mean face, in centimetres: x, y, z of each in turn."""
+
+    identity_basis: Tensor
+    expression_basis: Tensor
+
+    def __init__(self, identity_basis: Float[Tensor, "468 3 i"], expression_basis: Float[Tensor, "468 3 e"]) -> None:
+        super().__init__()
+        self.register_buffer("identity_basis", LANDMARK_SCALE * identity_basis.flatten(0, 1), persistent=False)
+        self.register_buffer("expression_basis", LANDMARK_SCALE * expression_basis.flatten(0, 1), persistent=False)
+
+    def forward(
+        self, identity: Float[Tensor, "b #t i"], expression: Float[Tensor, "b t e"]
+    ) -> Float[Tensor, "b t 1404"]:
+        """Coefficients that a smaller face model lacks are left out."""
+        n_expression, n_identity = self.expression_basis.shape[1], self.identity_basis.shape[1]
+        moved = expression[..., :n_expression] @ self.expression_basis.T
+        return moved + identity[..., :n_identity] @ self.identity_basis.T
+
+
 class LandmarkLoss(nn.Module):
     """Weighted mean square distance of 468 landmarks; lips and lids count more.
 
@@ -62,15 +84,12 @@ class LandmarkLoss(nn.Module):
     """
 
     weights: Tensor
-    identity_basis: Tensor
-    expression_basis: Tensor
 
-    def __init__(self, identity_basis: Float[Tensor, "468 3 i"], expression_basis: Float[Tensor, "468 3 e"]) -> None:
+    def __init__(self, offsets: LandmarkOffsets) -> None:
         super().__init__()
+        self.offsets = offsets
         weights = landmark_weights()[:, None].expand(-1, 3).reshape(-1)
         self.register_buffer("weights", weights, persistent=False)
-        self.register_buffer("identity_basis", LANDMARK_SCALE * identity_basis.flatten(0, 1), persistent=False)
-        self.register_buffer("expression_basis", LANDMARK_SCALE * expression_basis.flatten(0, 1), persistent=False)
 
     def forward(
         self,
@@ -79,10 +98,8 @@ class LandmarkLoss(nn.Module):
         identity: Float[Tensor, "b t i"],
         mask: Float[Tensor, "b t"],
     ) -> Float[Tensor, ""]:
-        n_expression, n_identity = self.expression_basis.shape[1], self.identity_basis.shape[1]
-        difference = (predicted - target)[..., :n_expression] @ self.expression_basis.T
-        identity_change = (identity[:, :1] - identity)[..., :n_identity] @ self.identity_basis.T
-        squares = (difference + identity_change).square() * self.weights
+        difference = self.offsets(identity[:, :1] - identity, predicted - target)
+        squares = difference.square() * self.weights
         return _frame_mean(squares.mean(dim=-1), mask)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from utils.array_rows import ArrayRows
 from utils.errors import BadInput
-from utils.store import SOUND_NAME, atomic_path, load_array
+from utils.store import SOUND_NAME, StoredPath, atomic_path, load_array
 from utils.types import MOTION_FPS, SAMPLES_PER_FRAME
 
 TRAIN_LIST, VALIDATION_LIST, SUMMARY = "train.txt", "val.txt", "summary.json"
@@ -45,11 +46,11 @@ def usable_frames(valid: Bool[np.ndarray, " n"], n_samples: int | None) -> Int32
     return np.flatnonzero(valid[:n_heard]).astype(np.int32)
 
 
-def count_clip(directory: Path) -> ClipCount:
+def count_clip(directory: StoredPath) -> ClipCount:
     """Count the frames of one preprocessed clip; raises BadInput if its arrays are missing or damaged."""
     valid = load_array(directory / "valid.npy", (None,), "b", _ADVICE)
     sound_path = directory / SOUND_NAME
-    n_samples = len(load_array(sound_path, (None,), "i", _ADVICE)) if sound_path.is_file() else None
+    n_samples = len(ArrayRows(sound_path, (None,), "i", _ADVICE)) if sound_path.is_file() else None
     n_usable = len(usable_frames(valid, n_samples))
     return ClipCount(directory.name, len(valid), int(valid.sum()), n_usable, n_samples is not None)
 
@@ -97,6 +98,14 @@ def read_speakers(path: Path) -> dict[str, str]:
             raise BadInput(f"line {number} of the list of speakers", path, "<clip> <speaker>", found)
         speakers[words[0]] = words[1]
     return speakers
+
+
+def read_names(path: Path) -> list[str]:
+    """Clip names of a list: non-empty lines that do not begin with #. Raises BadInput if there is no such file."""
+    if not path.is_file():
+        raise BadInput("list of clips missing", path, "one clip name per line", "nothing")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def write_split(data_dir: Path, clips: Sequence[ClipCount], split: Split, seed: int) -> None:

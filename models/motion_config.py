@@ -1,0 +1,110 @@
+"""The config of the trainings of stage 1, and what it may not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.audio2motion import Audio2MotionConfig
+from models.audio_features import AUDIO_DIMS
+from models.sync_expert import SyncExpertSizes
+from utils.errors import BadInput
+from utils.motion_dataset import MotionDataConfig
+from utils.motion_losses import LossConfig
+from utils.motion_windows import AugmentationConfig
+from utils.sync_pairs import PAIR_FRAMES
+from utils.training_loop import Intervals
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam; the rate rises linearly over the warm-up and falls by decay_factor every decay_steps.
+
+    The weights that are validated and exported follow the trained ones by (1 - average_decay) of the way each step.
+    """
+
+    learning_rate: float = 5e-4
+    warmup_steps: int = 1000
+    decay_steps: int = 250_000
+    decay_factor: float = 0.1
+    clip_norm: float = 1.0
+    average_decay: float = 0.0
+
+    def rate(self, step: int) -> float:
+        warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return self.learning_rate * warmth * self.decay_factor ** (step / self.decay_steps)
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """Training of the sync expert (--task sync); Adam, whose rate falls by decay_factor after every decay_steps."""
+
+    output_dir: Path = Path("./results/train_sync_expert")
+    max_steps: int = 40_000
+    report_interval: int = 100
+    validation_interval: int = 1000
+    checkpoint_interval: int = 1000
+    batch_pairs: int = 8192
+    learning_rate: float = 1e-3
+    decay_steps: int = 5000
+    decay_factor: float = 0.98
+    min_rate: float = 5e-5
+    weight_decay: float = 0.0
+    use_identity: bool = True  # see SyncExpertConfig
+    sizes: SyncExpertSizes = field(default_factory=SyncExpertSizes)
+
+    def rate(self, step: int) -> float:
+        return max(self.min_rate, self.learning_rate * self.decay_factor ** (step // self.decay_steps))
+
+    @property
+    def intervals(self) -> Intervals:
+        return Intervals(self.max_steps, self.report_interval, self.validation_interval, self.checkpoint_interval)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    data_dir: Path
+    face_model: Path
+    output_dir: Path
+    hubert_dir: Path | None = None  # for network.audio_type hubert
+    sync_expert: Path | None = None  # file that --task sync wrote, for loss.sync
+    sync_clips: int = 8096  # clips of five frames that the expert judges per step, at most
+    max_steps: int = 400_000
+    seed: int = 0
+    report_interval: int = 100  # steps
+    validation_interval: int = 2000
+    checkpoint_interval: int = 2000
+    export_gain: float = 1.0  # an exported network moves this much more about the mean expression
+    network: Audio2MotionConfig = field(default_factory=Audio2MotionConfig)
+    data: MotionDataConfig = field(default_factory=MotionDataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+
+    @property
+    def intervals(self) -> Intervals:
+        return Intervals(self.max_steps, self.report_interval, self.validation_interval, self.checkpoint_interval)
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse early what would fail late."""
+    if config.data.window_frames % config.network.sizes.stride:
+        raise BadInput(f"data.window_frames is no multiple of {config.network.sizes.stride}", expected="such as 100")
+    if config.data.window_frames < PAIR_FRAMES:
+        raise BadInput(
+            "data.window_frames is too small", None, f"at least {PAIR_FRAMES}", str(config.data.window_frames)
+        )
+    if config.loss.prior_sync and config.sync_expert is None:
+        raise BadInput("loss.prior_sync needs sync_expert", expected="an expert's file", found="null")
+    if config.network.audio_type not in AUDIO_DIMS:
+        raise BadInput("unknown network.audio_type", expected=" or ".join(AUDIO_DIMS), found=config.network.audio_type)
+    if config.network.audio_type != "hubert":
+        return
+    if config.hubert_dir is None:
+        advice = "set it to the folder of facebook/hubert-large-ls960-ft, or network.audio_type to mfcc"
+        raise BadInput("hubert_dir is not set", expected="a HuBERT folder", found="nothing", advice=advice)
+    if config.augmentation.noise_probability:
+        expected, found = "0 with network.audio_type hubert", str(config.augmentation.noise_probability)
+        advice = "HuBERT hears each clip once, so noise cannot be added to its windows"
+        raise BadInput("augmentation.noise_probability cannot be used", None, expected, found, advice)

@@ -1,0 +1,142 @@
+"""How the sync expert learns, and what it can tell of speakers that it has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from models.face_model import FaceModel
+from models.motion_config import TrainConfig
+from models.motion_learner import load_clips
+from models.motion_training import clip_features
+from models.sync_expert import EXPERT_NAME, SyncExpert, SyncExpertConfig, save_expert
+from models.sync_validation import THRESHOLD, Embedded, curve_text, judge, judgement_table, pool
+from utils.checkpoints import load_strict, read_weights
+from utils.motion_dataset import MotionClip
+from utils.motion_losses import LandmarkOffsets
+from utils.processes import Processes
+from utils.sync_pairs import PairSampler, SyncClip, SyncPairs, sync_clip
+from utils.training import writing
+from utils.training_loop import BEST_NAME, Learner
+from utils.types import FEATURE_RATE, SAMPLE_RATE
+
+_CHUNK = 1024  # pairs per pass in validation
+
+
+class SyncLearner(Learner[SyncPairs]):
+    """The expert, and pairs of the clips that the motion network would train on."""
+
+    network: SyncExpert
+
+    def __init__(self, config: TrainConfig, device: torch.device, processes: Processes | None = None) -> None:
+        """Raises BadInput if the training clips show a single speaker."""
+        self.config, self.device, self.batch_size = config, device, config.sync.batch_pairs
+        face = FaceModel.load(config.face_model)
+        self.clips, self.validation = (
+            [sync_clip(clip, self._features(clip)) for clip in group]
+            for group in load_clips(config, face, device, processes)
+        )
+        self.sampler = PairSampler(self.clips)
+        _, identity_basis, expression_basis = face.landmark_bases()
+        self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(device)
+        audio_dim = self.clips[0].audio.shape[1]
+        sizes, use_identity = config.sync.sizes, config.sync.use_identity
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            expert = SyncExpert(SyncExpertConfig(config.network.audio_type, audio_dim, use_identity, sizes))
+        self.network = expert.to(device)
+        self.optimizer = torch.optim.Adam(
+            expert.parameters(), lr=config.sync.learning_rate, weight_decay=config.sync.weight_decay
+        )
+
+    def _features(self, clip: MotionClip) -> Float[np.ndarray, "a c"]:
+        """What the motion network hears of the whole clip."""
+        if clip.audio.size:
+            return clip.audio
+        return clip_features(clip, self.config.network).audio[: len(clip.wave) * FEATURE_RATE // SAMPLE_RATE]
+
+    def describe(self) -> str:
+        n_speakers = len({clip.speaker for clip in self.sampler.clips})
+        return (
+            f"sync expert: {len(self.sampler.clips)} clips of {n_speakers} speakers to train on, "
+            f"{len(self.validation)} to validate on"
+        )
+
+    def batch(self, number: int) -> SyncPairs:
+        return self.sampler.draw(self.batch_size, np.random.default_rng([self.config.seed, number]))
+
+    def item_names(self, batch: SyncPairs) -> Sequence[str]:
+        return sorted({name for pair in batch.clips for name in pair})
+
+    def landmarks(
+        self, expression: Float[np.ndarray, "p t 64"], identity: Float[np.ndarray, "p t 80"]
+    ) -> Float[Tensor, "p t 1404"]:
+        known = torch.from_numpy(identity).to(self.device) * self.config.sync.use_identity
+        return self.offsets(known, torch.from_numpy(expression).to(self.device))
+
+    def losses(self, batch: SyncPairs, number: int, step: int) -> dict[str, Tensor]:  # noqa: ARG002
+        self.network.train()
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        audio = torch.from_numpy(batch.audio).to(self.device)
+        found = self.network(self.landmarks(batch.expression, batch.identity), audio)
+        loss = F.binary_cross_entropy(found, labels)
+        is_right = ((found > THRESHOLD) == (labels > 0)).float()
+        rates = [is_right[labels == label].mean() for label in (0, 1)]
+        return {"total": loss, "balanced_accuracy": torch.stack(rates).mean().detach()}
+
+    def rate(self, step: int) -> float:
+        return self.config.sync.rate(step)
+
+    @torch.no_grad()
+    def validate(self, say: Callable[[str], None]) -> tuple[float | None, dict[str, float]]:
+        """The score is how often the right sound wins against one that is off by 2 to 10 frames."""
+        self.network.eval()
+        clips = [clip for clip in self.validation if clip.starts.any()]
+        if not clips:
+            return None, {}
+        embedded = [self._embed(clip) for clip in clips]
+        found = {}
+        for index, clip in enumerate(clips):
+            strangers = [e.audio for other, e in zip(clips, embedded, strict=True) if other.speaker != clip.speaker]
+            found[clip.name] = judge(embedded[index], strangers)
+        pooled = pool(list(found.values()))
+        say(judgement_table(found, pooled))
+        say("mean cosine by offset in frames, + is sound later: " + curve_text(pooled.curve))
+        score = (pooled.wins["near"] + pooled.wins["far"]) / 2
+        figures = {f"{kind}/{name}": value for name, one in found.items() for kind, value in one.wins.items()}
+        figures |= {f"{kind}/all": value for kind, value in pooled.wins.items()}
+        figures |= {f"balanced_accuracy/{name}": one.balanced for name, one in found.items()}
+        figures |= {"balanced_accuracy/all": pooled.balanced}
+        return score, figures | {f"cosine/{offset:+d}": value for offset, value in pooled.curve.items()}
+
+    def _embed(self, clip: SyncClip) -> Embedded:
+        starts = np.flatnonzero(clip.starts)
+        motions, sounds = [], []
+        for first in range(0, len(starts), _CHUNK):
+            some = starts[first : first + _CHUNK]
+            motions.append(self.network.embed_motion(self.landmarks(*clip.motion(some))))
+            sounds.append(self.network.embed_audio(torch.from_numpy(clip.sound(some)).to(self.device)))
+        return Embedded(starts, torch.cat(motions).cpu().numpy(), torch.cat(sounds).cpu().numpy())
+
+    def description(self) -> dict[str, Any]:
+        return {"sync expert": asdict(self.network.config)}
+
+    def best_weights(self) -> Mapping[str, Tensor]:
+        return self.network.state_dict()
+
+    def export(self, directory: Path) -> Path:
+        """Write the best expert of the training's folder; raises BadInput if there is none."""
+        path = self.config.sync.output_dir / BEST_NAME
+        expert = SyncExpert(self.network.config)
+        load_strict(expert, read_weights(path)["network"], path)
+        with writing(directory / EXPERT_NAME):
+            save_expert(directory / EXPERT_NAME, expert)
+        return directory / EXPERT_NAME
