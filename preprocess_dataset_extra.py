@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from utils import cli, splits, store
-from utils.clips import clip_names
+from utils.clips import clip_folders
 from utils.errors import BadInput
 
 
@@ -38,13 +38,15 @@ def share(text: str) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    names = clip_names(options.data_dir)
+    folders = clip_folders(options.data_dir)
+    if not folders:
+        raise BadInput("no training clips", options.data_dir, "what preprocess_dataset.py wrote", "none")
     speakers = splits.read_speakers(options.speakers) if options.speakers else {}
 
     clips, damaged = [], {}
-    for name in cli.progress(names, len(names), "counting frames"):
+    for name, folder in cli.progress(folders.items(), len(folders), "counting frames"):
         try:
-            clips.append(splits.count_clip(options.data_dir / name))
+            clips.append(splits.count_clip(folder))
         except BadInput as error:
             damaged[name] = str(error)
     split = splits.split_by_speaker(clips, speakers, options.validation_share, options.seed, options.min_frames)

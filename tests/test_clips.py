@@ -18,7 +18,7 @@ def test_open_clip(tmp_path):
 
 def test_landmarks_are_in_pixels_of_the_stored_crop(tmp_path):
     clip = open_clip(write_clip(tmp_path, "a"))  # its box is 512 x 128
-    lips = clip.landmarks[0, 61]
+    lips = clip.landmarks[0][61]
     assert lips[0] == pytest.approx(128 - 40, abs=0.1) and lips[1] == pytest.approx(190, abs=0.1)
 
 

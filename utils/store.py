@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -26,12 +26,20 @@ _KINDS = {"f": "float", "i": "int", "b": "bool"}  # of numpy's dtype kinds
 _STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
 
 
-class StoredFile(Protocol):
-    """What can be read: a file on disk (Path), or a member of a shard (utils/shards.py)."""
+class StoredPath(Protocol):
+    """A file or folder that can be read: on disk (Path), or packed in a shard (utils/shards.py)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __truediv__(self, name: str, /) -> Self: ...
 
     def is_file(self) -> bool: ...
 
     def open(self, mode: Literal["rb"]) -> BinaryIO: ...
+
+
+P = TypeVar("P", bound=StoredPath)
 
 
 @contextmanager
@@ -110,19 +118,26 @@ def save_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def load_array(path: StoredFile, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
+def load_array(path: StoredPath, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
     """Read a .npy file whose shape must match (None = any length) and whose dtype kind must be in ``kind``."""
     array = _read_npy(path, shape, advice)
-    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype.kind not in kind:
-        expected, found = f"{_KINDS[kind[0]]} {_shape_text(shape)}", f"{array.dtype} {_shape_text(array.shape)}"
-        raise BadInput("array does not fit", str(path), expected, found, advice)
+    require_fit(path, array.shape, array.dtype, shape, kind, advice)
     return array
 
 
-def _read_npy(path: StoredFile, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
+def require_fit(
+    path: StoredPath, found: tuple[int, ...], dtype: np.dtype, shape: tuple[int | None, ...], kind: str, advice: str
+) -> None:
+    """Raise BadInput unless an array of shape ``found`` and type ``dtype`` is what load_array asks for."""
+    fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
+    if not fits or dtype.kind not in kind:
+        expected, is_there = f"{_KINDS[kind[0]]} {shape_text(shape)}", f"{dtype} {shape_text(found)}"
+        raise BadInput("array does not fit", str(path), expected, is_there, advice)
+
+
+def _read_npy(path: StoredPath, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
     if not path.is_file():
-        raise BadInput("file missing", str(path), f"an array of shape {_shape_text(shape)}", "nothing", advice)
+        raise BadInput("file missing", str(path), f"an array of shape {shape_text(shape)}", "nothing", advice)
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
@@ -131,7 +146,7 @@ def _read_npy(path: StoredFile, shape: tuple[int | None, ...], advice: str) -> n
         raise BadInput("unreadable array", str(path), "a .npy file", found, advice) from error
 
 
-def _shape_text(shape: tuple[int | None, ...]) -> str:
+def shape_text(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("N" if n is None else str(n) for n in shape) + "]"
 
 
@@ -147,7 +162,7 @@ def load_motion(path: Path) -> np.ndarray:
     if motion.ndim == 3 and len(motion) == 1:
         motion = motion[0]
     if motion.ndim != 2 or motion.shape[1] != N_EXP or motion.dtype.kind != "f":
-        expected, found = _shape_text((None, N_EXP)), f"{motion.dtype} {_shape_text(motion.shape)}"
+        expected, found = shape_text((None, N_EXP)), f"{motion.dtype} {shape_text(motion.shape)}"
         raise BadInput("motion does not fit", path, f"float {expected}", found, advice)
     with np.errstate(over="ignore"):  # what is too large is refused as infinite
         motion = motion.astype(np.float32)
@@ -237,11 +252,11 @@ def talk_path(result_dir: Path, video_path: Path, audio_path: Path) -> Path:
     return result_dir / f"{video_path.stem}#{audio_path.stem}.mp4"
 
 
-def depth_path(directory: Path, index: int) -> Path:
+def depth_path(directory: P, index: int) -> P:
     return directory / "depth" / f"{index:08d}.png"
 
 
-def face_path(directory: Path, index: int) -> Path:
+def face_path(directory: P, index: int) -> P:
     return directory / "faces" / f"{index:08d}.jpg"
 
 
@@ -307,15 +322,15 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path, **options)
 
 
-def read_gray(path: StoredFile) -> np.ndarray:
+def read_gray(path: StoredPath) -> np.ndarray:
     return _read_image(path, "L")
 
 
-def read_rgb(path: StoredFile) -> np.ndarray:
+def read_rgb(path: StoredPath) -> np.ndarray:
     return _read_image(path, "RGB")
 
 
-def _read_image(path: StoredFile, mode: str) -> np.ndarray:
+def _read_image(path: StoredPath, mode: str) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:

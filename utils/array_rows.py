@@ -1,0 +1,67 @@
+"""Rows of a stored array that are read when they are asked for: a data set's arrays together need not fit in memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from tokenize import TokenError
+from typing import BinaryIO
+
+import numpy as np
+
+from utils.errors import BadInput
+from utils.store import StoredPath, require_fit, shape_text
+
+_VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class ArrayRows:
+    """A .npy file of shape [N, ...]; ``rows[i]`` reads one row from the disk, ``rows.all()`` the whole array."""
+
+    def __init__(self, path: StoredPath, shape: tuple[int | None, ...], kind: str, advice: str) -> None:
+        """Read the header alone. Raises BadInput as utils.store.load_array does, and if the file is too short."""
+        if not path.is_file():
+            raise BadInput("file missing", str(path), f"an array of shape {shape_text(shape)}", "nothing", advice)
+        try:
+            with path.open("rb") as file:
+                self._shape, is_fortran, self._dtype = _read_header(file)
+                self._start = file.tell()
+                n_bytes = file.seek(0, os.SEEK_END) - self._start
+        except (ValueError, OSError, EOFError, TokenError) as error:
+            found = "a damaged file or one of another type"
+            raise BadInput("unreadable array", str(path), "a .npy file", found, advice) from error
+        require_fit(path, self._shape, self._dtype, shape, kind, advice)
+        if is_fortran:
+            raise BadInput("array does not fit", str(path), "rows one after the other", "Fortran's order", advice)
+        self._path, self._advice = path, advice
+        self._row_bytes = math.prod(self._shape[1:]) * self._dtype.itemsize
+        if n_bytes < len(self) * self._row_bytes:
+            found = f"{n_bytes} bytes"
+            raise BadInput("array is cut off", str(path), f"{len(self) * self._row_bytes} bytes", found, advice)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._read(index, 1)[0]
+
+    def all(self) -> np.ndarray:
+        return self._read(0, len(self))
+
+    def _read(self, first: int, n_rows: int) -> np.ndarray:
+        with self._path.open("rb") as file:
+            file.seek(self._start + first * self._row_bytes)
+            data = file.read(n_rows * self._row_bytes)
+        if len(data) < n_rows * self._row_bytes:
+            raise BadInput("array is cut off", str(self._path), f"{len(self)} rows", "fewer", self._advice)
+        return np.frombuffer(data, self._dtype).reshape(n_rows, *self._shape[1:])
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    if version not in _VERSIONS:
+        raise ValueError(f".npy of version {version}")
+    shape, is_fortran, dtype = _VERSIONS[version](file)
+    return shape, is_fortran, dtype
