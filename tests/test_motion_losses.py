@@ -14,8 +14,17 @@ def some_motion(*shape: int) -> torch.Tensor:
 
 
 def test_cyclic_weight() -> None:
-    weights = [ml.cyclic_weight(step, top=0.02, period=4000) for step in (0, 1000, 2000, 3999, 4000, 5000)]
-    assert weights == pytest.approx([0, 0.01, 0.02, 0.02, 0, 0.01])
+    """0 to 0.02 over 2000 steps, held for 2000, and again."""
+    steps = (0, 1, 1000, 1999, 2000, 3000, 3999, 4000, 5000, 9999)
+    weights = [ml.cyclic_weight(step, top=0.02, period=4000) for step in steps]
+    assert weights == pytest.approx([0, 1e-5, 0.01, 0.01999, 0.02, 0.02, 0.02, 0, 0.01, 0.01999])
+
+
+def test_weights_are_the_reference_s() -> None:
+    weights = ml.LossConfig()
+    found = (weights.kl, weights.expression, weights.landmarks, weights.laplacian, weights.magnitude, weights.sync)
+    assert found == (0.02, 0.5, 0.5, 1.0, 0.1, 0.2)
+    assert (weights.prior_expression, weights.prior_landmarks, weights.prior_sync) == (0, 0, 0)
 
 
 def test_laplacian_ignores_straight_lines() -> None:
@@ -72,6 +81,6 @@ def test_landmark_loss_by_hand() -> None:
             truth = identity_basis @ identity[clip, t, :5] + expression_basis @ target[clip, t, :7]
             total += (weights * (10 * ours - 10 * truth) ** 2).sum()
 
-    loss = ml.LandmarkLoss(torch.from_numpy(identity_basis), torch.from_numpy(expression_basis))
+    loss = ml.LandmarkLoss(ml.LandmarkOffsets(torch.from_numpy(identity_basis), torch.from_numpy(expression_basis)))
     actual = loss(*(torch.from_numpy(array) for array in (predicted, target, identity)), torch.ones(2, 6).double())
     assert actual.item() == pytest.approx(total / (12 * 1404))
