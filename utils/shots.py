@@ -8,7 +8,7 @@ the clips, put one after the other:
     grey levels         23                         20                      12      both must be exceeded
     face's way          0.25 of its height         -                       0.40
     face's height       x 1.26                     -                       x 1.50
-    likeness            0.083                      0.04; 77 % over 0.09    0.09    for dissolves, which are no cuts
+    unlikeness          0.051                      0.040; 98 % over 0.065  0.065   for dissolves, which are no cuts
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MAX_GREY_CHANGE = 12.0  # grey levels, mean over thumbnail and channels
 MAX_FACE_STEP = 0.40  # of the face's height, from one frame to the next
 MAX_FACE_GROWTH = 1.50
 
-LIKENESS_WINDOW = 50  # frames on either side
+LIKENESS_WINDOW = 75  # frames on either side
 LIKENESS_GAP = 5  # frames without a face that a window passes over
-MAX_LIKENESS_CHANGE = 0.09  # 1 - cosine of the mean descriptors
-CHANGE_PER_DEGREE = 0.004  # what a turn of the head between the two windows adds to it
+MAX_UNLIKENESS = 0.065  # 1 - cosine of the mean descriptors
+UNLIKENESS_PER_DEGREE = 0.0035  # what a turn of the head between the two windows adds to it
 _FACE_SIDE = 64  # pixels of the aligned face
 _FACE_POINTS = np.array([[0.31, 0.36], [0.69, 0.36], [0.5, 0.58], [0.35, 0.78], [0.65, 0.78]], np.float32)
 _CELL = (8, 8)  # pixels; blocks of 2 x 2 cells, 9 orientations, as in Dalal and Triggs' descriptor
@@ -106,7 +106,7 @@ class SpeakerWatch:
             self._faces.popleft()
         if len(self._faces) == 2 * LIKENESS_WINDOW:
             faces = list(self._faces)
-            excess = unlikeness(faces[:LIKENESS_WINDOW], faces[LIKENESS_WINDOW:]) - MAX_LIKENESS_CHANGE
+            excess = unlikeness(faces[:LIKENESS_WINDOW], faces[LIKENESS_WINDOW:]) - MAX_UNLIKENESS
             self._follow(excess, faces[LIKENESS_WINDOW].frame)
 
     def new_shot(self) -> None:
@@ -134,7 +134,7 @@ def unlikeness(before: list[_Face], after: list[_Face]) -> float:
     one, other = (np.mean([face.descriptor for face in faces], axis=0) for faces in (before, after))
     turns = [np.mean([face.turn for face in faces]) for faces in (before, after)]
     cosine = one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
-    return float(1 - cosine - CHANGE_PER_DEGREE * abs(turns[0] - turns[1]))
+    return float(1 - cosine - UNLIKENESS_PER_DEGREE * abs(turns[0] - turns[1]))
 
 
 def similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2 3"]:
