@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,11 +50,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default="auto",
         help="numbers of generator and VAE (auto: 16 bits where the device is made for them; float32 if --faithful)",
     )
+    parser.add_argument(
+        "--reference",
+        choices=("auto", "same"),
+        help="what shows the face's looks: frames with an open mouth and a close pose (auto, default), or each itself",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the latents that --faithful draws (default 0)")
     parser.add_argument("--faithful", action="store_true", help="upstream's behaviour in every point of FIDELITY.md")
     parser.add_argument("--debug", action="store_true", help="write a contact sheet (.png) beside the video")
     cli.add_device_argument(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.reference = options.reference or ("same" if options.faithful else "auto")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -142,8 +149,32 @@ def make_frames(
     talking_face, encoder = load_talking_face(pack.unet, pack.vae, pack.whisper, size, device, dtype, sampling)
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
     windows = stream_windows(encoder.encode_segments(wave), n_frames, MOTION_FPS, options.batch_size)
-    sources = source_frames(edit, options.video_path, n_frames, options.enable_pose_driven)
-    return talking_frames(sources, windows, talking_face, parse_face, options.batch_size, options.faithful)
+    references, rows = None, [None] * n_frames
+    if options.reference == "auto" and edit.valid[:n_frames].any():
+        crops, rows = reference_crops(edit, options.video_path, n_frames, size)
+        references = talking_face.encode_references(crops)
+    sources = source_frames(edit, options.video_path, rows, options.enable_pose_driven)
+    return talking_frames(sources, windows, talking_face, parse_face, options.batch_size, options.faithful, references)
+
+
+def reference_crops(
+    edit: store.EditResult, video_path: Path, n_frames: int, size: int
+) -> tuple[torch.Tensor, list[int | None]]:
+    """Crops uint8 [k, 3, size, size] of the frames that show what the face looks like, and each frame's row of them."""
+    from utils.geometry import crop_box, resize_image
+    from utils.images import stack_images
+    from utils.references import choose_references
+    from utils.video import read_frames_at
+
+    boxes, valid = edit.boxes[:n_frames], edit.valid[:n_frames]
+    chosen = choose_references(edit.source_landmarks[:n_frames], (boxes[:, 2:] - boxes[:, :2]).astype(float), valid)
+    shown = np.unique(chosen[valid])
+    images = read_frames_at(video_path, edit.frame_index[shown].tolist())
+    crops = [
+        resize_image(crop_box(image, boxes[index]), size, size, "lanczos")
+        for index, image in zip(shown, images, strict=True)
+    ]
+    return stack_images(crops), [int(np.searchsorted(shown, index)) if index >= 0 else None for index in chosen]
 
 
 def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dtype:
@@ -155,14 +186,17 @@ def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dt
     return torch.float32 if options.faithful else cli.resolve_dtype(device)
 
 
-def source_frames(edit: store.EditResult, video_path: Path, n_frames: int, pose_driven: bool) -> Iterator[SourceFrame]:
-    """Decode the clip again, frame by frame, each with what stage 2 says of it."""
+def source_frames(
+    edit: store.EditResult, video_path: Path, references: Sequence[int | None], pose_driven: bool
+) -> Iterator[SourceFrame]:
+    """Decode the clip again, frame by frame, each with what stage 2 says of it and the row of its reference."""
     from models.talking_face import SourceFrame
     from utils.video import read_frames_at
 
-    images = read_frames_at(video_path, edit.frame_index[:n_frames].tolist())
+    images = read_frames_at(video_path, edit.frame_index[: len(references)].tolist())
     for index, image in enumerate(images):
-        yield SourceFrame(image, face_edit(edit, index, pose_driven) if edit.valid[index] else None)
+        face = face_edit(edit, index, pose_driven) if edit.valid[index] else None
+        yield SourceFrame(image, face, references[index])
 
 
 def face_edit(edit: store.EditResult, index: int, pose_driven: bool) -> FaceEdit:

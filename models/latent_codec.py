@@ -96,14 +96,24 @@ class LatentCodec:
 
         faces, references: RGB crops; depths: see utils.images.mouth_depth, all 0 where no depth is to be followed.
         """
-        images = torch.cat(
-            (
-                hide_lower_half(to_signed(faces)),
-                to_signed(references),
-                hide_upper_half(to_signed(depths).expand(-1, 3, -1, -1)),
-            )
+        parts = (
+            self.encode_masked(faces, generator),
+            self.encode(to_signed(references), generator),
+            self.encode_depth(depths, generator),
         )
-        return torch.cat(self.encode(images, generator).chunk(N_INPUT_IMAGES), dim=1)
+        return torch.cat(parts, dim=1)
+
+    def encode_masked(
+        self, faces: UInt8[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Latents of RGB crops whose lower half is hidden."""
+        return self.encode(hide_lower_half(to_signed(faces)), generator)
+
+    def encode_depth(
+        self, depths: UInt8[Tensor, "b 1 hf wf"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Latents of depth images whose upper half is hidden."""
+        return self.encode(hide_upper_half(to_signed(depths).expand(-1, 3, -1, -1)), generator)
 
     def _prepared(self, tensor: Tensor) -> Tensor:
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)

@@ -24,7 +24,7 @@ from utils.blending import Parser, blend_with_parsing, paste_face
 from utils.colour import match_colours
 from utils.errors import BadInput
 from utils.geometry import crop_box, resize_image
-from utils.images import jpeg_round_trip, mouth_depth, stack_gray, stack_images, to_bytes
+from utils.images import jpeg_round_trip, mouth_depth, stack_gray, stack_images, to_bytes, to_signed
 from utils.masks import face_mask, lower_face_mask
 from utils.streaming import batched, run_ahead
 
@@ -46,10 +46,14 @@ class FaceEdit:
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """A decoded frame, uint8 RGB [H, W, 3]; ``face`` is None where none was found."""
+    """A decoded frame, uint8 RGB [H, W, 3]; ``face`` is None where none was found.
+
+    reference: row of the reference latents that show what the face looks like; None: the frame itself.
+    """
 
     image: np.ndarray
     face: FaceEdit | None
+    reference: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,33 @@ class TalkingFace:
         self.codec, self.generator, self.image_size, self.sampling = codec, generator, image_size, sampling
 
     def __call__(
-        self, faces: UInt8[Tensor, "b 3 s s"], depths: UInt8[Tensor, "b 1 s s"], audio: Float[Tensor, "b n d"]
+        self,
+        faces: UInt8[Tensor, "b 3 s s"],
+        depths: UInt8[Tensor, "b 1 s s"],
+        audio: Float[Tensor, "b n d"],
+        references: Float[Tensor, "b c h w"] | None = None,
     ) -> UInt8[np.ndarray, "b s s 3"]:
         """Faces that say what their audio windows say, RGB. depths: 0 where none is to be followed."""
-        return self.decode(self.generate(self.encode(faces, depths), audio)).permute(0, 2, 3, 1).cpu().numpy()
+        latents = self.encode(faces, depths, references)
+        return self.decode(self.generate(latents, audio)).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
-    def encode(self, faces: UInt8[Tensor, "b 3 s s"], depths: UInt8[Tensor, "b 1 s s"]) -> Float[Tensor, "b i h w"]:
-        """The masked, reference and depth latents; a frame is its own reference."""
-        return self.codec.generator_input(faces, faces, depths, self.sampling)
+    def encode(
+        self,
+        faces: UInt8[Tensor, "b 3 s s"],
+        depths: UInt8[Tensor, "b 1 s s"],
+        references: Float[Tensor, "b c h w"] | None = None,
+    ) -> Float[Tensor, "b i h w"]:
+        """The masked, reference and depth latents; without ``references`` a frame is its own."""
+        if references is None:
+            return self.codec.generator_input(faces, faces, depths, self.sampling)
+        masked = self.codec.encode_masked(faces, self.sampling)
+        return torch.cat((masked, references, self.codec.encode_depth(depths, self.sampling)), dim=1)
+
+    @torch.inference_mode()
+    def encode_references(self, faces: UInt8[Tensor, "k 3 s s"]) -> Float[Tensor, "k c h w"]:
+        """Latents of crops that show what the face looks like."""
+        return self.codec.encode(to_signed(faces), self.sampling)
 
     @torch.inference_mode()
     def generate(self, latents: Float[Tensor, "b i h w"], audio: Float[Tensor, "b n d"]) -> Float[Tensor, "b c h w"]:
@@ -133,15 +155,16 @@ def talking_frames(
     parse: Parser | None = None,
     batch_size: int = 8,
     faithful: bool = False,
+    references: Float[Tensor, "k c h w"] | None = None,
 ) -> Iterator[TalkingFrame]:
     """Give every frame its new mouth, in order.
 
     windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
-    for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. Decoding,
-    networks and pasting overlap; about five batches are held at once.
+    for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. references: see
+    SourceFrame. Decoding, networks and pasting overlap; about five batches are held at once.
     """
     prepared = run_ahead(prepare_batches(sources, talking_face.image_size, batch_size, faithful))
-    for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face)):
+    for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face, references)):
         generated = iter(faces)
         for source in batch.sources:
             image = (
@@ -193,11 +216,15 @@ def prepare_crop(
 
 
 def generate_batches(
-    batches: Iterable[Batch], windows: Iterable[Float[Tensor, "b n d"]], talking_face: TalkingFace
+    batches: Iterable[Batch],
+    windows: Iterable[Float[Tensor, "b n d"]],
+    talking_face: TalkingFace,
+    references: Float[Tensor, "k c h w"] | None = None,
 ) -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
     for batch, audio in zip(batches, windows, strict=True):
         if batch.rows:
-            faces = talking_face(stack_images(batch.faces), stack_gray(batch.depths), audio[batch.rows])
+            chosen = None if references is None else references[[batch.sources[row].reference for row in batch.rows]]
+            faces = talking_face(stack_images(batch.faces), stack_gray(batch.depths), audio[batch.rows], chosen)
             yield batch, list(faces)
         else:
             yield batch, []

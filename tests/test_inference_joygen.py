@@ -61,7 +61,7 @@ def networks(folder) -> tuple[TalkingFace, torch.Tensor]:
 
 def talk(folder: Path, edit: store.EditResult, networks, batch_size: int = 4, pose_driven: bool = True):
     talking_face, windows = networks
-    sources = inference_joygen.source_frames(edit, folder / CLIP_NAME, N_MOTION, pose_driven)
+    sources = inference_joygen.source_frames(edit, folder / CLIP_NAME, [None] * N_MOTION, pose_driven)
     return list(talking_frames(sources, windows.split(batch_size), talking_face, batch_size=batch_size))
 
 
@@ -339,3 +339,19 @@ def test_command_ends_with_one_line_and_exit_code_2(folder, tmp_path):
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, networks, tmp_path):
+    talking_face, _ = networks
+    crops, rows = inference_joygen.reference_crops(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE)
+    assert [row is None for row in rows] == (~edit.valid[:N_MOTION]).tolist()
+    bank = talking_face.encode_references(crops)
+    face, depth = crops[:1], torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    own = talking_face.encode(face, depth)
+    other = talking_face.encode(face, depth, torch.zeros_like(bank[:1]))
+    n_channels = bank.shape[1]
+    torch.testing.assert_close(own[:, :n_channels], other[:, :n_channels])
+    torch.testing.assert_close(own[:, n_channels : 2 * n_channels], bank[:1], rtol=1e-4, atol=1e-4)
+    assert not other[:, n_channels : 2 * n_channels].any()
+    for given, expected in {"": "auto", "--faithful": "same", "--faithful --reference auto": "auto"}.items():
+        assert inference_joygen.parse(["--audio_path", "a", "--video_path", "b", *given.split()]).reference == expected

@@ -13,6 +13,7 @@ EYE_CONTOURS = (
     *(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),  # the person's right eye
     *(263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),  # left
 )
+NOSE = (168, 6, 197, 195, 5, 4, 1, 98, 97, 2, 326, 327)  # bridge from root to tip, then the underside
 OUTER_EYE_CORNERS = (33, 263)
 
 # Points of the face oval that have no counterpart on the BFM's mesh (Real3DPortrait, landmark loss).
