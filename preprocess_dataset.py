@@ -8,124 +8,144 @@ Each clip is one unit of work, written whole or not at all; finished clips are s
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from utils import cli, packs, store
 from utils.errors import BadInput, StageFailure
 from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
-from utils.types import N_LANDMARKS
+from utils.ray_queue import run_on_ray
+from utils.run_lock import sole_run
+from utils.shard_writer import SHARD_MEGABYTES, WAITING_FOLDER, ShardPacker, finished_names
+from utils.work_queue import Outcome, run_local
 
 if TYPE_CHECKING:
-    import torch
-
-    from models.clip_analysis import FaceAnalyser, FittedClip
+    from models.clip_preparation import PreparationJob
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+MIN_FACE = 64  # pixels
+MOST_WORKERS = 8  # by default; each needs about a gigabyte
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Turn talking clips into training data.")
     parser.add_argument("--video_dir", type=Path, required=True, help="folder of clips, one face each")
     parser.add_argument("--result_dir", type=Path, default=Path("results/preprocessed_dataset"))
+    parser.add_argument("--num_workers", type=at_least_one, help="clips at once; default: one per core, at most 8")
+    parser.add_argument(
+        "--ray_address", help="do the work on a Ray cluster: auto, host:port, or local to start one here"
+    )
+    parser.add_argument("--ray_gpus", type=float, default=0.0, help="share of a GPU for each clip on the cluster")
+    parser.add_argument("--format", choices=("files", "shards"), default="files", help="folders, or WebDataset shards")
+    parser.add_argument("--shard_mb", type=at_least_one, default=SHARD_MEGABYTES, help="size of a shard (default 1000)")
+    parser.add_argument("--keep_silent", action="store_true", help="take clips without sound too")
+    parser.add_argument("--min_face", type=int, default=MIN_FACE, help="least side of a face, pixels (default 64)")
     add_face_arguments(parser)
     return parser.parse_args(arguments)
+
+
+def at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
+    return number
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     paths = clip_paths(options.video_dir)
     store.require_writable(options.result_dir)
-    pack = resolve_face_pack(options)
-    device = cli.resolve_device(options.gpu_id)
-    from models.clip_analysis import load_analyser
+    job = resolve_job(options)
 
-    analyser = load_analyser(pack, device, smoothing_of(options), options.faithful, options.use_opengl)
-    print(packs.describe(pack))
-    print(analyser.describe())
-    failures = []
-    for number, path in enumerate(paths, 1):
-        directory = options.result_dir / path.stem
-        if (directory / store.TRACK_NAME).is_file():
-            print(f"{number}/{len(paths)} {path.name}: already there")
-            continue
-        try:
-            n_valid, n_frames = prepare_clip(path, directory, analyser, pack, device)
-        except BadInput as error:
-            failures.append(str(error))
-            print(f"{number}/{len(paths)} {path.name}: left out: {error}", file=sys.stderr)
-        else:
-            print(f"{number}/{len(paths)} {path.name}: {n_valid} of {n_frames} frames", flush=True)
-    if failures:
-        raise StageFailure(f"{len(failures)} of {len(paths)} clips could not be prepared, see above")
+    with sole_run(options.result_dir, WAITING_FOLDER):
+        finished = finished_names(options.result_dir)
+        units = [path for path in paths if path.stem not in finished]
+        print(f"{len(paths)} clips, {len(paths) - len(units)} of them already there", flush=True)
+        packer = ShardPacker(options.result_dir, [path.stem for path in units], 10**6 * options.shard_mb)
+        with closing(outcomes_of(units, job, options)) as outcomes:
+            failures = follow(outcomes, len(units), packer)
+        n_waiting = packer.finish()
+
+    report(failures, len(paths), n_waiting)
 
 
 def clip_paths(video_dir: Path) -> list[Path]:
+    """Raises BadInput if there is no clip, or two would have the same result."""
     if not video_dir.is_dir():
         raise BadInput("no such folder", video_dir, "a folder of clips", "nothing", "check --video_dir")
     paths = sorted(path for path in video_dir.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
         raise BadInput("no clips", video_dir, " ".join(VIDEO_SUFFIXES), "none", "check --video_dir")
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        if by_name.setdefault(path.stem, path) != path:
+            found = f"{by_name[path.stem].name} and {path.name}"
+            raise BadInput("two clips of one name", video_dir, "different names", found, "rename one of them")
     return paths
 
 
-def prepare_clip(
-    path: Path, directory: Path, analyser: FaceAnalyser, pack: packs.Pack, device: torch.device
-) -> tuple[int, int]:
-    """Write one clip's training folder; returns its usable and all frames. Raises BadInput if it has no face."""
-    from models.clip_analysis import open_tracker
-    from utils.audio import load_waveform
-    from utils.video import probe_video, read_frames
+def resolve_job(options: argparse.Namespace) -> PreparationJob:
+    """Says what finds and draws the faces. Raises BadInput for unusable weights, before any work is done."""
+    pack = resolve_face_pack(options)
+    from models.clip_preparation import PreparationJob, open_analyser
 
-    video = probe_video(path)
-    with open_tracker(pack, device) as tracker:
-        clip = analyser.analyse(lambda: read_frames(path), tracker, (video.width, video.height))
-    n_frames, n_valid = len(clip.track), int(clip.track.valid.sum())
-    if not n_valid:
-        raise BadInput("no face found", path, "a face in some frame", f"none in {n_frames}", "leave the clip out")
-    store.require_replaceable(directory)
-    with store.atomic_dir(directory) as folder:
-        write_images(folder, read_frames(path), clip, analyser)
-        if video.has_audio:
-            store.save_sound(folder, load_waveform(path))
-        record = store.TrackRecord(
-            source_name=path.name,
-            source_bytes=path.stat().st_size,
-            width=video.width,
-            height=video.height,
-            n_source_frames=n_frames,
-            n_frames=n_frames,
-            n_valid=n_valid,
-            motion_name="",
-            weights=pack.name,
-        )
-        store.save_track_record(folder, record)
-    return n_valid, n_frames
+    job = PreparationJob(
+        pack=pack,
+        result_dir=options.result_dir,
+        as_shards=options.format == "shards",
+        gpu_id=0 if options.ray_gpus else options.gpu_id,
+        smoothing=smoothing_of(options),
+        faithful=options.faithful,
+        use_opengl=options.use_opengl,
+        keep_silent=options.keep_silent,
+        min_face=options.min_face,
+    )
+    print(packs.describe(pack))
+    print(open_analyser(job).describe())
+    return job
 
 
-def write_images(folder: Path, frames: Iterator[np.ndarray], clip: FittedClip, analyser: FaceAnalyser) -> None:
-    """Face crops and the depth of the clip's own expressions, both 256 px square, and the arrays."""
-    from utils.clips import STORED_SIZE
-    from utils.geometry import crop_box, resize_image
+def outcomes_of(
+    units: Sequence[Path], job: PreparationJob, options: argparse.Namespace
+) -> Generator[Outcome, None, None]:
+    """Prepare the clips on this machine's cores, or on a Ray cluster."""
+    from models.clip_preparation import prepare_clip
 
-    boxes, valid = clip.track.boxes, clip.track.valid
-    landmarks = np.zeros((len(clip.track), N_LANDMARKS, 2), np.float32)
-    for index, frame in enumerate(frames):
-        if not valid[index]:
-            continue
-        face = analyser.draw(clip.coeffs[index], clip.alignments[index], boxes[index])
-        landmarks[index] = face.landmarks
-        crop = crop_box(frame, boxes[index])
-        shrinking = "area" if min(crop.shape[:2]) > STORED_SIZE else "bilinear"
-        store.write_rgb(store.face_path(folder, index), resize_image(crop, STORED_SIZE, STORED_SIZE, shrinking))
-        store.write_gray(
-            store.depth_path(folder, index), resize_image(face.depth, STORED_SIZE, STORED_SIZE, "bilinear")
-        )
-    store.save_edit_arrays(folder, boxes, landmarks, clip.coeffs, np.arange(len(valid)), valid)
+    work = partial(prepare_clip, job)
+    if options.ray_address:
+        return run_on_ray(units, work, options.ray_address, options.num_workers, options.ray_gpus)
+    return run_local(units, work, options.num_workers or min(MOST_WORKERS, os.cpu_count() or 1))
+
+
+def follow(outcomes: Iterable[Outcome], n_units: int, packer: ShardPacker) -> list[Outcome]:
+    """Say what becomes of each clip and pack what is finished; returns the clips that are left out."""
+    failures = []
+    for number, outcome in enumerate(outcomes, 1):
+        if outcome.stop is not None:
+            raise outcome.stop
+        if outcome.failure is None:
+            print(f"{number}/{n_units} {outcome.unit.name}: {outcome.note}", flush=True)
+        else:
+            failures.append(outcome)
+            print(f"{number}/{n_units} {outcome.unit.name}: left out", flush=True)
+        if outcome.is_final:
+            packer.settle(outcome.unit.stem)
+    return failures
+
+
+def report(failures: Sequence[Outcome], n_clips: int, n_waiting: int) -> None:
+    """List what is left out, with the reasons; raises StageFailure if anything is."""
+    for outcome in sorted(failures, key=lambda failure: failure.unit):
+        print(f"left out {outcome.unit.name}: {outcome.failure}", file=sys.stderr)
+    again = "" if all(outcome.is_final for outcome in failures) else "; run the same command again"
+    waiting = f"; {n_waiting} finished clips wait for their shard" if n_waiting else ""
+    if failures:
+        raise StageFailure(f"{len(failures)} of {n_clips} clips could not be prepared, see above{waiting}{again}")
 
 
 if __name__ == "__main__":

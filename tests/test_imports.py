@@ -19,7 +19,7 @@ MEDIA_FILES = {"utils/video.py", "utils/audio.py"}  # the only files that decode
 WEIGHT_FILES = {"utils/checkpoints.py"}  # the only file that opens weights
 WEIGHT_READERS = {"torch.load", "load_file", "safe_open", "loadmat", "safetensors.torch.load_file", "scipy.io.loadmat"}
 SHAPE_TYPES = {"Float", "Float16", "Float32", "Float64", "Int", "Int32", "Int64", "UInt8", "Bool", "Num", "Shaped"}
-REQUIREMENT_FILES = ("requirements.txt", "requirements-nodeps.txt")
+REQUIREMENT_FILES = ("requirements.txt", "requirements-nodeps.txt", "requirements-cluster.txt")
 SLOW_PACKAGES = (
     "accelerate",
     "diffusers",

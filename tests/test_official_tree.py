@@ -70,7 +70,8 @@ def run(tree, tmp_path_factory) -> SimpleNamespace:
     folder = official_tree.project_folder(tmp_path_factory.mktemp("readme") / "JoyGen", tree)
     (folder / "demo").mkdir()
     face = talking_clip.moving_face()
-    with VideoWriter(folder / CLIP) as writer:
+    sound = media.write_wav(folder / "clip.wav", media.speech_like(SPEECH_SECONDS), SAMPLE_RATE)
+    with VideoWriter(folder / CLIP, audio_path=sound) as writer:
         for index in CLIP_FRAMES:
             writer.write(face[index])
     media.write_song_with_cover(folder / SPEECH, media.speech_like(SPEECH_SECONDS), SAMPLE_RATE)

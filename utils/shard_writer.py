@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.shards import DEPTH, FACE, INDEX_SCHEMA, RECORD, SHARD_PATTERN, read_index
-from utils.store import atomic_path
+from utils.store import TRACK_NAME, atomic_path
 
 WAITING_FOLDER = ".waiting"
 SHARD_MEGABYTES = 1000  # default size of a shard, 10^6 bytes
@@ -78,11 +78,13 @@ class TarredClip:
 
 
 class ShardPacker:
-    """Packs the clips ``order`` as they are settled, that is: wait in their tar, or are left out for good."""
+    """Packs clips as they are settled, that is: wait in their tar, or are left out for good."""
 
-    def __init__(self, data_dir: Path, order: Sequence[str], shard_bytes: int) -> None:
-        self._data_dir, self._order, self._shard_bytes = data_dir, list(order), shard_bytes
-        self._settled = {name for name in order if waiting_path(data_dir, name).is_file()}
+    def __init__(self, data_dir: Path, names: Iterable[str], shard_bytes: int) -> None:
+        """names: clips that a run works on; those that wait from a run before are packed with them."""
+        self._data_dir, self._shard_bytes = data_dir, shard_bytes
+        self._settled = {path.stem for path in (data_dir / WAITING_FOLDER).glob("*.tar")}
+        self._order = sorted({*names, *self._settled})
         self._position, self._batch = 0, list[Path]()
 
     def settle(self, name: str) -> None:
@@ -161,3 +163,12 @@ def packed_names(data_dir: Path) -> Iterator[str]:
     """Clips that lie in a finished shard."""
     for path in sorted(data_dir.glob(SHARD_PATTERN)):
         yield from (clip.name for clip in read_index(path))
+
+
+def finished_names(data_dir: Path) -> set[str]:
+    """Clips that need no more work: folders, packed, or waiting. Removes waiting tars that are in a shard already."""
+    packed = set(packed_names(data_dir))
+    waiting = {path.stem: path for path in (data_dir / WAITING_FOLDER).glob("*.tar")}
+    for name in packed & set(waiting):
+        waiting[name].unlink()
+    return packed | set(waiting) | {path.parent.name for path in data_dir.glob(f"*/{TRACK_NAME}")}

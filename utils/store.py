@@ -22,6 +22,7 @@ from utils.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
 SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
 SOUND_NAME = "audio.npy"
+PARTIAL = ".partial-"  # begins the names of files and folders that are being written
 _KINDS = {"f": "float", "i": "int", "b": "bool"}  # of numpy's dtype kinds
 _STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
 
@@ -46,7 +47,7 @@ P = TypeVar("P", bound=StoredPath)
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary file name beside ``path``; rename it on success, else leave the disk as it was."""
     with _folders_above(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -61,7 +62,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_dir(directory: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``directory``; swap it in on success, else leave the disk as it was."""
     with _folders_above(directory):
-        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".partial-"))
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=PARTIAL))
         new, old = temporary / "new", temporary / "old"
         try:
             new.mkdir()

@@ -40,7 +40,8 @@ if [ ! -f "$pack/face_model.safetensors" ]; then
     --out "$pack/face_model.safetensors"
 fi
 for folder in "${folders[@]}"; do
-  run preprocess_dataset.py --video_dir "$folder" --result_dir "$data" --bfm_folder "$pack/face_model.safetensors"
+  run preprocess_dataset.py --video_dir "$folder" --result_dir "$data" --keep_silent \
+    --bfm_folder "$pack/face_model.safetensors"
 done
 printf '%s\n' "${held_out[@]}" >"$work/validation.txt"
 
