@@ -9,6 +9,8 @@ the clips, put one after the other:
     face's way          0.25 of its height         -                       0.40
     face's height       x 1.26                     -                       x 1.50
     unlikeness          0.051                      0.040; 98 % over 0.065  0.065   for dissolves, which are no cuts
+
+Of clips joined in the middle, all of 50 cuts were found, and 18 of 20 dissolves of one second; nothing else was.
 """
 
 from __future__ import annotations
