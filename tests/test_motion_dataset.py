@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import training_data
 from utils import motion_dataset as md
 from utils.errors import BadInput
+from utils.shard_writer import ShardPacker, pack_clip, waiting_path
 
 N_FRAMES = 60
 
@@ -48,6 +50,27 @@ def test_centred_clips_share_their_mean(tmp_path: Path) -> None:
     overall = np.concatenate([clip.expression for clip in plain]).mean(axis=0)
     for clip in (*training, *validation):
         np.testing.assert_allclose(clip.expression.mean(axis=0), overall, atol=1e-5)
+
+
+def test_clips_in_shards_are_the_same(tmp_path: Path) -> None:
+    for name in ("a", "bb"):
+        folder = training_data.write_clip(tmp_path / "folders", name)
+        np.save(folder / "coeffs.npy", np.random.default_rng(0).normal(size=(12, 257)).astype(np.float32))
+        (folder / "track.json").write_text("{}\n")
+    packer = ShardPacker(tmp_path / "shards", ("a", "bb"), 10**9)
+    for name in ("a", "bb"):
+        pack_clip(tmp_path / "folders" / name, name, waiting_path(tmp_path / "shards", name))
+        packer.settle(name)
+    assert packer.finish() == 0
+    config = md.MotionDataConfig(validation_clips=("bb",))
+    for packed, plain in zip(
+        md.load_motion_clips(tmp_path / "shards", config),
+        md.load_motion_clips(tmp_path / "folders", config),
+        strict=True,
+    ):
+        assert packed[0].name == plain[0].name
+        np.testing.assert_array_equal(packed[0].expression, plain[0].expression)
+        np.testing.assert_array_equal(packed[0].wave, plain[0].wave)
 
 
 def test_unusable_data(tmp_path: Path) -> None:

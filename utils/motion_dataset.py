@@ -1,11 +1,12 @@
 """Clips of speech with tracked expression: which are learned from, who speaks, and the labels of blinks and mouths.
 
-A clip folder (preprocess_dataset.py) gives coeffs.npy [N, 257], valid.npy [N] at 25 Hz and audio.npy int16 at 16 kHz.
+A clip (a folder, or packed in a shard, by preprocess_dataset.py) gives coeffs.npy [N, 257], valid.npy [N] at 25 Hz and
+audio.npy int16 at 16 kHz.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import numpy as np
 import yaml
 from jaxtyping import Bool, Float, Int
 
+from utils.clips import clip_folders
 from utils.errors import BadInput
 from utils.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
 from utils.splits import TRAIN_LIST, VALIDATION_LIST, read_names, read_speakers
-from utils.store import SOUND_NAME, load_array
+from utils.store import SOUND_NAME, StoredPath, load_array
 from utils.types import FEATURE_RATE, MOTION_FPS, N_COEFFS, N_EXP, N_ID
 
 STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS
@@ -71,7 +73,8 @@ def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[Mo
     Raises BadInput for an empty folder, a damaged clip, and names in the config, its tables or the folder's lists that
     are not there.
     """
-    folders = {path.parent.name: path.parent for path in sorted(data_dir.glob(f"*/{SOUND_NAME}"))}
+    known = clip_folders(data_dir)
+    folders = {name: folder for name, folder in known.items() if (folder / SOUND_NAME).is_file()}
     if not folders:
         raise BadInput(
             "no clip with sound", data_dir, "<clip>/audio.npy, coeffs.npy and valid.npy", "none", _DATA_ADVICE
@@ -83,7 +86,7 @@ def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[Mo
         clip = _load_clip(folders[name], speakers.get(name, name))
         return replace(clip, lag=lags.get(name, 0.0), weight=weights.get(name, 1.0))
 
-    training_names, held_out_names = _split(data_dir, config, folders)
+    training_names, held_out_names = _split(data_dir, config, known, folders)
     training = [load(name) for name in training_names if weights.get(name, 1.0) > 0]
     validation = [load(name) for name in held_out_names]
     if not training:
@@ -93,7 +96,9 @@ def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[Mo
     return training, validation
 
 
-def _split(data_dir: Path, config: MotionDataConfig, folders: Mapping[str, Path]) -> tuple[list[str], list[str]]:
+def _split(
+    data_dir: Path, config: MotionDataConfig, known: Collection[str], folders: Collection[str]
+) -> tuple[list[str], list[str]]:
     """Names of clips with sound, to train on and to validate on, each list sorted."""
     for name in config.validation_clips:
         if name not in folders:
@@ -106,9 +111,9 @@ def _split(data_dir: Path, config: MotionDataConfig, folders: Mapping[str, Path]
     if both:
         raise BadInput("clip is in both lists", data_dir / TRAIN_LIST, "separate lists", both[0])
     for name in (*listed[0], *listed[1]):
-        if not (data_dir / name).is_dir():
+        if name not in known:
             advice = "run preprocess_dataset_extra.py again"
-            raise BadInput("listed clip is not there", data_dir / name, "a clip's folder", "nothing", advice)
+            raise BadInput("listed clip is not there", data_dir / name, "a prepared clip", "nothing", advice)
     training, held_out = (sorted(set(names) & set(folders)) for names in listed)
     return training, held_out
 
@@ -127,14 +132,16 @@ def read_clip_table(path: Path | None) -> dict[str, float]:
     return {str(name): float(value) for name, value in numbers.items()}
 
 
-def _load_clip(folder: Path, speaker: str) -> MotionClip:
+def _load_clip(folder: StoredPath, speaker: str) -> MotionClip:
     coefficients = load_array(folder / "coeffs.npy", (None, N_COEFFS), "f", _DATA_ADVICE)
     valid = load_array(folder / "valid.npy", (len(coefficients),), "b", _DATA_ADVICE)
     wave = load_array(folder / SOUND_NAME, (None,), "i", _DATA_ADVICE).astype(np.float32) / _INT16_SCALE
     if not valid.any():
-        raise BadInput("no face in clip", folder, "valid frames", "none", "delete the clip's folder")
+        raise BadInput("no face in clip", str(folder), "valid frames", "none", "delete the clip's folder")
     if not np.isfinite(coefficients[valid]).all():
-        raise BadInput("coefficients are not finite", folder / "coeffs.npy", "finite numbers", "others", _DATA_ADVICE)
+        raise BadInput(
+            "coefficients are not finite", str(folder / "coeffs.npy"), "finite numbers", "others", _DATA_ADVICE
+        )
     identity, expression = np.split(coefficients[:, : N_ID + N_EXP].astype(np.float32), [N_ID], axis=1)
     return MotionClip(folder.name, speaker, wave, expression, identity, valid)
 
