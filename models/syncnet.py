@@ -112,7 +112,7 @@ class SyncNet(nn.Module):
 
     def _lips(self, crops: Iterable[np.ndarray], n_most: int) -> Float[Tensor, "t 1024"]:
         """Embeddings of the windows that begin at frames 0, 1 ...; the last full window is left out, as upstream."""
-        weight = self.netfclip[0].weight
+        weight = next(self.parameters())
         held: list[np.ndarray] = []
         found: list[Tensor] = []
 
