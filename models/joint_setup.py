@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 VALIDATION_SEED = 1_000_003
+MANY_WEIGHTS = 100_000_000
 MIN_SYNC_FRAMES = 2  # decoded frames of a clip that its sounds are told apart by
 
 
@@ -54,6 +55,8 @@ class JoyGenConfig:
     whisper_model_path: Path | None = None  # audio encoder to start from, or to use as it is
     audio_encoder: EncoderDims | None = None  # or the sizes of a new one
     train_audio_encoder: bool = False
+    # last: only the UNet's last block and output; auto: last where all its weights and their gradients are too many
+    trained_blocks: Literal["all", "last", "auto"] = "all"
     loss: LossWeights = field(default_factory=LossWeights)
     critics: CriticConfig = field(default_factory=CriticConfig)
     decode_batch: int | None = None  # items of a batch whose images are decoded for the loss; null: all
@@ -119,7 +122,19 @@ def build_model(config: JoyGenConfig) -> JointModel:
         audio_encoder = WhisperEncoder.load(config.whisper_model_path)
     else:
         audio_encoder = WhisperEncoder.create(config.audio_encoder, config.seed)  # type: ignore[arg-type]
+    choose_trained_blocks(config, generator)
     return JointModel(generator, audio_encoder, config.train_audio_encoder)
+
+
+def choose_trained_blocks(config: JoyGenConfig, generator: Generator) -> None:
+    """Freeze what is not to learn."""
+    n_weights = sum(parameter.numel() for parameter in generator.parameters())
+    if config.trained_blocks == "all" or (config.trained_blocks == "auto" and n_weights < MANY_WEIGHTS):
+        return
+    unet: Any = generator.unet
+    unet.requires_grad_(False)
+    for part in (unet.up_blocks[-1], unet.conv_norm_out, unet.conv_out):
+        part.requires_grad_(True)
 
 
 def speed_up(config: JoyGenConfig, model: JointModel) -> None:
@@ -154,12 +169,7 @@ def build_data(
     config: JoyGenConfig, encoder: WhisperEncoder, n_processes: int
 ) -> tuple[TrainingBatches, TrainingBatches | None]:
     """All batches of the training, and those of the held-out clips, if there are any."""
-    dims = encoder.dims
-
-    def log_mel(wave: Float[np.ndarray, " n"]) -> Float[Tensor, "c t"]:
-        return log_mel_spectrogram(wave, dims.n_mels)
-
-    sound = SegmentSource(log_mel, dims.n_mels, dims.n_audio_ctx, LOG_MEL_PADDING, config.train_audio_encoder)
+    sound = sound_source(encoder, config.train_audio_encoder)
     names, held_out = split_clips(config.dataset)
     clips = open_clips(config.dataset.root_dir, names, config.dataset.in_memory)
     n_batches = config.opti.max_steps * config.opti.gradient_accumulation_steps * n_processes
@@ -169,3 +179,13 @@ def build_data(
     plain = replace(config.dataset, augment=NO_AUGMENTATION)
     clips = open_clips(config.dataset.root_dir, held_out, config.dataset.in_memory)
     return training, TrainingBatches(clips, plain, sound, config.validation_batches, VALIDATION_SEED)
+
+
+def sound_source(encoder: WhisperEncoder, random_offset: bool) -> SegmentSource:
+    """Segments of sound as this encoder takes them; see SegmentSource for ``random_offset``."""
+    dims = encoder.dims
+
+    def log_mel(wave: Float[np.ndarray, " n"]) -> Float[Tensor, "c t"]:
+        return log_mel_spectrogram(wave, dims.n_mels)
+
+    return SegmentSource(log_mel, dims.n_mels, dims.n_audio_ctx, LOG_MEL_PADDING, random_offset)

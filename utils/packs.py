@@ -13,6 +13,7 @@ from utils.official_files import MINI_FOLDER, OFFICIAL_ROOT, fetch_advice, missi
 OFFICIAL_DIR = OFFICIAL_ROOT
 MINI_DIR = OFFICIAL_ROOT / MINI_FOLDER
 PACK_RECORD = "pack.json"
+ADAPTATION_RECORD = "adaptation.json"
 FILLED_MARKER = "FILLED_WEIGHTS.txt"  # scripts/make_filled_weights.py leaves it in a tree of random weights
 OFFICIAL_IMAGE_SIZE = 256  # pixels
 RECON_NAME, RECON_EPOCH = "face_recon_feat0.2_augment", "20"
@@ -102,15 +103,30 @@ def resolve_pack(**overrides: Path | None) -> Pack:
     for name, path in given.items():
         if not path.exists():
             raise BadInput(f"weights missing: {name}", path, "a file or folder", "nothing", fetch_advice(path))
-    official = official_pack()
-    pack = mini_pack() if missing_files(OFFICIAL_DIR) else official
+    official, record = official_pack(), read_adaptation(given["unet"]) if "unet" in given else None
+    is_mini = bool(missing_files(OFFICIAL_DIR)) if record is None else record["base"] == MINI_FOLDER
+    pack = mini_pack() if is_mini else official
     changed = {name: path for name, path in given.items() if not _is_same(path, getattr(pack, name))}
     if not changed:
         return pack
+    if record is not None:
+        return replace(pack, name=f"{pack.name} adapted to {record['clip']}", **changed)
     parts = _companions(changed, official) | changed
     if "unet" in parts and not _is_inside(parts["unet"], MINI_DIR):
         parts["image_size"] = OFFICIAL_IMAGE_SIZE
     return replace(pack, name=f"{pack.name}{_WITH_OTHER}{', '.join(sorted(changed))}", **parts)
+
+
+def read_adaptation(unet_dir: Path) -> dict[str, str] | None:
+    """What adapt.py noted beside a generator: ``base`` (mini or official) and ``clip``; None for any other folder."""
+    path = unet_dir.parent / ADAPTATION_RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {name: str(record[name]) for name in ("base", "clip")}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BadInput("unreadable record of an adaptation", path, "base and clip", str(error)) from error
 
 
 def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""Teach the generator one person: fine-tune it on a clip, and keep what draws held-back frames best.
+
+python adapt.py --video_path CLIP --result_dir results/adapted
+
+Writes <result_dir>/<clip>/unet, which stage 3 takes as --unet_model_path; held-back frames are never drawn worse by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils import cli, packs, store
+from utils.errors import BadInput
+
+if TYPE_CHECKING:
+    from models.adaptation import AdaptationResult, AdaptationSettings
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Fine-tune the generator on one person's clip.")
+    parser.add_argument("--video_path", type=Path, required=True, help="a clip of the person, with or without sound")
+    parser.add_argument("--result_dir", type=Path, default=Path("results/adapted"), help="gets a folder <clip>")
+    parser.add_argument("--steps", type=positive, default=300, help="of the optimiser (default 300)")
+    parser.add_argument("--batch_size", type=positive, default=8, help="frames per step (default 8)")
+    parser.add_argument("--lr", type=float, default=2e-4, help="highest learning rate (default 2e-4)")
+    parser.add_argument("--held_back", type=float, default=0.1, help="share of the clip, at its end (default 0.1)")
+    parser.add_argument("--seed", type=int, default=0)
+    cli.add_device_argument(parser)
+    return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text}")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    check_numbers(options)
+    from models.adaptation import Adaptation, AdaptationSettings
+    from models.clip_preparation import PreparationJob, prepare_clip
+
+    settings = AdaptationSettings(options.steps, options.batch_size, options.lr, options.held_back, options.seed)
+    pack, directory = packs.resolve_pack(), options.result_dir / options.video_path.stem
+    store.require_writable(directory)
+    print(packs.describe(pack))
+    record = describe(options.video_path, pack, settings)
+    if is_done(directory, record):
+        print(f"{directory / 'unet'}: already adapted to this clip")
+        return
+
+    start = time.monotonic()
+    work_dir = directory / f"work-{record['key'][:12]}"
+    remove_other_work(directory, work_dir)
+    clip_dir = work_dir / "data" / options.video_path.stem
+    if not (clip_dir / store.TRACK_NAME).is_file():
+        prepare_clip(PreparationJob(pack, clip_dir.parent, gpu_id=options.gpu_id, keep_silent=True), options.video_path)
+    adaptation = Adaptation(pack, clip_dir, work_dir, settings, cli.resolve_device(options.gpu_id))
+    result = adaptation.run(lambda step, psnr: print(f"step {step}: {psnr:.2f} dB on held-back frames", flush=True))
+
+    adaptation.export(directory / "unet", half=True)
+    save(directory, record, result)
+    shutil.rmtree(work_dir)
+    seconds = time.monotonic() - start
+    gain = f"{result.psnr_before:.2f} dB before, {result.psnr_after:.2f} dB after {result.best_step} steps"
+    floor = f"a reference's own mouth {result.psnr_reference:.2f} dB"
+    print(f"{directory / 'unet'}: on held-back frames {gain} ({floor}), {seconds:.0f} s")
+
+
+def check_numbers(options: argparse.Namespace) -> None:
+    if not 0 < options.held_back < 1:
+        raise BadInput("share of held-back frames not possible", None, "between 0 and 1", f"{options.held_back:g}")
+    if not 0 < options.lr < 1:
+        raise BadInput("learning rate not possible", None, "between 0 and 1", f"{options.lr:g}")
+
+
+def describe(clip: Path, pack: packs.Pack, settings: AdaptationSettings) -> dict[str, object]:
+    """What the result depends on; ``key`` sums it up."""
+    import hashlib
+
+    from utils.audio import open_media
+    from utils.checkpoints import sha256, weights_file
+
+    open_media(clip).close()  # a missing clip, or none at all, is named here
+    base = "mini" if pack.name.startswith("mini") else "official"
+    parts = {
+        "base": base,
+        "clip": clip.name,
+        "clip_sha256": sha256(clip),
+        "unet_sha256": sha256(weights_file(pack.unet)),
+    }
+    parts |= {"vae_sha256": sha256(weights_file(pack.vae)), "settings": asdict(settings)}
+    return {"key": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), **parts}
+
+
+def is_done(directory: Path, record: dict[str, object]) -> bool:
+    try:
+        done = json.loads((directory / packs.ADAPTATION_RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(done, dict) and done.get("key") == record["key"] and (directory / "unet").is_dir()
+
+
+def remove_other_work(directory: Path, work_dir: Path) -> None:
+    """What a stopped adaptation with other settings left."""
+    for path in directory.glob("work-*"):
+        if path != work_dir:
+            shutil.rmtree(path)
+
+
+def save(directory: Path, record: dict[str, object], result: AdaptationResult) -> None:
+    """The record, which says that the adaptation is finished, and a sheet of held-back frames."""
+    figures = {name: value for name, value in vars(result).items() if name != "sheet"}
+    store.write_rgb(directory / "held_back.png", result.sheet)
+    with store.atomic_path(directory / packs.ADAPTATION_RECORD) as temporary:
+        temporary.write_text(json.dumps(record | figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)

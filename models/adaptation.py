@@ -1,0 +1,176 @@
+"""Fine-tune the generator on one person's clip; only if that draws held-back frames better is the result kept.
+
+The clip's first part is learned from, its end is held back. The audio encoder stays as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from models.joint_learner import Learner
+from models.joint_setup import JoyGenConfig, gradient_dtype, sound_source
+from models.joint_validation import Validation, validate
+from utils.augment import NO_AUGMENTATION, Augmentation
+from utils.checkpoints import read_weights, save_checkpoint, weights_file
+from utils.clips import Clip, open_clip
+from utils.dataset import MIN_FRAMES, DatasetConfig, TrainingBatches
+from utils.errors import BadInput
+from utils.losses import LossWeights
+from utils.packs import Pack
+from utils.segments import SegmentSource
+from utils.training import OptimizerConfig, writing
+
+CHECK_INTERVAL = 50  # steps between looks at the held-back frames
+N_CHECKED = 32  # held-back frames that are looked at
+VALIDATION_SEED = 1_000_003
+LAST_NAME = "last.pt"
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """``held_back``: share of the frames with a face, at the clip's end."""
+
+    steps: int = 300
+    batch_size: int = 8
+    lr: float = 2e-4
+    held_back: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AdaptationResult:
+    """Lower-half PSNR in dB of the held-back frames: drawn before, by the kept weights, and by pasting a reference."""
+
+    psnr_before: float
+    psnr_after: float
+    psnr_reference: float
+    best_step: int
+    sheet: np.ndarray
+
+
+class Adaptation:
+    """One clip's fine-tuning; it continues where a stopped run in ``work_dir`` left its last.pt."""
+
+    def __init__(
+        self, pack: Pack, clip_dir: Path, work_dir: Path, settings: AdaptationSettings, device: torch.device
+    ) -> None:
+        """clip_dir: what preprocess_dataset.py writes. Raises BadInput if the clip is too short to hold frames back."""
+        from accelerate import Accelerator
+
+        self.settings, self.last_path = settings, work_dir / LAST_NAME
+        dtype = gradient_dtype(device)
+        precision = "bf16" if dtype == torch.bfloat16 else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+        config = adaptation_config(pack, clip_dir.parent, work_dir, settings)
+        self.learner = Learner(config, self.accelerator)
+        sound = sound_source(self.learner.plain_model.audio_encoder, random_offset=False)
+        clip = open_clip(clip_dir, in_memory=True)
+        self.training, self.held_back = build_batches(config, clip, sound, settings.held_back)
+        self.best: dict[str, Tensor] = {}
+        self.best_step, self.best_psnr, self.psnr_before = 0, -np.inf, -np.inf
+
+    def run(self, report: Callable[[int, float], None]) -> AdaptationResult:
+        """Learn to the end; ``report`` hears the held-back frames' PSNR at every look."""
+        self._resume()
+        if self.learner.step == 0:
+            self.psnr_before = self._look(report).psnr
+        while self.learner.step < self.settings.steps:
+            step = self.learner.step
+            self.learner.update([(step, self.training[step])], step / self.settings.steps)
+            if self.learner.step % CHECK_INTERVAL == 0 or self.learner.step == self.settings.steps:
+                self._look(report)
+                self._save()
+        self.learner.best_model.generator.unet.load_state_dict(self.best)
+        final = self._validate()
+        return AdaptationResult(self.psnr_before, self.best_psnr, final.reference_psnr, self.best_step, final.sheet)
+
+    def export(self, directory: Path, half: bool) -> None:
+        """Write the best generator as a diffusers folder."""
+        with writing(directory):
+            self.learner.best_model.generator.save(directory, half)
+
+    def _look(self, report: Callable[[int, float], None]) -> Validation:
+        found = self._validate()
+        report(self.learner.step, found.psnr)
+        if found.psnr > self.best_psnr:
+            self.best_psnr, self.best_step = found.psnr, self.learner.step
+            self.best = copy.deepcopy(self.learner.best_model.generator.unet.state_dict())
+        return found
+
+    def _validate(self) -> Validation:
+        model = self.learner.best_model.eval()
+        found = validate(model, self.learner.codec, self.held_back, 1, self.accelerator.autocast)
+        self.learner.plain_model.train()
+        return found
+
+    def _save(self) -> None:
+        marks = {"best_step": self.best_step, "best_psnr": self.best_psnr, "psnr_before": self.psnr_before}
+        with writing(self.last_path):
+            save_checkpoint(self.last_path, {"learner": self.learner.state(), "best": self.best, **marks})
+
+    def _resume(self) -> None:
+        if not self.last_path.is_file():
+            return
+        state: dict[str, Any] = read_weights(self.last_path)
+        self.learner.load_state(state["learner"])
+        self.best, self.best_step = state["best"], state["best_step"]
+        self.best_psnr, self.psnr_before = state["best_psnr"], state["psnr_before"]
+
+
+def adaptation_config(pack: Pack, data_dir: Path, work_dir: Path, settings: AdaptationSettings) -> JoyGenConfig:
+    """The mini pack's recipe with gentler augmentation: there is one person, one light and one camera."""
+    return JoyGenConfig(
+        vae_path=pack.vae,
+        unet_config_file=pack.unet / "config.json",
+        unet_resume_file=weights_file(pack.unet),
+        whisper_model_path=pack.whisper,
+        checkpoint_dir=work_dir,
+        dataset=DatasetConfig(
+            root_dir=data_dir,
+            img_size=pack.image_size,
+            batch_size=settings.batch_size,
+            frames_per_clip=settings.batch_size,
+            augment=Augmentation((0.9, 1.0), color_jitter=0.05, grayscale=0.0, flip=0.0, depth=0.9, depth_shift=0.01),
+        ),
+        opti=OptimizerConfig(
+            max_steps=settings.steps, lr=settings.lr, min_lr=0.1 * settings.lr, warmup_steps=10, use_ema=True,
+            ema_decay=0.95,
+        ),
+        loss=LossWeights(latent=1.0, pixel=2.0, gradient=1.0, mouth=2.0),
+        vae_precision="auto",
+        trained_blocks="auto",
+        seed=settings.seed,
+    )  # fmt: skip
+
+
+def build_batches(
+    config: JoyGenConfig, clip: Clip, sound: SegmentSource, held_back: float
+) -> tuple[TrainingBatches, TrainingBatches]:
+    """Batches of the clip's first part, and of frames of its end."""
+    first, last = split_valid(clip.valid, held_back)
+    data = config.dataset
+    training = TrainingBatches([replace(clip, valid=first)], data, sound, config.opti.max_steps, config.seed)
+    plain = replace(data, augment=NO_AUGMENTATION)
+    n_checks = max(1, N_CHECKED // data.batch_size)
+    return training, TrainingBatches([replace(clip, valid=last)], plain, sound, n_checks, VALIDATION_SEED)
+
+
+def split_valid(valid: Bool[np.ndarray, " n"], share: float) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Frames to learn from and, at the end, the held-back share; BadInput if either has too few."""
+    usable = np.flatnonzero(valid)
+    n_last = max(MIN_FRAMES, round(share * len(usable)))
+    if len(usable) - n_last < MIN_FRAMES:
+        expected = f"{MIN_FRAMES + n_last} frames with a face"
+        raise BadInput("clip too short to adapt to", None, expected, str(len(usable)), "adapt to a longer clip")
+    first = valid.copy()
+    first[usable[-n_last] :] = False
+    return first, valid & ~first
