@@ -102,6 +102,17 @@ def test_pipeline_gives_flags_to_the_stages_that_know_them(stub_project):
     assert talk[-3:] == ["--gpu_id=-1", "--img_size", "64"]
 
 
+@pytest.mark.parametrize("flags", [["--adapt", "50", "--seed", "4"], ["--adapt=50", "--seed", "4"]])
+def test_pipeline_adapts_before_it_draws(stub_project, flags):
+    (stub_project / "adapt.py").write_text(STUB.format(code=0))
+    result = run_bash(stub_project / "scripts" / "inference_pipeline.sh", "a.wav", "my clip.b.mp4", "out", *flags)
+    _, _, adapt, talk = (json.loads(line) for line in result.stdout.splitlines())
+    assert (value(adapt, "--video_path"), value(adapt, "--result_dir")) == ("my clip.b.mp4", "out/adapted")
+    assert (value(adapt, "--steps"), value(adapt, "--seed")) == ("50", "4")
+    assert value(talk, "--unet_model_path") == "out/adapted/my clip.b/unet"
+    assert "--adapt" not in talk
+
+
 @pytest.mark.parametrize("failing", range(len(STAGES)))
 def test_pipeline_stops_with_the_code_of_the_stage_that_failed(stub_project, failing):
     (stub_project / f"{STAGES[failing]}.py").write_text(STUB.format(code=2 + failing))
