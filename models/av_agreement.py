@@ -139,18 +139,16 @@ class Agreement:
     in_sync: float
 
 
-def agreement(
-    opening: Float[np.ndarray, " t"], predicted: Float[np.ndarray, " t"], valid: np.ndarray
-) -> Agreement | None:
-    """Compare the frames that both have; openings of frames without a face are filled in from their neighbours.
+def agreement(opening: Float[np.ndarray, " t"], predicted: Float[np.ndarray, " u"]) -> Agreement | None:
+    """Compare the frames that both have; an opening that is not known (NaN) is filled in from its neighbours.
 
-    None with fewer than MIN_FRAMES frames or faces.
+    None with fewer than MIN_FRAMES frames or known openings.
     """
     n = min(len(opening), len(predicted))
-    if n < MIN_FRAMES or valid[:n].sum() < MIN_FRAMES:
+    known = np.flatnonzero(np.isfinite(opening[:n]))
+    if len(known) < MIN_FRAMES:
         return None
-    known = np.flatnonzero(valid[:n])
-    filled = np.interp(np.arange(n), known, opening[:n][known])
+    filled = np.interp(np.arange(n), known, opening[known])
     return Agreement(best_lag(filled, predicted[:n], MAX_LAG), correlation(filled, predicted[:n]))
 
 

@@ -99,10 +99,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What a comparison uses: a tracker for each clip and, if wanted, networks."""
+    """What a comparison uses: trackers, the generated clip's only where its landmarks count, and networks."""
 
     reference_tracker: LandmarkTracker
-    generated_tracker: LandmarkTracker
+    generated_tracker: LandmarkTracker | None
     codec: CodecNoise | None = None
     lpips: Lpips | None = None
     features: LowerFaceFeatures | None = None
@@ -157,7 +157,8 @@ class _Meter:
         if box is None or box[2] <= box[0] or box[3] <= box[1]:
             face, box = None, None
         self.reference_faces.append(face)
-        self.generated_faces.append(self._tools.generated_tracker(generated))
+        tracker = self._tools.generated_tracker
+        self.generated_faces.append(None if tracker is None else tracker(generated))
         if self._tools.codec is not None:
             self._tools.codec.add(reference, box)
         found = {} if box is None else self._compare(reference, generated, box)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,20 @@ from jaxtyping import Float
 from models.av_agreement import Agreement, AvModel, agreement, rolled, sound_features
 from models.clip_comparison import Comparison
 from models.speech_activity import SpeechActivity, speech_activity
-from utils.metrics import best_lag, face_jitter, lip_distance, lip_jitter, mouth_opening, still_mouth, variance_ratio
+from utils.metrics import (
+    best_lag,
+    correlation,
+    face_jitter,
+    lip_distance,
+    lip_jitter,
+    mouth_opening,
+    still_mouth,
+    variance_ratio,
+)
 from utils.types import FaceTrack
 
 NEAR_LAG, FAR_LAG = 2, 9  # frames
+SAME_SOUND = 0.9  # correlation of the openings that two sounds ask for, from which they are one
 PERCENT = 100.0
 NOTHING = float("nan")
 
@@ -120,27 +130,28 @@ def listen(model: AvModel, names: Collection[str], n_frames: int, made: ClipSoun
     return Listening(*predictions)
 
 
-def agreement_figures(
-    comparison: Comparison, curves: FrameCurves, heard: Listening, others: list[np.ndarray]
-) -> dict[str, float]:
+def agreement_figures(curves: FrameCurves, heard: Listening, others: Sequence[np.ndarray]) -> dict[str, float]:
     """The generated clip, the reference with its own sound (ceiling) and wrong sounds (floor).
 
-    ``others``: predictions for other clips' sounds; where there is none, the clip's own, rolled in time.
+    ``others``: what other clips' sounds ask for; where none is long enough and different, the clip's own is rolled in
+    time.
     """
     figures: dict[str, float] = {}
     if heard.generated is not None:
-        own = agreement(curves.opening, heard.generated, comparison.generated.valid)
-        figures |= _agreement_figures(own, "")
-        found = [
-            agreement(curves.opening, wrong, comparison.generated.valid)
-            for wrong in (others or rolled(heard.generated))
-        ]
-        figures["av_r_wrong"] = _mean(np.array([score.best.r for score in found if score is not None]))
-        figures["av_r_sync_wrong"] = _mean(np.array([score.in_sync for score in found if score is not None]))
+        figures |= _agreement_figures(agreement(curves.opening, heard.generated), "")
+        wrong = [agreement(curves.opening, other) for other in others if is_other_sound(heard.generated, other)]
+        wrong = [score for score in wrong if score] or [agreement(curves.opening, r) for r in rolled(heard.generated)]
+        figures["av_r_wrong"] = _mean(np.array([score.best.r for score in wrong if score]))
+        figures["av_r_sync_wrong"] = _mean(np.array([score.in_sync for score in wrong if score]))
     if heard.reference is not None:
-        real = agreement(curves.opening_reference, heard.reference, comparison.reference.valid)
-        figures |= _agreement_figures(real, "_real")
+        figures |= _agreement_figures(agreement(curves.opening_reference, heard.reference), "_real")
     return figures
+
+
+def is_other_sound(own: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two predictions come from different sounds, whatever the weights: one track may drive several clips."""
+    n = min(len(own), len(other))
+    return abs(correlation(own[:n], other[:n])) < SAME_SOUND
 
 
 def _agreement_figures(score: Agreement | None, suffix: str) -> dict[str, float]:

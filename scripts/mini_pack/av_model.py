@@ -50,8 +50,9 @@ def scores(model: AvModel, clips: list[SpeakingClip]) -> dict[str, tuple[Agreeme
     found = {}
     for clip in clips:
         predicted = model.predict(clip.features, without=clip.speaker)
-        own = agreement(clip.opening, predicted, clip.valid)
-        wrong = [agreement(clip.opening, late, clip.valid) for late in rolled(predicted)]
+        tracked = np.where(clip.valid, clip.opening, np.nan)
+        own = agreement(tracked, predicted)
+        wrong = [agreement(tracked, late) for late in rolled(predicted)]
         if own is not None:
             found[clip.name] = own, float(np.mean([score.in_sync for score in wrong if score is not None]))
     return found

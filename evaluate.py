@@ -1,0 +1,253 @@
+"""How good are generated clips? Figures against references and honest floors, as JSON, Markdown and pictures.
+
+python evaluate.py --generated results/talk --reference CLIPS_DIR --out report/
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils import cli, packs, store
+from utils.clip_pairs import ClipPair, Matches, match_clips
+from utils.errors import BadInput
+from utils.figures import METRICS, NEEDS_WEIGHTS
+from utils.version import VERSION
+
+if TYPE_CHECKING:
+    from models.evaluation import Clip, Networks, PairResult
+    from utils.report import Report
+
+AV_MODEL = packs.MINI_DIR / "av_agreement.safetensors"
+WEIGHT_FLAGS = {"lpips": "lpips_weights", "fid": "inception_weights", "lse": "syncnet_weights", "av": "av_model"}
+MAX_WORST, WORST_PER_CLIP = 10, 3  # frames on the sheet; fewer clips give more each
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure generated clips against references and floors.")
+    parser.add_argument("--generated", type=Path, required=True, help="generated clip, or folder of them")
+    parser.add_argument(
+        "--reference", type=Path, required=True, help="real clip, or folder of them; <video>#<audio> belongs to <video>"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help=f"of {', '.join(METRICS)} (default: all whose weights are there)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (default report/)")
+    parser.add_argument("--lpips_weights", type=Path, help='saved lpips.LPIPS(net="alex").state_dict()')
+    parser.add_argument("--inception_weights", type=Path, help="pt_inception-2015-12-05-6726825d.pth, for FID")
+    parser.add_argument("--syncnet_weights", type=Path, help="syncnet_v2.model, for LSE-C and LSE-D")
+    parser.add_argument("--av_model", type=Path, default=AV_MODEL, help="model of audio-visual agreement")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    cli.add_device_argument(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    metrics = wanted_metrics(options)
+    matches = match_clips(options.generated, options.reference)
+    store.require_writable(options.out)
+    networks = load_networks(options, metrics)
+
+    from models.evaluation import overall_figures, with_agreement
+
+    results, skipped = measure_all(matches, metrics, networks)
+    measured = list(results)
+    if "av" in metrics:
+        results = dict(zip(measured, with_agreement(list(results.values())), strict=True))
+    overall, remark = overall_figures(networks.features)
+
+    report = make_report(options, metrics, matches, results, skipped, overall, remark)
+    save(options.out, report, results)
+    for line in summary_lines(report):
+        print(line)
+    print(f"{options.out}: {len(results)} clips measured, {len(skipped)} left out")
+
+
+def wanted_metrics(options: argparse.Namespace) -> list[str]:
+    """Metrics in the table's order. Raises BadInput for an unknown name, or one whose weights are not given."""
+    available = [name for name in METRICS if name not in NEEDS_WEIGHTS or vars(options)[WEIGHT_FLAGS[name]]]
+    if options.metrics is None:
+        return available
+    for name in options.metrics:
+        if name not in METRICS:
+            raise BadInput("unknown metric", None, f"some of {', '.join(METRICS)}", name)
+        if name not in available:
+            raise BadInput(f"{name} needs weights", None, f"{NEEDS_WEIGHTS[name]} FILE", "none", "see README.md")
+    return [name for name in METRICS if name in options.metrics]
+
+
+def load_networks(options: argparse.Namespace, metrics: Sequence[str]) -> Networks:
+    from models.av_agreement import AvModel
+    from models.clip_comparison import LowerFaceFeatures
+    from models.evaluation import Networks
+    from models.inception import InceptionV3
+    from models.lpips import Lpips
+    from models.syncnet import SyncNet
+
+    device = cli.resolve_device(options.gpu_id)
+    return Networks(
+        av=AvModel.load(options.av_model) if "av" in metrics else None,
+        lpips=Lpips.load(options.lpips_weights, device) if "lpips" in metrics else None,
+        features=LowerFaceFeatures(InceptionV3.load(options.inception_weights, device)) if "fid" in metrics else None,
+        syncnet=SyncNet.load(options.syncnet_weights, device) if "lse" in metrics else None,
+    )
+
+
+def measure_all(
+    matches: Matches, metrics: Sequence[str], networks: Networks
+) -> tuple[dict[ClipPair, PairResult], dict[str, str]]:
+    """Results by pair, and why others were left out. Raises the first pair's BadInput if nothing could be measured."""
+    from models.evaluation import measure_pair
+
+    results: dict[ClipPair, PairResult] = {}
+    failures: dict[str, BadInput] = {}
+    for pair in matches.pairs:
+        try:
+            generated, reference = open_clip(pair.generated), open_clip(pair.reference)
+            results[pair] = measure_pair(generated, reference, metrics, networks)
+        except BadInput as error:
+            failures[pair.name] = error
+    if not results:
+        raise next(iter(failures.values()))
+    return results, {name: str(error) for name, error in failures.items()}
+
+
+def open_clip(path: Path) -> Clip:
+    from models.evaluation import Clip
+    from utils.audio import load_waveform
+    from utils.video import probe_video, read_frames
+
+    info = probe_video(path)
+    n_frames = round(info.duration * 25) or None
+
+    def frames() -> Iterator[np.ndarray]:
+        return cli.progress(read_frames(path), n_frames, path.stem)
+
+    return Clip(path.stem, frames, load_waveform(path) if info.has_audio else None, info.picture)
+
+
+def make_report(
+    options: argparse.Namespace,
+    metrics: Sequence[str],
+    matches: Matches,
+    results: dict[ClipPair, PairResult],
+    skipped: dict[str, str],
+    overall: dict[str, float],
+    remark: str,
+) -> Report:
+    from utils.report import ClipResult, Report
+
+    clips = [
+        ClipResult(
+            pair.name, str(pair.generated), str(pair.reference), result.n_frames, result.figures, tuple(result.notes)
+        )
+        for pair, result in results.items()
+    ]
+    return Report(
+        settings={**settings(options, metrics), **({"FID": remark} if remark else {})},
+        clips=clips,
+        overall=overall,
+        skipped=skipped,
+        lone_generated=[path.name for path in matches.lone_generated],
+        lone_references=[path.name for path in matches.lone_references],
+        seed=options.seed,
+    )
+
+
+def settings(options: argparse.Namespace, metrics: Sequence[str]) -> dict[str, object]:
+    """What published figures differ by: crops, offsets, implementation and weights."""
+    from importlib.metadata import version
+
+    from utils.checkpoints import sha256
+
+    found: dict[str, object] = {
+        "implementation": f"joygen {VERSION}, MediaPipe {version('mediapipe')}",
+        "metrics": ", ".join(metrics),
+        "frames": "25 per second, in order, as many as both clips have; sound 16 kHz mono",
+        "face box": "of each frame of the reference, not smoothed, the same for both clips; width of the face, "
+        "bottom at the chin, middle at the bridge of the nose",
+        "lower face": "lower half of that box resized to 256x256 (128 rows), RGB",
+        "upper face": "pixels of the frame inside the box above its middle, not resized; upper_codec encodes the "
+        "reference's first 50 frames anew (H.264, crf 18)",
+        "speech and silence": "loudness within 25 dB of the loud parts (35 dB where voiced); 2 frames at each change "
+        "count as neither",
+    }
+    if "av" in metrics:
+        found["audio-visual agreement"] = "ridge regression on log-mel windows of ±8 frames, offsets ±9 frames, "
+        "weights that leave out the clip's own speaker"
+    if "lse" in metrics:
+        found["LSE"] = "SyncNet, crop from the landmarks' box (not S3FD) to 224 px, offsets ±15 frames"
+    if "fid" in metrics:
+        found["FID crop"] = "lower face stretched to 299x299, pool features, both clips' frames"
+    weights = {name: vars(options)[flag] for name, flag in WEIGHT_FLAGS.items() if name in metrics}
+    found["weights"] = {name: f"{path.name} sha256 {sha256(path)}" for name, path in weights.items()}
+    return found
+
+
+def save(directory: Path, report: Report, results: dict[ClipPair, PairResult]) -> None:
+    from utils.report import write_report
+    from utils.report_plots import BARS_NAME, DENSITY_NAME, WORST_NAME, save_bars, save_densities, save_worst
+
+    write_report(directory, report)
+    save_bars(directory / BARS_NAME, report)
+    save_densities(directory / DENSITY_NAME, density_curves(list(results.values()), report))
+    save_worst(directory / WORST_NAME, worst_frames(results))
+
+
+def density_curves(results: Sequence[PairResult], report: Report) -> dict:
+    """Series of all clips one after the other, by panel."""
+    from utils.report_plots import Curve
+
+    def pixels(name: str) -> np.ndarray:
+        return np.concatenate([result.pixels[name] for result in results])
+
+    def curve(name: str) -> np.ndarray:
+        return np.concatenate([getattr(result.curves, name) for result in results])
+
+    panels = {
+        "psnr": [Curve("still mouth", pixels("psnr_still"), True), Curve("generated", pixels("psnr"))],
+        "ssim": [Curve("still mouth", pixels("ssim_still"), True), Curve("generated", pixels("ssim"))],
+        "lmd": [Curve("still mouth", curve("lmd_still"), True), Curve("generated", curve("lmd"))],
+        "opening": [Curve("reference", curve("opening_reference"), True), Curve("generated", curve("opening"))],
+        "upper_drift": [Curve("generated", pixels("upper_drift"))],
+        "lpips": [Curve("generated", pixels("lpips"))],
+    }
+    measured = {figure.metric for figure in report.measured()}
+    confidences = [result.sync.frame_confidences for result in results if result.sync is not None]
+    if confidences:
+        panels["lse"] = [Curve("confidence per window", np.concatenate(confidences))]
+    return {name: curves for name, curves in panels.items() if name in measured} or {"psnr": panels["psnr"]}
+
+
+def worst_frames(results: dict[ClipPair, PairResult]) -> list:
+    """The frames of lowest PSNR, not all from one clip if there are others."""
+    from utils.report_plots import WorstFrame
+
+    share = max(WORST_PER_CLIP, -(-MAX_WORST // len(results)))
+    candidates = [(bad, pair.name) for pair, result in results.items() for bad in result.worst[:share]]
+    candidates.sort(key=lambda item: item[0].psnr)
+    return [
+        WorstFrame(f"{name[:14]} {bad.index}: {bad.psnr:.1f}", bad.reference, bad.generated)
+        for bad, name in candidates[:MAX_WORST]
+    ]
+
+
+def summary_lines(report: Report) -> list[str]:
+    found = ((figure, report.interval(figure.name)) for figure in report.measured())
+    return [
+        f"{figure.name:20s} {interval.mean:8.3f}  [{interval.low:.3f}, {interval.high:.3f}]  n {interval.n}"
+        for figure, interval in found
+        if interval is not None
+    ]
+
+
+if __name__ == "__main__":
+    cli.run(main)
