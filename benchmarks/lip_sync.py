@@ -12,7 +12,7 @@ output is tracked with MediaPipe. Columns, all Pearson correlations of the inner
     amount, still amount   not correlations: how far the output's opening varies, as a share of the original's
 
 A correlation does not see how small a movement is, so a still mouth's figure has to be read with its amount: what is
-left of the source's own mouth shines through, because the frame itself is the generator's reference.
+left of the source's own mouth shines through, more so if the frame itself is its reference (--reference same).
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Talk:
     source: np.ndarray
 
 
-def make_talk(clip: Path, speech: Path, work_dir: Path, options: list[str], still: bool = False) -> Talk:
+def make_talk(
+    clip: Path, speech: Path, work_dir: Path, options: list[str], drawing: list[str], still: bool = False
+) -> Talk:
     """Run the three stages as their commands do and measure the openings of frames with a face in all three."""
     motion_path = work_dir / "a2m" / f"{speech.stem}.npy"
     inference_audio2motion.main(
@@ -62,7 +64,7 @@ def make_talk(clip: Path, speech: Path, work_dir: Path, options: list[str], stil
     inference_joygen.main(
         [
             "--video_path", str(clip), "--audio_path", str(speech), "--intermediate_dir", str(edit_root),
-            "--result_dir", str(talk_dir), "--enable_pose_driven", "--debug",
+            "--result_dir", str(talk_dir), "--enable_pose_driven", "--debug", *drawing,
         ]
     )  # fmt: skip
     edit = store.load_edit(store.edit_dir(edit_root, clip, motion_path))
@@ -83,10 +85,12 @@ def tracked_opening(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return mouth_opening(track.landmarks), track.valid
 
 
-def table_row(clip: Path, wrong_speech: Path, work_dir: Path, options: list[str]) -> dict[str, float]:
-    own = make_talk(clip, clip, work_dir / "own", options)
-    wrong = make_talk(clip, wrong_speech, work_dir / "wrong", options)
-    still = make_talk(clip, clip, work_dir / "still", options, still=True)
+def table_row(
+    clip: Path, wrong_speech: Path, work_dir: Path, options: list[str], drawing: list[str]
+) -> dict[str, float]:
+    own = make_talk(clip, clip, work_dir / "own", options, drawing)
+    wrong = make_talk(clip, wrong_speech, work_dir / "wrong", options, drawing)
+    still = make_talk(clip, clip, work_dir / "still", options, drawing, still=True)
     return {
         "follows": correlation(own.output, own.mesh),
         "own": best_lag(own.output, own.source, NEAR_LAG).r,
@@ -105,11 +109,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clips", nargs="+", required=True, help="stems of the clips to measure")
     parser.add_argument("--work_dir", type=Path, default=Path("work/lip_sync"))
     parser.add_argument("--temperature", default="0.2", help="of stage 1")
+    parser.add_argument("--reference", choices=("auto", "same"), default="auto", help="of stage 3")
     options = parser.parse_args(arguments)
+    drawing = ["--reference", options.reference]
     paths = [options.clips_dir / f"{stem}.mp4" for stem in options.clips]
     rows = {}
     for path, wrong in zip(paths, paths[1:] + paths[:1], strict=True):
-        rows[path.stem] = table_row(path, wrong, options.work_dir, ["--temperature", options.temperature])
+        rows[path.stem] = table_row(path, wrong, options.work_dir, ["--temperature", options.temperature], drawing)
     names = list(next(iter(rows.values())))
     print(f"| clip | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     for stem, row in rows.items():
