@@ -91,9 +91,9 @@ def print_storage(places: dict[str, Path], seconds: float) -> None:
         }
         for way, read in ways.items():
             values[f"random frames per CPU second, {way}"] = f"{rate(read, frames, seconds, time.process_time):,.0f}"
-            forget(files)
-            cold = rate(read, frames[::STEP_COLD], math.inf, time.perf_counter)
-            values[f"random frames per second, {way}, cold"] = f"{cold:,.0f}"
+        forget(files)
+        cold = rate(ways["bytes"], frames[::STEP_COLD], math.inf, time.perf_counter)
+        values["random frames per second, bytes, cold"] = f"{cold:,.0f}"
         for row, value in values.items():
             rows.setdefault(row, []).append(value)
     print(f"| | {' | '.join(places)} |\n|---|{'---|' * len(places)}")

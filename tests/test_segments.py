@@ -91,3 +91,20 @@ def test_log_mel_is_computed_once_per_clip():
     for frame in (0, 10, 20):
         segments.cut("clip", audio(50), frame, np.random.default_rng(0))
     assert calls == [np.float32]
+
+
+def test_memory_is_bounded_and_what_was_forgotten_is_computed_again(monkeypatch):
+    clip_bytes = 3 * 100 * 4  # a second
+    monkeypatch.setattr("utils.segments.MOST_KEPT", 2 * clip_bytes)
+    computed = []
+
+    def log_mel(wave):
+        computed.append(len(wave))
+        return count_mel(wave)
+
+    bounded = SegmentSource(log_mel, n_mels=3, n_rows=N_ROWS, padding=PADDING, random_offset=False)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "a", "b", "c", "b", "c", "a"):
+        segment = bounded.cut(name, audio(50), 10, rng)
+        assert first_row(segment) == 20
+    assert len(computed) == 4
