@@ -15,8 +15,9 @@ import numpy as np
 from models.face_tracker import LandmarkTracker, track_face
 from models.inception import FeatureStatistics, InceptionV3
 from models.lpips import Lpips
+from utils.blending import enlarge_box
 from utils.codec_noise import CodecNoise
-from utils.contact_sheet import cut_tile, view_around
+from utils.contact_sheet import cut_tile
 from utils.geometry import face_box_from_68, resize_image
 from utils.image_quality import lower_face, mean_difference, psnr, ssim, upper_pixels
 from utils.types import FaceTrack, TrackedFace
@@ -188,7 +189,7 @@ class _Meter:
         near = [bad for bad in self.worst if index - bad.index < WORST_APART]
         if any(bad.psnr <= value for bad in near):
             return
-        view = view_around((reference.shape[0], reference.shape[1]), box)
+        view = enlarge_box(box, 1.0)  # the box made square
         new = BadFrame(index, value, cut_tile(reference, view), cut_tile(generated, view))
         rest = [bad for bad in self.worst if index - bad.index >= WORST_APART]
         self.worst = sorted([*rest, new], key=lambda bad: bad.psnr)[:N_WORST]

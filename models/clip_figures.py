@@ -11,6 +11,7 @@ from jaxtyping import Float
 from models.av_agreement import Agreement, AvModel, agreement, rolled, sound_features
 from models.clip_comparison import Comparison
 from models.speech_activity import SpeechActivity, speech_activity
+from utils.codec_noise import N_FRAMES
 from utils.metrics import (
     best_lag,
     correlation,
@@ -75,6 +76,7 @@ def picture_figures(comparison: Comparison, curves: FrameCurves) -> dict[str, fl
     is_moving = len(made) > 0 and np.std(real) > 0
     return figures | {
         "upper_codec": comparison.codec_noise,
+        "upper_excess": _mean(comparison.pixels["upper_drift"][:N_FRAMES]) - comparison.codec_noise,
         "opening_r": near.r,
         "opening_lag": float(far.lag) if far.r > 0 else NOTHING,
         "opening_amount": float(np.std(made) / np.std(real)) if is_moving else NOTHING,
@@ -133,16 +135,15 @@ def listen(model: AvModel, names: Collection[str], n_frames: int, made: ClipSoun
 def agreement_figures(curves: FrameCurves, heard: Listening, others: Sequence[np.ndarray]) -> dict[str, float]:
     """The generated clip, the reference with its own sound (ceiling) and wrong sounds (floor).
 
-    ``others``: what other clips' sounds ask for; where none is long enough and different, the clip's own is rolled in
-    time.
+    ``others``: what other clips' sounds ask for. The wrong sounds are these and the clip's own at wrong times.
     """
     figures: dict[str, float] = {}
     if heard.generated is not None:
         figures |= _agreement_figures(agreement(curves.opening, heard.generated), "")
-        wrong = [agreement(curves.opening, other) for other in others if is_other_sound(heard.generated, other)]
-        wrong = [score for score in wrong if score] or [agreement(curves.opening, r) for r in rolled(heard.generated)]
-        figures["av_r_wrong"] = _mean(np.array([score.best.r for score in wrong if score]))
-        figures["av_r_sync_wrong"] = _mean(np.array([score.in_sync for score in wrong if score]))
+        wrong = [other for other in others if is_other_sound(heard.generated, other)] + rolled(heard.generated)
+        scores = [score for prediction in wrong if (score := agreement(curves.opening, prediction))]
+        figures["av_r_wrong"] = _mean(np.array([score.best.r for score in scores]))
+        figures["av_r_sync_wrong"] = _mean(np.array([score.in_sync for score in scores]))
     if heard.reference is not None:
         figures |= _agreement_figures(agreement(curves.opening_reference, heard.reference), "_real")
     return figures

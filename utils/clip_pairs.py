@@ -71,7 +71,8 @@ def list_videos(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise BadInput("clips missing", path, "a video or a folder of videos", "nothing", "check the path")
-    found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file())
+    named = (entry for entry in path.iterdir() if not entry.name.startswith("."))  # an unfinished file has a dot
+    found = sorted(entry for entry in named if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file())
     if not found:
         raise BadInput("no clips in the folder", path, f"files such as *{VIDEO_SUFFIXES[0]}", "none", "check the path")
     return found

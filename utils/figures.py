@@ -34,6 +34,9 @@ FIGURES = (
     Figure("opening_amount", "opening", "", NEITHER, "deviation of the opening over the reference's"),
     Figure("upper_drift", "upper_drift", GREY, LOWER, "mean change of pixels above the box's middle", "upper_codec"),
     Figure("upper_codec", "upper_drift", GREY, NEITHER, "floor: what encoding the reference anew changes there"),
+    Figure(
+        "upper_excess", "upper_drift", GREY, LOWER, "upper_drift less upper_codec in the first 50 frames; 0: untouched"
+    ),
     Figure("jitter_speech", "jitter", EYES, LOWER, "second difference of the lips in speech", "jitter_speech_ref"),
     Figure("jitter_speech_ref", "jitter", EYES, NEITHER, "the same of the reference, in its own speech"),
     Figure("jitter_silence", "jitter", EYES, LOWER, "second difference of the lips in silence", "jitter_silence_ref"),
