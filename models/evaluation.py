@@ -15,6 +15,7 @@ from models.clip_figures import (
     Listening,
     agreement_figures,
     frame_curves,
+    is_other_sound,
     jitter_figures,
     listen,
     picture_figures,
@@ -31,6 +32,7 @@ from utils.types import SAMPLES_PER_FRAME, FaceTrack, PictureFormat
 
 FACE_METRICS = {"lmd", "opening", "jitter", "av", "silence", "lse"}  # those that need the generated clip's landmarks
 GOOD_FID_FRAMES = 2048  # below as many frames as features the covariances are singular and FID is biased upwards
+OTHER_SPEECH = "its sound is not the reference's: psnr, ssim, lpips, lmd and opening compare different words"
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,21 @@ def remarks(comparison: Comparison, sound: ClipSound, wants_landmarks: bool) -> 
 
 
 def with_agreement(results: Sequence[PairResult]) -> list[PairResult]:
-    """Add agreement with the sound; the other pairs' sounds are the wrong ones."""
+    """Add agreement with the sound; the other pairs' sounds are the wrong ones. Clips with other words are named."""
     complete = []
     for result in results:
         others = [o.heard.generated for o in results if o is not result and o.heard.generated is not None]
         figures = agreement_figures(result.curves, result.heard, others)
-        complete.append(replace(result, figures={**result.figures, **figures}))
+        notes = [*result.notes, OTHER_SPEECH] if says_other_words(result.heard) else result.notes
+        complete.append(replace(result, figures={**result.figures, **figures}, notes=notes))
     return complete
+
+
+def says_other_words(heard: Listening) -> bool:
+    """Whether a clip was driven by another sound than its reference's own."""
+    if heard.generated is None or heard.reference is None:
+        return False
+    return is_other_sound(heard.generated, heard.reference)
 
 
 def sync_scores(

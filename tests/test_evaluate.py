@@ -12,6 +12,8 @@ import pytest
 
 import evaluate
 from models.av_agreement import AvModel
+from models.clip_figures import Listening
+from models.evaluation import says_other_words
 from models.inception import InceptionV3
 from models.lpips import Lpips
 from models.syncnet import SyncNet
@@ -91,6 +93,17 @@ def test_what_went_wrong_is_named(report):
     assert "no face" in content["skipped"]["faceless"]
     assert "cannot be opened" in content["skipped"]["damaged"]
     assert content["without_partner"] == {"generated": ["lonely.mp4"], "reference": []}
+
+
+def test_other_words_are_named(report):
+    """Pairs with one sound have no such note; a sound that asks for another opening has."""
+    _, content = report
+    assert not any("different words" in note for clip in content["clips"] for note in clip["notes"])
+    rng = np.random.default_rng(0)
+    own, other = rng.normal(size=(2, 90))
+    assert says_other_words(Listening(own, other))
+    assert not says_other_words(Listening(own[:80], 2 * own))
+    assert not says_other_words(Listening(own, None))
 
 
 def test_settings_say_how(report):
