@@ -33,7 +33,7 @@ def fill(root: Path, paths: list[str]) -> None:
 def test_table_holds_the_tree_of_the_reference_and_the_onnx_file():
     paths = [str(file.path) for file in OFFICIAL_FILES]
     assert sorted(paths) == sorted([*JOYGEN_TREE, "dwpose/dw-ll_ucoco_384.onnx"])
-    assert set(GROUPS) == set("whisper hubert vae unet audio2motion bfm recon parsing dwpose".split())
+    assert set(GROUPS) == {"whisper", "hubert", "vae", "unet", "audio2motion", "bfm", "recon", "parsing", "dwpose"}
 
 
 @pytest.mark.parametrize("file", OFFICIAL_FILES, ids=lambda file: str(file.path))
