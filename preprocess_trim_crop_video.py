@@ -21,7 +21,7 @@ from utils.clip_choice import Limits, Stretch
 from utils.clip_record import Row, VideoRecord
 from utils.errors import BadInput, StageFailure
 from utils.types import MOTION_FPS, VideoInfo
-from utils.worker_pool import default_workers, map_units
+from utils.work_queue import default_workers, run_units
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts")
 WORK_PREFIX = ".work-"  # of the folder in CLIPS_DIR where a video's clips are written
@@ -72,14 +72,15 @@ def main(arguments: list[str] | None = None) -> None:
     store.require_writable(options.clips_dir)
 
     failures = []
-    unit = partial(prepare_video, clips_dir=options.clips_dir, limits=limits)
-    results = map_units(unit, paths, options.num_workers)
-    for number, (path, record) in enumerate(zip(paths, results, strict=True), 1):
-        print(f"{number}/{len(paths)} {path.name}: {describe(record)}", flush=True)
-        if record.failure:
-            failures.append(f"{path.name}: {record.failure}")
+    work = partial(prepare_video, clips_dir=options.clips_dir, limits=limits)
+    for number, outcome in enumerate(run_units(paths, work, options.num_workers), 1):
+        if outcome.stop is not None:
+            raise outcome.stop
+        print(f"{number}/{len(paths)} {outcome.unit.name}: {outcome.note or 'left out'}", flush=True)
+        if outcome.failure:
+            failures.append(f"{outcome.unit.name}: {outcome.failure}")
 
-    report(options.clips_dir, failures, len(paths))
+    report(options.clips_dir, sorted(failures), len(paths))
 
 
 def video_paths(raw_dir: Path, clips_dir: Path) -> list[Path]:
@@ -93,8 +94,18 @@ def video_paths(raw_dir: Path, clips_dir: Path) -> list[Path]:
     return paths
 
 
-def prepare_video(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
-    """Look at one video and cut its clips, unless that is done already. What cannot be read is a failed record."""
+def prepare_video(path: Path, clips_dir: Path, limits: Limits) -> str:
+    """Look at one video and cut its clips, unless that is done already; returns what became of it.
+
+    Raises BadInput for a video that cannot be read, which its record then says too.
+    """
+    record = record_of(path, clips_dir, limits)
+    if record.failure:
+        raise BadInput(record.failure)
+    return describe(record)
+
+
+def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
     old = clip_record.load_record(clip_record.record_path(clips_dir, path))
     if old is not None and old.fits(path, limits) and all((clips_dir / name).is_file() for name in old.clips):
         return old
@@ -152,8 +163,6 @@ def cut_clips(
 
 
 def describe(record: VideoRecord) -> str:
-    if record.failure:
-        return f"left out: {record.failure}"
     if not record.clips:
         return f"nothing kept: {clip_report.main_reason(record.rows)}"
     seconds = sum(row.clip_frames for row in record.rows) / MOTION_FPS

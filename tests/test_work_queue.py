@@ -15,7 +15,7 @@ import pytest
 
 from utils.errors import BadInput
 from utils.run_lock import sole_run
-from utils.work_queue import run_local
+from utils.work_queue import default_workers, run_local, run_units
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,3 +121,15 @@ def test_one_run_at_a_time_which_clears_what_a_killed_one_left(tmp_path):
             pass
     with sole_run(tmp_path):
         pass
+
+
+def test_one_worker_needs_no_process(monkeypatch):
+    monkeypatch.setattr("utils.work_queue.run_local", None)
+    outcomes = {outcome.unit.name: outcome for outcome in run_units([Path("1"), Path("2")], refuse_odd, 1)}
+    assert (outcomes["1"].failure, outcomes["2"].failure) == (outcomes["1"].failure, None)
+    assert outcomes["1"].failure is not None
+    assert outcomes["2"].failure is None
+
+
+def test_some_processors_are_left_to_others():
+    assert 1 <= default_workers() <= max(1, (os.cpu_count() or 1) // 2)

@@ -51,6 +51,19 @@ def attempt(work: Work, unit: Path) -> Outcome:
         return Outcome(unit, failure=str(error), is_final=False, stop=error)
 
 
+def default_workers() -> int:
+    """Half of the processors: a face tracker and a decoder keep more than one busy."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
+def run_units(units: Sequence[Path], work: Work, n_workers: int) -> Iterator[Outcome]:
+    """Outcomes as they come; with one worker in this process, else see run_local."""
+    if n_workers > 1 and len(units) > 1:
+        yield from run_local(units, work, n_workers)
+    else:
+        yield from (attempt(work, unit) for unit in units)
+
+
 def run_local(units: Sequence[Path], work: Work, n_workers: int) -> Generator[Outcome, None, None]:
     """Outcomes as they come, from ``n_workers`` new processes; ``work`` must be picklable.
 
