@@ -21,8 +21,8 @@ def names(matches):
 
 
 def test_pairs_by_stem_and_by_video_and_audio(tmp_path):
-    names = ["a.mp4", "b#speech.mp4", "b#other#one.mp4", "alone.mp4", "notes.txt", ".partial-a.mp4"]
-    made = folder(tmp_path, "made", *names)
+    files = ["a.mp4", "b#speech.mp4", "b#other#one.mp4", "alone.mp4", "notes.txt", ".partial-a.mp4"]
+    made = folder(tmp_path, "made", *files)
     real = folder(tmp_path, "real", "a.MOV", "b.mkv", "unused.mp4")
     found = match_clips(made, real)
     assert names(found) == [("a.mp4", "a.MOV"), ("b#other#one.mp4", "b.mkv"), ("b#speech.mp4", "b.mkv")]
