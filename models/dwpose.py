@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 
-from utils.checkpoints import FETCH_ADVICE, require_real_file
+from utils.checkpoints import require_real_file
 from utils.errors import BadInput
+from utils.official_files import fetch_advice
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -173,7 +174,7 @@ def _open_session(path: Path, device: torch.device) -> InferenceSession:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except _runtime_errors() as error:
         found = "a damaged file or one of another type"
-        raise BadInput("unreadable network", path, "a complete .onnx file", found, FETCH_ADVICE) from error
+        raise BadInput("unreadable network", path, "a complete .onnx file", found, fetch_advice(path)) from error
 
 
 def _require_form(session: InferenceSession, path: Path) -> None:

@@ -63,7 +63,7 @@ class MediaPipeTracker:
         # The solution is imported by itself: the package's top level pulls in tasks that need more dependencies.
         from mediapipe.python.solutions import face_mesh
 
-        with _without_native_logs():
+        with without_native_logs():
             self._mesh = face_mesh.FaceMesh(
                 static_image_mode=False,
                 max_num_faces=1,
@@ -75,7 +75,7 @@ class MediaPipeTracker:
             self._mesh.process(np.zeros((_WARM_UP_SIZE, _WARM_UP_SIZE, 3), np.uint8))
 
     def __call__(self, frame: np.ndarray) -> TrackedFace | None:
-        with _without_native_logs():
+        with without_native_logs():
             result = self._mesh.process(np.ascontiguousarray(frame))
         if not result.multi_face_landmarks:
             return None
@@ -136,7 +136,7 @@ def is_same_face(points: Float[np.ndarray, "68 2"], known: Float[np.ndarray, "68
 
 
 @contextlib.contextmanager
-def _without_native_logs() -> Iterator[None]:
+def without_native_logs() -> Iterator[None]:
     """Silence file descriptor 2, where MediaPipe's C++ code writes notices whatever its log level."""
     sys.stderr.flush()
     try:

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from models.face_tracker import (
     MIN_DETECTION_CONFIDENCE,
     MIN_TRACKING_CONFIDENCE,
-    _without_native_logs,
+    without_native_logs,
 )
 from utils.geometry import crop_box, face_box_from_68, landmarks_68
 from utils.types import N_LANDMARKS
@@ -52,7 +52,7 @@ class FaceWatcher:
         # The solutions are imported by themselves: the package's top level pulls in tasks with more dependencies.
         from mediapipe.python.solutions import face_detection, face_mesh
 
-        with _without_native_logs():
+        with without_native_logs():
             self._mesh = face_mesh.FaceMesh(
                 static_image_mode=False,
                 max_num_faces=MESH_FACES,
@@ -99,7 +99,7 @@ class FaceWatcher:
         """Landmarks of every face that the mesh finds where it looks, in pixels of the frame."""
         x1, y1, x2, y2 = (0, 0, frame.shape[1], frame.shape[0]) if self._window is None else self._window.tolist()
         view = frame if self._window is None else crop_box(frame, self._window)
-        with _without_native_logs():
+        with without_native_logs():
             result = self._mesh.process(np.ascontiguousarray(view))
         size, corner = np.array([x2 - x1, y2 - y1, x2 - x1], np.float32), np.array([x1, y1, 0], np.float32)
         found = [
@@ -115,12 +115,12 @@ class FaceWatcher:
 
     def _look_at(self, window: np.ndarray | None) -> None:
         self._window = window
-        with _without_native_logs():
+        with without_native_logs():
             self._mesh.reset()  # what it followed lies elsewhere in the new window
             self._mesh.process(_BLACK)
 
     def _detect(self, frame: np.ndarray) -> list[Box]:
-        with _without_native_logs():
+        with without_native_logs():
             result = self._detector.process(np.ascontiguousarray(frame))
         height, width = frame.shape[:2]
         areas = [detection.location_data.relative_bounding_box for detection in result.detections or []]

@@ -26,7 +26,6 @@ from utils.numpy_scalars import numbers_allowed
 from utils.official_files import fetch_advice
 from utils.store import atomic_path
 
-FETCH_ADVICE = "get the file again as pretrained_models/README.md says"
 _N_NAMED_KEYS = 3
 _LONGEST_TEXT = 1 << 20  # bytes
 
