@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from utils import cli, packs, store
 from utils.errors import BadInput
 
+WORK_PREFIX = ".adapting-"
+
 if TYPE_CHECKING:
     from models.adaptation import AdaptationResult, AdaptationSettings
 
@@ -58,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
 
     start = time.monotonic()
-    work_dir = directory / f"work-{record['key'][:12]}"
+    require_own(directory)
+    work_dir = directory / f"{WORK_PREFIX}{record['key'][:12]}"
     remove_other_work(directory, work_dir)
     clip_dir = work_dir / "data" / options.video_path.stem
     if not (clip_dir / store.TRACK_NAME).is_file():
@@ -66,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     adaptation = Adaptation(pack, clip_dir, work_dir, settings, cli.resolve_device(options.gpu_id))
     result = adaptation.run(lambda step, psnr: print(f"step {step}: {psnr:.2f} dB on held-back frames", flush=True))
 
+    (directory / packs.ADAPTATION_RECORD).unlink(missing_ok=True)  # of another adaptation, whose generator goes now
     adaptation.export(directory / "unet", half=True)
     save(directory, record, result)
     shutil.rmtree(work_dir)
@@ -109,9 +113,17 @@ def is_done(directory: Path, record: dict[str, object]) -> bool:
     return isinstance(done, dict) and done.get("key") == record["key"] and (directory / "unet").is_dir()
 
 
+def require_own(directory: Path) -> None:
+    """Raise BadInput rather than replace a generator that no adaptation wrote."""
+    is_own = (directory / packs.ADAPTATION_RECORD).is_file() or any(directory.glob(f"{WORK_PREFIX}*"))
+    if (directory / "unet").exists() and not is_own:
+        expected, advice = f"{packs.ADAPTATION_RECORD} beside it", "choose another --result_dir"
+        raise BadInput("generator of another origin", directory / "unet", expected, "none", advice)
+
+
 def remove_other_work(directory: Path, work_dir: Path) -> None:
     """What a stopped adaptation with other settings left."""
-    for path in directory.glob("work-*"):
+    for path in directory.glob(f"{WORK_PREFIX}*"):
         if path != work_dir:
             shutil.rmtree(path)
 

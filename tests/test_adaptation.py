@@ -116,6 +116,15 @@ def test_command_writes_a_generator_that_stage_3_takes(clip, tmp_path, capsys):
     assert json.loads((directory / "adaptation.json").read_text())["settings"]["seed"] == 1
 
 
+def test_a_generator_of_another_origin_is_left_alone(clip, tmp_path):
+    foreign = tmp_path / clip.stem / "unet" / "config.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    with pytest.raises(BadInput, match="generator of another origin"):
+        adapt.main(["--video_path", str(clip), "--result_dir", str(tmp_path), "--gpu_id", "-1"])
+    assert foreign.read_text() == "mine"
+
+
 def test_the_end_is_held_back():
     valid = np.ones(40, bool)
     valid[5] = False

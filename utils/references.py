@@ -33,7 +33,7 @@ def choose_references(
     poses = shown[:, _POSE_POINTS].reshape(len(used), -1)
     n_open = max(1, round(OPEN_SHARE * len(used)))
     candidates = spread_over(poses, np.argsort(-openings, kind="stable")[:n_open])
-    distances = np.abs(poses[:, None] - poses[candidates][None]).mean(axis=2)
+    distances = np.stack([np.abs(poses - poses[one]).mean(axis=1) for one in candidates], axis=1)
     chosen[used] = used[candidates[cheapest_path(distances, SWITCH_COST)]]
     return chosen
 
@@ -43,7 +43,7 @@ def spread_over(poses: Float[np.ndarray, "n d"], candidates: Int[np.ndarray, " c
     first = np.abs(poses[candidates] - np.median(poses, axis=0)).mean(axis=1).argmin()
     kept = [int(candidates[first])]
     while len(kept) < min(N_REFERENCES, len(candidates)):
-        distances = np.abs(poses[candidates][:, None] - poses[kept][None]).mean(axis=2).min(axis=1)
+        distances = np.min([np.abs(poses[candidates] - poses[one]).mean(axis=1) for one in kept], axis=0)
         if distances.max() <= SWITCH_COST:
             break
         kept.append(int(candidates[distances.argmax()]))
