@@ -1,40 +1,67 @@
 #!/usr/bin/env bash
 # Speech and a clip in, a talking video out: the three stages in turn.
 #   bash scripts/inference_pipeline.sh AUDIO VIDEO RESULT_DIR [flags]
-# Every flag goes to the stages that know it: --faithful and --gpu_id N to all, --seed N to stages 1 and 3, --temperature,
-# --mouth_amp, --a2m_ckpt and --hubert_path to stage 1, --smoothing, --recon, --bfm_folder and the like to stage 2, all
-# others (--debug, --batch_size N ...) to stage 3. --adapt STEPS first teaches the generator the clip's person (adapt.py).
+# Every flag goes to the stages that know it, by the table below; all others (--debug, --batch_size N ...) go to stage 3.
+# --adapt STEPS first teaches the generator the clip's person (adapt.py).
 set -euo pipefail
 
-if [[ $# -lt 3 || "$1" == -* || "$2" == -* || "$3" == -* ]]; then
+# flag           stages        does a value follow?
+flag_table="
+--gpu_id         1,2,3,adapt   value
+--seed           1,3,adapt     value
+--faithful       1,2,3         none
+--fps            2,3           value
+--adapt          steps         value
+--temperature    1             value
+--mouth_amp      1             value
+--a2m_ckpt       1             value
+--hubert_path    1             value
+--length         2             value
+--smoothing      2             value
+--recon          2             value
+--bfm_folder     2             value
+--checkpoints_dir 2            value
+--name           2             value
+--epoch          2             value
+--use_opengl     2             value
+--dwpose_*       2             value
+*                3             none
+"
+
+# A file of this folder whose name begins with a dash is no flag.
+named_file() { if [[ "$1" == -* && -e "./$1" ]]; then named="./$1"; else named="$1"; fi; }
+named_file "${1-}" && audio="$named"
+named_file "${2-}" && video="$named"
+result_dir="${3-}"
+if [[ $# -lt 3 || "$audio" == -* || "$video" == -* || "$result_dir" == -* ]]; then
     echo "usage: bash scripts/inference_pipeline.sh AUDIO VIDEO RESULT_DIR [flags]" >&2
     exit 2
 fi
-audio="$1" video="$2" result_dir="$3"
 shift 3
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 
+# The first row of the table that fits flag $1, as row_stages and row_value. The last row, *, takes a value with it that
+# follows: it has no dash of its own and goes the same way.
+look_up() {
+    local pattern
+    while read -r pattern row_stages row_value; do
+        # shellcheck disable=SC2053 # the first column is a pattern
+        if [[ -n "$pattern" && "${1%%=*}" == $pattern ]]; then return; fi
+    done <<<"$flag_table"
+}
+
 stage1=() stage2=() stage3=() adapt=()
 while [[ $# -gt 0 ]]; do
-    takes_value=yes
-    case "${1%%=*}" in
-        --gpu_id) stages="1 2 3 adapt" ;;
-        --seed) stages="1 3 adapt" ;;
-        --adapt) stages="steps" ;;
-        --temperature | --mouth_amp | --a2m_ckpt | --hubert_path) stages="1" ;;
-        --smoothing | --recon | --bfm_folder | --checkpoints_dir | --name | --epoch | --use_opengl | --dwpose_*) stages="2" ;;
-        --faithful) stages="1 2 3" takes_value=no ;;
-        *) stages="3" takes_value=no ;; # a value that follows goes the same way
-    esac
+    look_up "$1"
     words=("$1")
     shift
-    if [[ $takes_value == yes && "${words[0]}" != *=* ]]; then
+    if [[ $row_value == value && "${words[0]}" != *=* ]]; then
         [[ $# -ge 1 ]] || { echo "error: ${words[0]} needs a value" >&2; exit 2; }
         words+=("$1")
         shift
     fi
-    for stage in $stages; do
+    for stage in ${row_stages//,/ }; do
         case $stage in
             1) stage1+=("${words[@]}") ;;
             2) stage2+=("${words[@]}") ;;
@@ -45,14 +72,13 @@ while [[ $# -gt 0 ]]; do
     done
 done
 
-# A file name without its last suffix, as Python's Path.stem gives it.
-stem_of() {
-    local name
-    name="$(basename -- "$1")"
-    [[ "$name" == ?*.?* ]] && name="${name%.*}"
-    printf '%s' "$name"
+# Set stem: a file name without its last suffix, as Python's Path.stem gives it.
+find_stem() {
+    stem="${1##*/}"
+    [[ "$stem" != ?*.?* ]] || stem="${stem%.*}"
 }
-stem="$(stem_of "$audio")"
+find_stem "$video" && video_stem="$stem"
+find_stem "$audio"
 
 run() {
     local script="$1"
@@ -67,7 +93,7 @@ run inference_edit_expression.py --infer_video_path "$video" --infer_exp_coeff_p
     --infer_result_dir "$result_dir/edit_expression" ${stage2[@]+"${stage2[@]}"}
 if [[ -n "${adapt_steps-}" ]]; then
     run adapt.py --video_path "$video" --result_dir "$result_dir/adapted" --steps "$adapt_steps" ${adapt[@]+"${adapt[@]}"}
-    stage3+=(--unet_model_path "$result_dir/adapted/$(stem_of "$video")/unet")
+    stage3+=(--unet_model_path "$result_dir/adapted/$video_stem/unet")
 fi
 run inference_joygen.py --audio_path "$audio" --video_path "$video" --intermediate_dir "$result_dir/edit_expression" \
     --enable_pose_driven --result_dir "$result_dir/talk" ${stage3[@]+"${stage3[@]}"}

@@ -65,7 +65,8 @@ def test_pipeline_names_a_flag_without_its_value():
 
 
 @pytest.mark.parametrize(
-    "audio", ["speech.mp3", "my clip (1) it's.mp3", "./-dash $HOME `x`.a.wav", "no suffix", ".hidden", 'tön"e.m4a']
+    "audio",
+    ["speech.mp3", "my clip (1) it's.mp3", "./-dash $HOME `x`.a.wav", "no suffix", ".hidden", 'tön"e.m4a', "a\n.wav"],
 )
 def test_pipeline_hands_names_through(stub_project, tmp_path, audio):
     video, result_dir = "my clip (1) it's.mp4", "re sults/it's"
@@ -81,6 +82,19 @@ def test_pipeline_hands_names_through(stub_project, tmp_path, audio):
     assert value(talk, "--intermediate_dir") == f"{result_dir}/edit_expression"
     assert value(talk, "--result_dir") == f"{result_dir}/talk"
     assert "--enable_pose_driven" in talk
+
+
+def test_pipeline_takes_files_whose_name_begins_with_a_dash(stub_project, tmp_path):
+    (tmp_path / "-speech.wav").touch()
+    (tmp_path / "--gpu_id").touch()
+    script = stub_project / "scripts" / "inference_pipeline.sh"
+    result = run_bash(script, "-speech.wav", "--gpu_id", "out", "--fps", "source", "--length=hold", cwd=tmp_path)
+    motion, edit, talk = (json.loads(line) for line in result.stdout.splitlines())
+    assert motion[1:] == ["--drv_aud", "./-speech.wav", "--result_dir", "out/a2m", "--exp_file=-speech.npy"]
+    assert value(edit, "--infer_video_path") == "./--gpu_id"
+    assert edit[-3:] == ["--fps", "source", "--length=hold"]
+    assert value(talk, "--audio_path") == "./-speech.wav"
+    assert talk[-2:] == ["--fps", "source"]
 
 
 def value(arguments: list[str], flag: str) -> str:
