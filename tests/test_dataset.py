@@ -8,8 +8,16 @@ import torch
 
 from tests.training_data import SIZE, write_clip
 from utils.augment import NO_AUGMENTATION, Augmentation
-from utils.clips import open_clip, open_clips
-from utils.dataset import DatasetConfig, TrainingBatches, choose_reference, make_item, split_clips
+from utils.clips import FrameSequence, open_clip, open_clips
+from utils.dataset import (
+    MIN_REFERENCE_DISTANCE,
+    DatasetConfig,
+    TrainingBatches,
+    choose_reference,
+    make_item,
+    make_reference,
+    split_clips,
+)
 from utils.errors import BadInput
 from utils.segments import SegmentSource
 
@@ -158,3 +166,23 @@ def test_bad_data_is_named(data_dir, config, tmp_path):
         batches([short], config)
     with pytest.raises(BadInput, match=r"multiple of frames_per_clip = 3, found 4"):
         batches(open_clips(data_dir, ["a"]), replace(config, frames_per_clip=3))
+
+
+def test_a_composed_reference_never_shows_the_frame_itself(clips, config):
+    shown = []
+    faces = FrameSequence(lambda index: shown.append(index) or clips[0].faces[index], in_memory=False)
+    watched = replace(clips[0], faces=faces)
+    rng = np.random.default_rng(0)
+    for frame in np.flatnonzero(watched.valid).tolist() * 8:
+        shown.clear()
+        reference = make_reference(watched, frame, replace(config, reference="composed"), rng)
+        assert reference.shape == (256, 256, 3)
+        assert len(shown) == 2 and min(abs(np.array(shown) - frame)) >= MIN_REFERENCE_DISTANCE
+
+
+def test_the_widest_mouths_of_a_clip(clips):
+    clip = clips[0]
+    openings = [np.linalg.norm(clip.landmarks[i][14] - clip.landmarks[i][13]) for i in range(len(clip))]
+    closed = clip.valid & ~clip.opened
+    assert clip.opened.any() and not clip.opened[~clip.valid].any()
+    assert max(np.array(openings)[closed]) <= min(np.array(openings)[clip.opened])

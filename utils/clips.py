@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from utils.array_rows import ArrayRows
 from utils.errors import BadInput
+from utils.references import widest_mouths
 from utils.shards import sharded_clips
 from utils.splits import usable_frames
 from utils.store import SOUND_NAME, StoredPath, depth_path, face_path, load_array, read_gray, read_rgb
@@ -59,6 +61,15 @@ class Clip:
 
     def __len__(self) -> int:
         return len(self.valid)
+
+    @cached_property
+    def opened(self) -> np.ndarray:
+        """bool [N]: the frames whose mouths are open widest, and show the teeth best."""
+        usable = np.flatnonzero(self.valid)
+        faces = np.stack([self.landmarks[index] for index in usable]) if len(usable) else np.zeros((0, N_LANDMARKS, 2))
+        opened = np.zeros(len(self.valid), bool)
+        opened[usable[widest_mouths(faces)]] = True
+        return opened
 
     @property
     def audio(self) -> np.ndarray | None:

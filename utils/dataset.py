@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +19,15 @@ from torch.utils.data import Dataset
 from utils.augment import Augmentation, sample_color, sample_placement, sample_shift, shift_image
 from utils.clips import STORED_SIZE, Clip, clip_names
 from utils.errors import BadInput
+from utils.face_warp import compose_reference
 from utils.images import mouth_depth, stack_gray, stack_images
 from utils.masks import mouth_mask
 from utils.segments import SegmentSource
 from utils.splits import MIN_FRAMES, TRAIN_LIST, VALIDATION_LIST, read_names
 
 MIN_REFERENCE_DISTANCE = 5  # frames
+NEAR_DISTANCE = 25  # frames
+NEAR_FRAMES, OPEN_MOUTHS = 0.75, 0.75  # shares of composed references from a near frame, and with an open mouth in it
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class DatasetConfig:
     val_file: Path | None = None  # names of the held-out clips
     num_workers: int = 0
     frames_per_clip: int = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
+    # other: another frame of the clip, as it is; composed: see compose_reference, from a near frame and an open mouth
+    reference: Literal["other", "composed"] = "other"
     in_memory: bool = False  # keep decoded images (200 kB and 65 kB per frame)
     augment: Augmentation = field(default_factory=Augmentation)
 
@@ -120,7 +126,7 @@ def make_item(
     """One frame as it is learned from: target and reference uint8 [h, w, 3], depth and mouth uint8 [h, w]."""
     augment, size = config.augment, config.img_size
     placement, color = sample_placement(augment, rng), sample_color(augment, rng)
-    reference = choose_reference(clip.valid, frame, rng)
+    reference = make_reference(clip, frame, config, rng)
     right, down = sample_shift(augment, size, rng)
     shows_depth = rng.random() < augment.depth
     landmarks = clip.landmarks[frame]
@@ -128,10 +134,31 @@ def make_item(
     mouth = mouth_mask(landmarks, (STORED_SIZE, STORED_SIZE))
     return (
         color.apply(placement.apply(clip.faces[frame], size)),
-        color.apply(placement.apply(clip.faces[reference], size)),
+        color.apply(placement.apply(reference, size)),
         shift_image(depth, right, down) if shows_depth else np.zeros_like(depth),
         placement.apply(mouth, size),
     )
+
+
+def make_reference(
+    clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w 3"]:
+    """What the generator is shown of the person, never the frame that it has to draw."""
+    if config.reference == "other":
+        return clip.faces[choose_reference(clip.valid, frame, rng)]
+    around = frame_near(clip.valid, frame, rng)
+    mouth = choose_reference(clip.opened if rng.random() < OPEN_MOUTHS else clip.valid, frame, rng)
+    return compose_reference(
+        clip.faces[around], clip.landmarks[around], clip.faces[mouth], clip.landmarks[mouth], clip.landmarks[frame]
+    )
+
+
+def frame_near(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
+    """Mostly a frame of about the same pose and light, as at inference; now and then any other."""
+    distances = np.abs(np.arange(len(valid)) - frame)
+    near = valid & (distances <= NEAR_DISTANCE)
+    is_enough = (near & (distances >= MIN_REFERENCE_DISTANCE)).any()
+    return choose_reference(near if is_enough and rng.random() < NEAR_FRAMES else valid, frame, rng)
 
 
 def choose_reference(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:

@@ -16,5 +16,11 @@ EYE_CONTOURS = (
 NOSE = (168, 6, 197, 195, 5, 4, 1, 98, 97, 2, 326, 327)  # bridge from root to tip, then the underside
 OUTER_EYE_CORNERS = (33, 263)
 
+# From the top of the forehead to the image's right, around the chin and back.
+FACE_OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+
 # Points of the face oval that have no counterpart on the BFM's mesh (Real3DPortrait, landmark loss).
 UNMATCHED_IN_BFM = (93, 127, 132, 234, 323, 356, 361, 454)

@@ -29,13 +29,18 @@ def choose_references(
     if len(used) == 0:
         return chosen
     shown = landmarks[used] / np.maximum(sizes[used], 1)[:, None]
-    openings = np.linalg.norm(shown[:, LOWER_INNER_LIP] - shown[:, UPPER_INNER_LIP], axis=1)
     poses = shown[:, _POSE_POINTS].reshape(len(used), -1)
-    n_open = max(1, round(OPEN_SHARE * len(used)))
-    candidates = spread_over(poses, np.argsort(-openings, kind="stable")[:n_open])
+    candidates = spread_over(poses, widest_mouths(shown))
     distances = np.stack([np.abs(poses - poses[one]).mean(axis=1) for one in candidates], axis=1)
     chosen[used] = used[candidates[cheapest_path(distances, SWITCH_COST)]]
     return chosen
+
+
+def widest_mouths(landmarks: Float[np.ndarray, "n 468 2"]) -> Int[np.ndarray, " k"]:
+    """The OPEN_SHARE of the faces with the widest open mouths, widest first; at least one if there is any."""
+    openings = np.linalg.norm(landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP], axis=1)
+    n_open = min(len(openings), max(1, round(OPEN_SHARE * len(openings))))
+    return np.argsort(-openings, kind="stable")[:n_open]
 
 
 def spread_over(poses: Float[np.ndarray, "n d"], candidates: Int[np.ndarray, " c"]) -> Int[np.ndarray, " k"]:
