@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import BadInput
@@ -19,25 +19,47 @@ def sole_run(folder: Path, *inner: str) -> Iterator[None]:
 
     Raises BadInput if another run is at work. Where the file system knows no locks, nothing is locked or removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # no locks here
-            _lock(descriptor, folder)
+    with _locked(folder) as has_lock:
+        if has_lock:
             for place in (folder, *(folder / name for name in inner)):
                 for path in place.glob(f"{PARTIAL}*"):
                     _remove(path)
         yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """The system lets go of the lock when the process ends, in whatever way; False where it knows no locks."""
+    descriptor = _open(folder)
+    try:
+        while has_lock := _lock(descriptor, folder):
+            if _is_still(descriptor, folder):
+                break
+            os.close(descriptor)  # the run that had the lock has removed its folder in the meantime
+            descriptor = _open(folder)
+        yield has_lock
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _open(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder, os.O_RDONLY)
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         advice = "wait for it, or choose another folder"
         raise BadInput("another run writes into this folder", folder, advice=advice) from error
+    except OSError:
+        return False
+    return True
+
+
+def _is_still(descriptor: int, folder: Path) -> bool:
+    return folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
 
 
 def _remove(path: Path) -> None:

@@ -46,7 +46,7 @@ P = TypeVar("P", bound=StoredPath)
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary file name beside ``path``; rename it on success, else leave the disk as it was."""
-    with _folders_above(path):
+    with folders_above(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -61,7 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_dir(directory: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``directory``; swap it in on success, else leave the disk as it was."""
-    with _folders_above(directory):
+    with folders_above(directory):
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=PARTIAL))
         new, old = temporary / "new", temporary / "old"
         try:
@@ -77,7 +77,7 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _folders_above(path: Path) -> Iterator[None]:
+def folders_above(path: Path) -> Iterator[None]:
     """Make the folders that ``path`` stands in; remove those that were new if the block fails."""
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
     path.parent.mkdir(parents=True, exist_ok=True)

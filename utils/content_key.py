@@ -1,0 +1,91 @@
+"""A key that says what a result was made from: same inputs, weights, options and code, same key.
+
+Every file counts with the SHA-256 of its whole content. Digests of large files are remembered with the file's size,
+inode and time of change, so that weights and clips of gigabytes are read once; set JOYGEN_CACHE to choose where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+LARGE = 16 * 1024 * 1024  # bytes; reading less takes less time than the cache is worth
+_SETTLED = 2.0  # seconds; a file changed more recently could change again without a new time stamp
+_MOST_ENTRIES = 200
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def content_key(values: Mapping[str, object], inputs: Iterable[Path]) -> str:
+    """64 hexadecimal digits for options and other values (by their repr), files or folders (by content), and the code.
+
+    Raises OSError for a file that cannot be read.
+    """
+    parts = [code_digest(), *(f"{name}={values[name]!r}" for name in sorted(values)), *map(path_digest, inputs)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def path_digest(path: Path) -> str:
+    """Of a file's content, or of the names and contents of all files in a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listing = [(file.relative_to(path).as_posix(), file_digest(file)) for file in files]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, from the cache if it is large and has not changed."""
+    status = path.stat()
+    if status.st_size < LARGE:
+        return _read_digest(path)
+    name, state = str(path.resolve()), [status.st_size, status.st_ino, status.st_mtime_ns]
+    known = _read_cache()
+    if known.get(name, {}).get("state") == state:
+        return str(known[name]["sha256"])
+    digest = _read_digest(path)
+    if time.time() - status.st_mtime > _SETTLED:
+        _write_cache(_read_cache() | {name: {"state": state, "sha256": digest}})
+    return digest
+
+
+@cache
+def code_digest() -> str:
+    """Of the project's own Python files that can take part in a result."""
+    files = sorted([*_ROOT.glob("*.py"), *_ROOT.glob("models/**/*.py"), *_ROOT.glob("utils/**/*.py")])
+    return hashlib.sha256("".join(_read_digest(file) for file in files).encode()).hexdigest()
+
+
+def _read_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cache_path() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  # no home is no error here
+    return Path(os.environ.get("JOYGEN_CACHE") or Path(base) / "joygen") / "digests.json"
+
+
+def _read_cache() -> dict[str, dict[str, object]]:
+    try:
+        content = json.loads(_cache_path().read_text(encoding="utf-8"))
+        return {name: entry for name, entry in content.items() if isinstance(entry.get("sha256"), str)}
+    except (OSError, ValueError, AttributeError):  # none yet, or not ours
+        return {}
+
+
+def _write_cache(entries: dict[str, dict[str, object]]) -> None:
+    """Keep the latest entries; a folder that cannot be written is no reason to stop."""
+    path = _cache_path()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(dict(list(entries.items())[-_MOST_ENTRIES:]), file)
+        Path(temporary).replace(path)

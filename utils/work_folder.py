@@ -1,0 +1,66 @@
+"""Results that are made part by part: what a killed run has finished is found again by the next one.
+
+clip#speech.mp4          the result, whole or absent
+clip#speech.mp4.parts/   while it is made, and after an interruption: finished parts, and the key of what they belong to
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import BadInput
+from utils.run_lock import sole_run
+from utils.store import atomic_path, folders_above
+
+KEY_NAME = "key.txt"
+_SUFFIX = ".parts"
+
+
+def parts_folder(result: Path) -> Path:
+    """Where the parts of a result stand while it is made."""
+    return result.with_name(result.name + _SUFFIX)
+
+
+@contextmanager
+def work_folder(result: Path, key: str, afresh: bool = False) -> Iterator[Path]:
+    """The folder for parts of ``result``, for this run alone; parts from before are in it if their key is the same.
+
+    Removed if the block ends well, or if nothing was finished in it or its input was bad. Else it stays, and a note on
+    the error says so. ``afresh``: parts from before are not used. Raises BadInput if another run is at work in it.
+    """
+    folder = parts_folder(result)
+    with folders_above(folder), sole_run(folder):
+        if afresh or not _belongs_to(folder, key):
+            clear_folder(folder)
+        try:
+            with atomic_path(folder / KEY_NAME) as temporary:
+                temporary.write_text(f"{key}\n", encoding="ascii")
+            yield folder
+        except BadInput:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        except BaseException as error:
+            if any(path.name != KEY_NAME for path in folder.iterdir()):
+                error.add_note(f"finished parts are kept in {folder}, and the same command goes on from there")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
+
+
+def clear_folder(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _belongs_to(folder: Path, key: str) -> bool:
+    try:
+        return (folder / KEY_NAME).read_text(encoding="ascii").strip() == key
+    except (OSError, ValueError):
+        return False
