@@ -80,7 +80,7 @@ def write_edit(directory: Path, clip: FittedClip, motion: np.ndarray, analyser: 
         store.write_gray(store.depth_path(directory, i), face.depth)
     boxes = clip.track.boxes[index]
     source_landmarks = clip.track.landmarks[index, :, :2] - boxes[:, None, :2]
-    store.save_edit_arrays(directory, boxes, landmarks, coeffs, index, valid, source_landmarks)
+    store.save_edit_arrays(directory, boxes, landmarks, coeffs, index, valid, source_landmarks, valid)
 
 
 def track_record(

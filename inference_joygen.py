@@ -207,7 +207,8 @@ def face_edit(edit: store.EditResult, index: int, pose_driven: bool) -> FaceEdit
     if depth is not None and depth.shape != (y2 - y1, x2 - x1):
         path, found = store.depth_path(edit.directory, index), f"{depth.shape[1]}x{depth.shape[0]}"
         raise BadInput("depth image of another size than its box", path, f"{x2 - x1}x{y2 - y1}", found, STAGE2_ADVICE)
-    return FaceEdit(edit.boxes[index], edit.landmarks[index], edit.source_landmarks[index], depth)
+    strength = float(edit.strength[index])
+    return FaceEdit(edit.boxes[index], edit.landmarks[index], edit.source_landmarks[index], depth, strength)
 
 
 def write_result(writer: VideoWriter, frames: Iterator[TalkingFrame], n_frames: int, sheet_path: Path | None) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.generator import Generator
 from models.latent_codec import N_INPUT_IMAGES, LatentCodec
 from models.whisper_encoder import WhisperEncoder
-from utils.blending import Parser, blend_with_parsing, paste_face
+from utils.blending import Parser, blend_with_parsing, mix_images, paste_face
 from utils.colour import match_colours
 from utils.errors import BadInput
 from utils.geometry import crop_box, resize_image
@@ -36,12 +36,14 @@ class FaceEdit:
     box: int32 [4], source-frame pixels.
     landmarks, source_landmarks: float32 [468, 2] relative to the box, with the new expression and as tracked.
     depth: uint8 [h, w] of the box's size, or None where the mouth shall follow the sound alone.
+    strength: how much of the new mouth is shown, 0 to 1; it fades beside frames that pass through untouched.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     source_landmarks: np.ndarray
     depth: np.ndarray | None
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,13 @@ def paste(
     """
     if faithful:
         image = jpeg_round_trip(image)
+    pasted = _paste_whole(image, face, edit, parse, faithful)
+    return pasted if edit.strength >= 1 else mix_images(image, pasted, edit.strength)
+
+
+def _paste_whole(
+    image: np.ndarray, face: np.ndarray, edit: FaceEdit, parse: Parser | None, faithful: bool
+) -> UInt8[np.ndarray, "H W 3"]:
     x1, y1, x2, y2 = (int(edge) for edge in edit.box)
     resized = resize_image(face, x2 - x1, y2 - y1, "bilinear")
     if parse is not None:

@@ -321,7 +321,7 @@ def test_model_folders_without_a_usable_config(world, refuses, part, config):
     refuses("inference_joygen", path.parent, **{f"{part}_model_path": path.parent})
 
 
-ARRAYS = ("boxes", "landmarks", "source_landmarks", "coeffs", "frame_index", "valid")
+ARRAYS = ("boxes", "landmarks", "source_landmarks", "coeffs", "frame_index", "valid", "strength")
 
 
 @pytest.mark.parametrize("name", ["track.json", *(f"{array}.npy" for array in ARRAYS), "depth/00000002.png"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.blending import blend_with_parsing, enlarge_box, parsing_to_mask, paste_face
+from utils.blending import blend_with_parsing, enlarge_box, mix_images, parsing_to_mask, paste_face
 
 FRAME_SIZE = (120, 160)  # height, width
 BOXES = {
@@ -110,3 +110,14 @@ def test_blending_with_a_parser_changes_the_lower_half_only(frame, box):
     middle = (box[1] + box[3]) // 2
     first_changed = max(0, middle - (right - left) // 20 - 1)
     assert np.array_equal(result[:first_changed], frame[:first_changed])
+
+
+def test_a_mixed_image_keeps_what_is_the_same(frame):
+    above = frame.copy()
+    above[20:40, 30:60] = random_image(20, 30, seed=3)
+    mixed = mix_images(frame, above, 0.25)
+    outside = np.ones(FRAME_SIZE, bool)
+    outside[20:40, 30:60] = False
+    np.testing.assert_array_equal(mixed[outside], frame[outside])
+    expected = frame[20:40, 30:60] + 0.25 * (above[20:40, 30:60].astype(float) - frame[20:40, 30:60])
+    assert np.abs(mixed[20:40, 30:60] - expected).max() <= 0.5

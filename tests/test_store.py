@@ -49,6 +49,7 @@ def write_edit(directory: Path) -> store.TrackRecord:
         frame_index=np.array([0, 1, 2, 2]),
         valid=valid,
         source_landmarks=rng.normal(size=(N, 468, 2)),
+        strength=valid * 0.5,
     )
     for index in np.flatnonzero(valid):
         store.write_gray(store.depth_path(directory, index), np.full((8, 10), 40 * index, np.uint8))
@@ -249,10 +250,11 @@ def test_edit_round_trip(tmp_path):
     assert edit.boxes.dtype == edit.frame_index.dtype == np.int32
     assert edit.landmarks.dtype == edit.coeffs.dtype == edit.source_landmarks.dtype == np.float32
     assert edit.valid.tolist() == [True, True, False, True]
+    assert edit.strength.tolist() == [0.5, 0.5, 0, 0.5]
     np.testing.assert_array_equal(edit.depth(3), np.full((8, 10), 120, np.uint8))
 
 
-ARRAYS = ("boxes", "landmarks", "source_landmarks", "coeffs", "frame_index", "valid")
+ARRAYS = ("boxes", "landmarks", "source_landmarks", "coeffs", "frame_index", "valid", "strength")
 
 
 @pytest.mark.parametrize("name", ["track.json", *(f"{name}.npy" for name in ARRAYS), "depth/00000003.png"])
@@ -269,6 +271,14 @@ def test_edit_arrays_of_another_length(tmp_path, name):
     array = np.load(tmp_path / f"{name}.npy")
     np.save(tmp_path / f"{name}.npy", array[:-1])
     with pytest.raises(BadInput, match=rf"{name}\.npy"):
+        store.load_edit(tmp_path)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, np.nan])
+def test_strength_is_a_share(tmp_path, strength):
+    write_edit(tmp_path)
+    np.save(tmp_path / "strength.npy", np.array([1, 1, 0, strength], np.float32))
+    with pytest.raises(BadInput, match=r"strength\.npy.*0 to 1"):
         store.load_edit(tmp_path)
 
 

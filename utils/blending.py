@@ -52,6 +52,13 @@ def _mix(below: np.ndarray, above: np.ndarray, level: UInt8[np.ndarray, "h w"]) 
     return ((above * weight + below * (255 - weight) + 127) // 255).astype(np.uint8)
 
 
+def mix_images(
+    below: UInt8[np.ndarray, "H W 3"], above: UInt8[np.ndarray, "H W 3"], strength: float
+) -> UInt8[np.ndarray, "H W 3"]:
+    """``above`` shown over ``below`` with one strength (0 to 1); pixels that are the same in both stay as they are."""
+    return cv2.addWeighted(below, 1 - strength, above, strength, 0).astype(np.uint8, copy=False)
+
+
 def blend_with_parsing(
     frame: UInt8[np.ndarray, "H W 3"],
     face: UInt8[np.ndarray, "h w 3"],

@@ -224,7 +224,7 @@ def load_track_record(directory: Path) -> TrackRecord:
 class EditResult:
     """A stage-2 folder. boxes int32 [N, 4], landmarks and source_landmarks float32 [N, 468, 2] relative to the box
     (with the new expression; as tracked in the source), coeffs float32 [N, 257], frame_index int32 [N] (source frame
-    shown by each output frame), valid bool [N]."""
+    shown by each output frame), valid bool [N], strength float32 [N] in [0, 1] (how much of the new mouth is shown)."""
 
     directory: Path
     record: TrackRecord
@@ -234,6 +234,7 @@ class EditResult:
     coeffs: np.ndarray
     frame_index: np.ndarray
     valid: np.ndarray
+    strength: np.ndarray
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -269,8 +270,9 @@ def save_edit_arrays(
     frame_index: np.ndarray,
     valid: np.ndarray,
     source_landmarks: np.ndarray | None = None,
+    strength: np.ndarray | None = None,
 ) -> None:
-    """Write the arrays of EditResult; training clips have no use for ``source_landmarks``."""
+    """Write the arrays of EditResult; training clips have no use for ``source_landmarks`` and ``strength``."""
     save_array(directory / "boxes.npy", boxes.astype(np.int32))
     save_array(directory / "landmarks.npy", landmarks.astype(np.float32))
     save_array(directory / "coeffs.npy", coeffs.astype(np.float32))
@@ -278,6 +280,8 @@ def save_edit_arrays(
     save_array(directory / "valid.npy", valid.astype(bool))
     if source_landmarks is not None:
         save_array(directory / "source_landmarks.npy", source_landmarks.astype(np.float32))
+    if strength is not None:
+        save_array(directory / "strength.npy", strength.astype(np.float32))
 
 
 def load_edit(directory: Path) -> EditResult:
@@ -297,7 +301,11 @@ def load_edit(directory: Path) -> EditResult:
         coeffs=load("coeffs.npy", (n, N_COEFFS), "f"),
         frame_index=load("frame_index.npy", (n,), "i"),
         valid=load("valid.npy", (n,), "b"),
+        strength=load("strength.npy", (n,), "f"),
     )
+    if not ((result.strength >= 0) & (result.strength <= 1)).all():
+        path = directory / "strength.npy"
+        raise BadInput("array does not fit", path, "numbers from 0 to 1", "others", _STAGE2_ADVICE)
     for index in np.flatnonzero(result.valid):
         path = depth_path(directory, index)
         if not path.is_file():
