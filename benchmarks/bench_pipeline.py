@@ -178,8 +178,8 @@ def bench_networks(
     )
     rows = np.flatnonzero(edit.valid[: len(frames)])[:BATCH_SIZE]
     edits = [FaceEdit(edit.boxes[i], edit.landmarks[i], edit.source_landmarks[i], edit.depth(i)) for i in rows]
-    crops = [prepare_crop(frames[i], face, pack.image_size) for i, face in zip(rows, edits, strict=True)]
-    faces, depths = stack_images([face for face, _ in crops]), stack_gray([depth for _, depth in crops])
+    prepared = [prepare_crop(frames[i], face, pack.image_size) for i, face in zip(rows, edits, strict=True)]
+    faces, depths = stack_images([face.crop for face in prepared]), stack_gray([face.depth for face in prepared])
     audio = torch.zeros(len(rows), WINDOW_ROWS * encoder.n_states, encoder.dims.n_audio_state)
     n_batches = max(1, options.frames // len(rows))
     latents, seconds = repeated(lambda: talking_face.encode(faces, depths), n_batches, device)

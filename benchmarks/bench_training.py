@@ -155,10 +155,10 @@ def cost_of_parts(learner: Learner, batch: Batch, n_timed: int) -> dict[str, flo
     targets = to_signed(batch.targets)
     for _ in range(n_timed):
         with watch.running("encode"), torch.no_grad():
-            inputs = codec.generator_input(batch.targets, batch.references, batch.depths)
+            inputs = codec.generator_input(targets, to_signed(batch.references), batch.depths)
             target_latents = codec.encode(targets)
         with watch.running("UNet"):
-            latents = learner.model(inputs, batch.log_mel, batch.rows, batch.has_audio).float()
+            latents = learner.model(inputs, batch.log_mel, batch.rows, batch.has_audio).latents.float()
         with watch.running("decode"):
             images = codec.decode(latents[:n_decoded])
         mouths = batch.mouths[:n_decoded].float()

@@ -99,8 +99,8 @@ class Learner:
         self._require_finite(losses["total"], number, batch)
         self._learn(self.model, self.optimizer, losses["total"])
         if self.critics is not None:
-            real = lower_faces(prediction.target_images, batch, prediction.decoded)
-            drawn = lower_faces(prediction.images.detach(), batch, prediction.decoded)
+            real = lower_faces(prediction.fine_images, batch, prediction.decoded)
+            drawn = lower_faces(prediction.best_images.detach(), batch, prediction.decoded)
             own = self.critics(real, drawn)
             self._learn(self.critics, self.critic_optimizer, torch.stack([*own.values()]).sum())
             losses |= own
@@ -125,10 +125,10 @@ class Learner:
         losses: dict[str, Tensor] = dict(vars(prediction.losses(weights)))
         extra: dict[str, Tensor] = {}
         if weights.perceptual:
-            images, targets = lower_half(prediction.images), lower_half(prediction.target_images)
+            images, targets = lower_half(prediction.best_images), lower_half(prediction.fine_images)
             extra["perceptual"] = feature_distance(self.codec, images, targets)
         if self.critics is not None and self.step >= self.config.critics.start:
-            extra |= self.plain_critics.judge(lower_faces(prediction.images, batch, prediction.decoded))
+            extra |= self.plain_critics.judge(lower_faces(prediction.best_images, batch, prediction.decoded))
         for name, value in extra.items():
             losses["total"] = losses["total"] + getattr(weights, name) * value
         return losses | extra

@@ -17,6 +17,7 @@ from models.critics import Critics
 from models.generator import Generator
 from models.joint_model import JointModel
 from models.latent_codec import LatentCodec, read_model_config
+from models.refiner import Refiner, RefinerConfig
 from models.whisper_encoder import LOG_MEL_PADDING, EncoderDims, WhisperEncoder, log_mel_spectrogram
 from utils.augment import NO_AUGMENTATION
 from utils.cli import resolve_dtype
@@ -55,6 +56,8 @@ class JoyGenConfig:
     whisper_model_path: Path | None = None  # audio encoder to start from, or to use as it is
     audio_encoder: EncoderDims | None = None  # or the sizes of a new one
     train_audio_encoder: bool = False
+    refiner: RefinerConfig | None = None  # sizes of a new refiner; null: none, or the one to start from
+    refiner_resume_dir: Path | None = None  # refiner to start from
     # last: only the UNet's last block and output; auto: last where all its weights and their gradients are too many
     trained_blocks: Literal["all", "last", "auto"] = "all"
     loss: LossWeights = field(default_factory=LossWeights)
@@ -123,7 +126,24 @@ def build_model(config: JoyGenConfig) -> JointModel:
     else:
         audio_encoder = WhisperEncoder.create(config.audio_encoder, config.seed)  # type: ignore[arg-type]
     choose_trained_blocks(config, generator)
-    return JointModel(generator, audio_encoder, config.train_audio_encoder)
+    return JointModel(generator, audio_encoder, config.train_audio_encoder, build_refiner(config))
+
+
+def build_refiner(config: JoyGenConfig) -> Refiner | None:
+    """None if the config asks for none. Raises BadInput if the dataset does not give what it needs."""
+    if config.refiner is not None and config.refiner_resume_dir is not None:
+        raise BadInput("refiner not clear", expected="either refiner or refiner_resume_dir")
+    if config.refiner_resume_dir is not None:
+        refiner = Refiner.load(config.refiner_resume_dir)
+    elif config.refiner is not None:
+        refiner = Refiner.create(config.refiner, config.seed)
+    else:
+        return None
+    size, dataset = refiner.config.size, config.dataset
+    if dataset.picture_size != size or dataset.reference != "composed":
+        expected = f"dataset.fine_size={size} and dataset.reference=composed"
+        raise BadInput("refiner without its pictures", None, expected, f"{dataset.picture_size}, {dataset.reference}")
+    return refiner
 
 
 def choose_trained_blocks(config: JoyGenConfig, generator: Generator) -> None:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from models.joint_model import JointModel
+from models.joint_model import JointModel, predict
 from models.latent_codec import LatentCodec, hide_lower_half
+from models.refiner import resize_pictures
 from utils.dataset import Batch, TrainingBatches
 from utils.images import to_bytes, to_signed
 from utils.losses import lower_half, lower_half_psnr
@@ -42,10 +43,9 @@ def validate(
     ratios, floors, distances, columns = [], [], [], []
     for index in range(len(batches)):
         batch = batches[index].to(codec.device)
-        inputs = codec.generator_input(batch.targets, batch.references, batch.depths)
         with autocast():
-            latents = model(inputs, batch.log_mel, batch.rows, batch.has_audio)
-        images, targets = codec.decode(latents.float()), to_signed(batch.targets)
+            prediction = predict(model, codec, batch)
+        images, targets = prediction.best_images.float(), prediction.fine_images
         ratios.append(lower_half_psnr(images, targets))
         floors.append(lower_half_psnr(to_signed(batch.references), targets))
         distances.append(lower_half(images - targets).abs().mean())
@@ -62,11 +62,12 @@ def validate(
 def sheet_columns(batch: Batch, images: Float[Tensor, "b 3 h w"], stride: int) -> UInt8[Tensor, "5 n 3 h w"]:
     """The five pictures of every ``stride``-th item."""
     targets = to_signed(batch.targets)
+    depths = resize_pictures(to_signed(batch.depths), targets.shape[-1])
     rows = (
         batch.references,
         to_bytes(hide_lower_half(targets)),
         batch.targets,
         to_bytes(images),
-        batch.depths.expand(-1, 3, -1, -1),
+        to_bytes(depths).expand(-1, 3, -1, -1),
     )
     return torch.stack([row[::stride] for row in rows])

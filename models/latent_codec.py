@@ -87,27 +87,27 @@ class LatentCodec:
 
     def generator_input(
         self,
-        faces: UInt8[Tensor, "b 3 hf wf"],
-        references: UInt8[Tensor, "b 3 hf wf"],
+        faces: Float[Tensor, "b 3 hf wf"],
+        references: Float[Tensor, "b 3 hf wf"],
         depths: UInt8[Tensor, "b 1 hf wf"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b i h w"]:
         """Latents of the masked, reference and depth images, side by side in the channels.
 
-        faces, references: RGB crops; depths: see utils.images.mouth_depth, all 0 where no depth is to be followed.
+        faces, references: RGB crops in [-1, 1]; depths: see utils.images.mouth_depth, 0 where none is to be followed.
         """
         parts = (
             self.encode_masked(faces, generator),
-            self.encode(to_signed(references), generator),
+            self.encode(references, generator),
             self.encode_depth(depths, generator),
         )
         return torch.cat(parts, dim=1)
 
     def encode_masked(
-        self, faces: UInt8[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
+        self, faces: Float[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """Latents of RGB crops whose lower half is hidden."""
-        return self.encode(hide_lower_half(to_signed(faces)), generator)
+        """Latents of RGB crops in [-1, 1] whose lower half is hidden."""
+        return self.encode(hide_lower_half(faces), generator)
 
     def encode_depth(
         self, depths: UInt8[Tensor, "b 1 hf wf"], generator: torch.Generator | None = None

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from models.generator import Generator
 from models.latent_codec import N_INPUT_IMAGES, LatentCodec
+from models.refiner import Refiner, resize_pictures
 from models.whisper_encoder import WhisperEncoder
 from utils.blending import Parser, blend_with_parsing, mix_images, paste_face
 from utils.colour import match_colours
 from utils.errors import BadInput
+from utils.face_warp import compose_reference
 from utils.geometry import crop_box, resize_image
 from utils.images import jpeg_round_trip, mouth_depth, stack_gray, stack_images, to_bytes, to_signed
 from utils.masks import face_mask, lower_face_mask
@@ -50,12 +52,25 @@ class FaceEdit:
 class SourceFrame:
     """A decoded frame, uint8 RGB [H, W, 3]; ``face`` is None where none was found.
 
-    reference: row of the reference latents that show what the face looks like; None: the frame itself.
+    reference: row of the References that show what the face looks like; None: the frame itself.
     """
 
     image: np.ndarray
     face: FaceEdit | None
     reference: int | None = None
+
+
+@dataclass(frozen=True)
+class References:
+    """Frames of the clip that show what the face looks like.
+
+    faces: uint8 [k, 3, r, r]; landmarks: float32 [k, 468, 2], pixels of the faces. composed: only what is between the
+    lips is taken from them, the rest from the frame itself, bent to its new lips; else they are shown as they are.
+    """
+
+    faces: Tensor
+    landmarks: np.ndarray
+    composed: bool
 
 
 @dataclass(frozen=True)
@@ -69,43 +84,63 @@ class TalkingFrame:
 class TalkingFace:
     """The networks of stage 3 behind one call: crops, depth and audio windows in, faces out.
 
-    ``image_size``: side of the crops in pixels. ``sampling``: draws the latents from the VAE's posterior as upstream
-    does; None takes its mean, which flickers less.
+    ``image_size``: side in pixels of what the generator sees and draws. ``sampling``: draws the latents from the VAE's
+    posterior as upstream does; None takes its mean, which flickers less. ``refiner``: sharpens what is drawn from
+    composed references.
     """
 
     def __init__(
-        self, codec: LatentCodec, generator: Generator, image_size: int, sampling: torch.Generator | None = None
+        self,
+        codec: LatentCodec,
+        generator: Generator,
+        image_size: int,
+        sampling: torch.Generator | None = None,
+        refiner: Refiner | None = None,
     ) -> None:
         self.codec, self.generator, self.image_size, self.sampling = codec, generator, image_size, sampling
+        self.refiner = refiner
+
+    @property
+    def fine_size(self) -> int:
+        """Side in pixels of crops and references for pictures from composed references."""
+        return self.refiner.config.size if self.refiner else self.image_size
 
     def __call__(
         self,
-        faces: UInt8[Tensor, "b 3 s s"],
+        faces: UInt8[Tensor, "b 3 p p"],
         depths: UInt8[Tensor, "b 1 s s"],
         audio: Float[Tensor, "b n d"],
         references: Float[Tensor, "b c h w"] | None = None,
-    ) -> UInt8[np.ndarray, "b s s 3"]:
-        """Faces that say what their audio windows say, RGB. depths: 0 where none is to be followed."""
-        latents = self.encode(faces, depths, references)
-        return self.decode(self.generate(latents, audio)).permute(0, 2, 3, 1).cpu().numpy()
+        composed: UInt8[Tensor, "b 3 p p"] | None = None,
+    ) -> UInt8[np.ndarray, "b q q 3"]:
+        """Faces that say what their audio windows say, RGB.
+
+        faces: of ``image_size``, or of ``fine_size`` like ``composed``, the composed references. depths: 0 where none
+        is to be followed. references: latents of frames as they are; without both a frame is its own reference.
+        """
+        if composed is not None:
+            references = self.encode_references(composed)
+        latents = self.generate(self.encode(faces, depths, references), audio)
+        return self.decode(latents, composed).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
     def encode(
         self,
-        faces: UInt8[Tensor, "b 3 s s"],
+        faces: UInt8[Tensor, "b 3 p p"],
         depths: UInt8[Tensor, "b 1 s s"],
         references: Float[Tensor, "b c h w"] | None = None,
     ) -> Float[Tensor, "b i h w"]:
         """The masked, reference and depth latents; without ``references`` a frame is its own."""
+        images = resize_pictures(to_signed(faces), self.image_size)
         if references is None:
-            return self.codec.generator_input(faces, faces, depths, self.sampling)
-        masked = self.codec.encode_masked(faces, self.sampling)
+            return self.codec.generator_input(images, images, depths, self.sampling)
+        masked = self.codec.encode_masked(images, self.sampling)
         return torch.cat((masked, references, self.codec.encode_depth(depths, self.sampling)), dim=1)
 
     @torch.inference_mode()
-    def encode_references(self, faces: UInt8[Tensor, "k 3 s s"]) -> Float[Tensor, "k c h w"]:
+    def encode_references(self, faces: UInt8[Tensor, "k 3 p p"]) -> Float[Tensor, "k c h w"]:
         """Latents of crops that show what the face looks like."""
-        return self.codec.encode(to_signed(faces), self.sampling)
+        return self.codec.encode(resize_pictures(to_signed(faces), self.image_size), self.sampling)
 
     @torch.inference_mode()
     def generate(self, latents: Float[Tensor, "b i h w"], audio: Float[Tensor, "b n d"]) -> Float[Tensor, "b c h w"]:
@@ -114,10 +149,15 @@ class TalkingFace:
         return self.generator(latents.to(weight), audio.to(weight)).float()
 
     @torch.inference_mode()
-    def decode(self, latents: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b 3 s s"]:
-        """RGB images. A CPU takes one at a time: the wide layers then stay in its cache."""
+    def decode(
+        self, latents: Float[Tensor, "b c h w"], composed: UInt8[Tensor, "b 3 p p"] | None = None
+    ) -> UInt8[Tensor, "b 3 q q"]:
+        """RGB images, refined where there are composed references. A CPU decodes one by one, to stay in its cache."""
         n_at_once = 1 if self.codec.device.type == "cpu" else len(latents)
-        return torch.cat([to_bytes(self.codec.decode(part)) for part in latents.split(n_at_once)])
+        images = torch.cat([self.codec.decode(part) for part in latents.split(n_at_once)])
+        if self.refiner is not None and composed is not None:
+            images = self.refiner(images, to_signed(composed.to(images.device)))
+        return to_bytes(images)
 
 
 def load_talking_face(
@@ -128,8 +168,9 @@ def load_talking_face(
     device: torch.device,
     dtype: torch.dtype,
     sampling: torch.Generator | None = None,
+    refiner_dir: Path | None = None,
 ) -> tuple[TalkingFace, WhisperEncoder]:
-    """Open the three networks of stage 3. Raises BadInput if they do not belong together or to ``image_size``."""
+    """Open the networks of stage 3. Raises BadInput if they do not belong together or to ``image_size``."""
     encoder = WhisperEncoder.load(whisper_path, device)
     codec = LatentCodec.load(vae_dir, device, dtype)
     generator = Generator.load(unet_dir, device, dtype)
@@ -147,7 +188,8 @@ def load_talking_face(
     if image_size < 2 * codec.factor or image_size % codec.factor:
         expected = f"a multiple of {codec.factor}, at least {2 * codec.factor}"
         raise BadInput("image size does not fit the VAE", None, expected, str(image_size), "choose another --img_size")
-    return TalkingFace(codec, generator, image_size, sampling), encoder
+    refiner = Refiner.load(refiner_dir, device, dtype) if refiner_dir else None
+    return TalkingFace(codec, generator, image_size, sampling, refiner), encoder
 
 
 def talking_frames(
@@ -157,7 +199,7 @@ def talking_frames(
     parse: Parser | None = None,
     batch_size: int = 8,
     faithful: bool = False,
-    references: Float[Tensor, "k c h w"] | None = None,
+    references: References | None = None,
 ) -> Iterator[TalkingFrame]:
     """Give every frame its new mouth, in order.
 
@@ -165,7 +207,8 @@ def talking_frames(
     for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. references: see
     SourceFrame. Decoding, networks and pasting overlap; about five batches are held at once.
     """
-    prepared = run_ahead(prepare_batches(sources, talking_face.image_size, batch_size, faithful))
+    sizes = (talking_face.image_size, talking_face.fine_size)
+    prepared = run_ahead(prepare_batches(sources, sizes, batch_size, faithful, references))
     for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face, references)):
         generated = iter(faces)
         for source in batch.sources:
@@ -178,12 +221,20 @@ def talking_frames(
 
 
 @dataclass(frozen=True)
+class PreparedFace:
+    """What the networks see of one frame: crop, depth of the mouth, and the reference if it is composed."""
+
+    crop: np.ndarray
+    depth: np.ndarray
+    composed: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Consecutive frames; the crops and depth images are those of the frames with a face, in order."""
+    """Consecutive frames; the faces are those of the frames with a face, in order."""
 
     sources: list[SourceFrame]
-    faces: list[np.ndarray]
-    depths: list[np.ndarray]
+    faces: list[PreparedFace]
 
     @property
     def rows(self) -> list[int]:
@@ -192,44 +243,86 @@ class Batch:
 
 
 def prepare_batches(
-    sources: Iterable[SourceFrame], image_size: int, batch_size: int, faithful: bool = False
+    sources: Iterable[SourceFrame],
+    sizes: tuple[int, int],
+    batch_size: int,
+    faithful: bool = False,
+    references: References | None = None,
 ) -> Iterator[Batch]:
+    """sizes: that the generator works at, and that of crops with a composed reference."""
     for frames in batched(sources, batch_size):
-        crops = [
-            prepare_crop(source.image, source.face, image_size, faithful)
+        faces = [
+            prepare_crop(source.image, source.face, sizes[0], faithful)
+            if references is None or not references.composed or source.reference is None
+            else prepare_composed(source.image, source.face, sizes, references, source.reference)
             for source in frames
             if source.face is not None
         ]
-        yield Batch(frames, [face for face, _ in crops], [depth for _, depth in crops])
+        yield Batch(frames, faces)
 
 
-def prepare_crop(
-    image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int, faithful: bool = False
-) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size"]]:
+def prepare_crop(image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int, faithful: bool = False) -> PreparedFace:
     """The face crop and the depth image of its mouth, both at the size that the generator works at.
 
     faithful: both were JPEG files on their way. upstream: inference_edit_expression.py:282-284
     """
     store = jpeg_round_trip if faithful else np.asarray
     crop = resize_image(store(crop_box(image, face.box)), size, size, "lanczos")
+    return PreparedFace(crop, prepare_depth(face, size, faithful))
+
+
+def prepare_depth(face: FaceEdit, size: int, faithful: bool = False) -> UInt8[np.ndarray, "size size"]:
+    """The depth image of the mouth; 0 where none is to be followed."""
     if face.depth is None:
-        return crop, np.zeros((size, size), np.uint8)
-    return crop, resize_image(mouth_depth(store(face.depth), face.landmarks), size, size, "lanczos")
+        return np.zeros((size, size), np.uint8)
+    depth = jpeg_round_trip(face.depth) if faithful else face.depth
+    return resize_image(mouth_depth(depth, face.landmarks), size, size, "lanczos")
+
+
+def prepare_composed(
+    image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, sizes: tuple[int, int], references: References, row: int
+) -> PreparedFace:
+    """Crop and composed reference of the larger of the sizes, and the depth image of the smaller one."""
+    size, fine = sizes
+    crop, scale = fine_crop(image, face.box, fine)
+    mouth_face = references.faces[row].permute(1, 2, 0).numpy()
+    composed = compose_reference(
+        crop, face.source_landmarks * scale, mouth_face, references.landmarks[row], face.landmarks * scale
+    )
+    return PreparedFace(crop, prepare_depth(face, size), composed)
+
+
+def fine_crop(
+    image: UInt8[np.ndarray, "H W 3"], box: np.ndarray, size: int
+) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, " 2"]]:
+    """A face crop as training data has it, and what pixels of the box are multiplied by there."""
+    crop = crop_box(image, box)
+    height, width = crop.shape[:2]
+    shrinking = "area" if min(height, width) > size else "bilinear"
+    return resize_image(crop, size, size, shrinking), np.array([size / width, size / height], np.float32)
 
 
 def generate_batches(
     batches: Iterable[Batch],
     windows: Iterable[Float[Tensor, "b n d"]],
     talking_face: TalkingFace,
-    references: Float[Tensor, "k c h w"] | None = None,
+    references: References | None = None,
 ) -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
+    shown = None
+    if references is not None and not references.composed:
+        shown = talking_face.encode_references(references.faces)
     for batch, audio in zip(batches, windows, strict=True):
-        if batch.rows:
-            chosen = None if references is None else references[[batch.sources[row].reference for row in batch.rows]]
-            faces = talking_face(stack_images(batch.faces), stack_gray(batch.depths), audio[batch.rows], chosen)
-            yield batch, list(faces)
-        else:
+        if not batch.rows:
             yield batch, []
+            continue
+        crops, depths = (
+            stack_images([face.crop for face in batch.faces]),
+            stack_gray([face.depth for face in batch.faces]),
+        )
+        composed = [face.composed for face in batch.faces if face.composed is not None]
+        latents = None if shown is None else shown[[batch.sources[row].reference for row in batch.rows]]
+        pictures = stack_images(composed) if composed else None
+        yield batch, list(talking_face(crops, depths, audio[batch.rows], latents, pictures))
 
 
 def paste(

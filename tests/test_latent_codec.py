@@ -11,6 +11,7 @@ from models.latent_codec import LatentCodec, build_vae, hide_lower_half, hide_up
 from tests.training_data import SIZE, VAE_CONFIG, write_networks
 from utils.checkpoints import read_weights, save_weights
 from utils.errors import BadInput
+from utils.images import to_signed
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +75,9 @@ def test_halves():
 
 
 def test_generator_input_is_masked_reference_depth(codec, images):
-    faces, references, depths = images
+    signed = [image.float() / 127.5 - 1 for image in images]
     with torch.no_grad():
-        latents = codec.generator_input(faces, references, depths)
-        parts = latents.chunk(3, dim=1)
-        signed = [image.float() / 127.5 - 1 for image in images]
+        parts = codec.generator_input(signed[0], signed[1], images[2]).chunk(3, dim=1)
         expected = (
             codec.encode(hide_lower_half(signed[0])),
             codec.encode(signed[1]),
@@ -89,11 +88,11 @@ def test_generator_input_is_masked_reference_depth(codec, images):
 
 
 def test_lower_half_of_the_face_and_upper_half_of_the_depth_are_not_seen(codec, images):
-    faces, references, depths = images
+    faces, references, depths = to_signed(images[0]), to_signed(images[1]), images[2]
     with torch.no_grad():
         before = codec.generator_input(faces, references, depths)
         faces, depths = faces.clone(), depths.clone()
-        faces[:, :, SIZE // 2 :] = 7
+        faces[:, :, SIZE // 2 :] = 0.5
         depths[:, :, : SIZE // 2] = 7
         assert torch.equal(codec.generator_input(faces, references, depths), before)
 

@@ -33,7 +33,7 @@ NEAR_FRAMES, OPEN_MOUTHS = 0.75, 0.75  # shares of composed references from a ne
 @dataclass(frozen=True)
 class DatasetConfig:
     root_dir: Path
-    img_size: int
+    img_size: int  # side of what the generator sees and draws
     batch_size: int
     train_file: Path | None = None  # names of the training clips, one per line; null: see split_clips
     val_file: Path | None = None  # names of the held-out clips
@@ -41,18 +41,26 @@ class DatasetConfig:
     frames_per_clip: int = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
     # other: another frame of the clip, as it is; composed: see compose_reference, from a near frame and an open mouth
     reference: Literal["other", "composed"] = "other"
+    fine_size: int | None = None  # side of targets and references where a refiner is trained; null: img_size
     in_memory: bool = False  # keep decoded images (200 kB and 65 kB per frame)
     augment: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def picture_size(self) -> int:
+        return self.fine_size or self.img_size
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B = G * F items: F frames of each of G clips, group after group. Images are uint8 RGB."""
+    """B = G * F items: F frames of each of G clips, group after group. Images are uint8 RGB.
 
-    targets: UInt8[Tensor, "b 3 h w"]
-    references: UInt8[Tensor, "b 3 h w"]
-    depths: UInt8[Tensor, "b 1 h w"]  # inside the lips; 0 where depth is dropped
-    mouths: UInt8[Tensor, "b 1 h w"]  # 1 inside the lips of the target
+    Depths have the size that the generator works at, the others may be larger, see DatasetConfig.fine_size.
+    """
+
+    targets: UInt8[Tensor, "b 3 p p"]
+    references: UInt8[Tensor, "b 3 p p"]
+    depths: UInt8[Tensor, "b 1 s s"]  # inside the lips; 0 where depth is dropped
+    mouths: UInt8[Tensor, "b 1 p p"]  # 1 inside the lips of the target
     log_mel: Float[Tensor, "g c t"]
     rows: Int[Tensor, "b 10"]  # states of the group's segment that make the frame's window
     has_audio: Bool[Tensor, " g"]
@@ -123,8 +131,8 @@ class TrainingBatches(Dataset[Batch]):
 def make_item(
     clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One frame as it is learned from: target and reference uint8 [h, w, 3], depth and mouth uint8 [h, w]."""
-    augment, size = config.augment, config.img_size
+    """One frame as it is learned from: target and reference uint8 [p, p, 3], depth [s, s] and mouth [p, p] uint8."""
+    augment, size, fine = config.augment, config.img_size, config.picture_size
     placement, color = sample_placement(augment, rng), sample_color(augment, rng)
     reference = make_reference(clip, frame, config, rng)
     right, down = sample_shift(augment, size, rng)
@@ -133,10 +141,10 @@ def make_item(
     depth = placement.apply(mouth_depth(clip.depths[frame], landmarks), size)
     mouth = mouth_mask(landmarks, (STORED_SIZE, STORED_SIZE))
     return (
-        color.apply(placement.apply(clip.faces[frame], size)),
-        color.apply(placement.apply(reference, size)),
+        color.apply(placement.apply(clip.faces[frame], fine)),
+        color.apply(placement.apply(reference, fine)),
         shift_image(depth, right, down) if shows_depth else np.zeros_like(depth),
-        placement.apply(mouth, size),
+        placement.apply(mouth, fine),
     )
 
 

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int32, UInt8
 
+from utils.checkpoints import read_weights
 from utils.landmarks import EYE_CONTOURS, FACE_OVAL, INNER_LIPS
 from utils.types import N_LANDMARKS
 
@@ -95,9 +96,7 @@ def face_triangles() -> tuple[Int32[np.ndarray, "f 3"], int, int]:
 
     Corners are landmarks, then the points of the near and of the far ring, in the order of FACE_OVAL.
     """
-    from safetensors.numpy import load_file
-
-    mesh = load_file(MESH_FILE)["tri"].astype(np.int32)
+    mesh = read_weights(MESH_FILE)["tri"].numpy().astype(np.int32)
     outside, n_ring = [], len(FACE_OVAL)
     for here, there in zip(range(n_ring), [*range(1, n_ring), 0], strict=True):
         near, next_near = N_LANDMARKS + here, N_LANDMARKS + there

@@ -47,12 +47,23 @@ def generator_losses(
     images: decoded predictions of n <= b items; mouths: 1 inside the lips of the target, else 0.
     """
     latent = (latents.float() - target_latents).abs().mean()
+    pixel, gradient = image_losses(images, target_images, mouths, weights)
+    total = weights.latent * latent + weights.pixel * pixel + weights.gradient * gradient
+    return GeneratorLosses(total, latent, pixel, gradient)
+
+
+def image_losses(
+    images: Float[Tensor, "n 3 hf wf"],
+    target_images: Float[Tensor, "n 3 hf wf"],
+    mouths: Float[Tensor, "n 1 hf wf"],
+    weights: LossWeights,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Of the lower halves: L1, where ``weights.mouth`` counts, and L1 of the differences between neighbours."""
     difference = lower_half(images - target_images)
     emphasis = 1 + weights.mouth * lower_half(mouths)
     pixel = (emphasis * difference.abs()).mean()
     gradient = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-    total = weights.latent * latent + weights.pixel * pixel + weights.gradient * gradient
-    return GeneratorLosses(total, latent, pixel, gradient)
+    return pixel, gradient
 
 
 def lower_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w"]:

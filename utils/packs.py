@@ -13,6 +13,7 @@ from utils.official_files import MINI_FOLDER, OFFICIAL_ROOT, fetch_advice, missi
 OFFICIAL_DIR = OFFICIAL_ROOT
 MINI_DIR = OFFICIAL_ROOT / MINI_FOLDER
 PACK_RECORD = "pack.json"
+REFINER_FOLDER = "refiner"  # beside the generator's
 ADAPTATION_RECORD = "adaptation.json"
 FILLED_MARKER = "FILLED_WEIGHTS.txt"  # scripts/make_filled_weights.py leaves it in a tree of random weights
 OFFICIAL_IMAGE_SIZE = 256  # pixels
@@ -42,6 +43,7 @@ class Pack:
     whisper: Path  # Whisper's container
     vae: Path  # diffusers folder
     unet: Path  # diffusers folder
+    refiner: Path | None = None  # what sharpens the generator's pictures; it draws from composed references
     hubert: Path | None = None  # Hugging Face folder, for an audio2motion network that listens through it
     recon: Path | None = None  # ResNet-50; without it coefficients are fitted to the landmarks
     dwpose: Path | None = None  # without it the 68 points come from MediaPipe's mesh
@@ -87,6 +89,7 @@ def mini_pack(root: Path = MINI_DIR) -> Pack:
         whisper=root / "whisper" / "mini.pt",
         vae=root / "vae",
         unet=root / "unet",
+        refiner=_if_present(root / REFINER_FOLDER),
     )
 
 
@@ -109,12 +112,14 @@ def resolve_pack(**overrides: Path | None) -> Pack:
     changed = {name: path for name, path in given.items() if not _is_same(path, getattr(pack, name))}
     if not changed:
         return pack
+    if "unet" in changed:
+        changed["refiner"] = _if_present(changed["unet"].parent / REFINER_FOLDER)
     if record is not None:
         return replace(pack, name=f"{pack.name} adapted to {record['clip']}", **changed)
     parts = _companions(changed, official) | changed
     if "unet" in parts and not _is_inside(parts["unet"], MINI_DIR):
         parts["image_size"] = OFFICIAL_IMAGE_SIZE
-    return replace(pack, name=f"{pack.name}{_WITH_OTHER}{', '.join(sorted(changed))}", **parts)
+    return replace(pack, name=f"{pack.name}{_WITH_OTHER}{', '.join(sorted(given.keys() & changed))}", **parts)
 
 
 def read_adaptation(unet_dir: Path) -> dict[str, str] | None:

@@ -55,7 +55,7 @@ def results(networks, images, windows):
 def generate(codec, generator, faces, depths, windows):
     """Input latents, predicted latents and decoded images, batch by batch."""
     with torch.no_grad():
-        latents = torch.cat([codec.generator_input(f, f, d) for f, d in batches(faces, depths)])
+        latents = torch.cat([codec.generator_input(f, f, d) for f, d in batches(to_signed(faces), depths)])
         predicted = torch.cat([generator(x, a) for x, a in batches(latents, windows)])
         decoded = torch.cat([codec.decode(z) for (z,) in batches(predicted)])
     return latents.numpy(), predicted.numpy(), decoded

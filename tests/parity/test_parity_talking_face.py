@@ -28,7 +28,7 @@ def faces_of(talking_face: TalkingFace, inputs, pose_driven: bool) -> list[np.nd
         sources.append(SourceFrame(np.ascontiguousarray(image), FaceEdit(box, landmarks, landmarks, depth)))
     states = torch.from_numpy(inputs["in_whisper_feature"]).float()
     windows = stream_windows([states], N_FRAMES, batch_size=BATCH_SIZE)
-    batches = generate_batches(prepare_batches(sources, IMAGE_SIZE, BATCH_SIZE), windows, talking_face)
+    batches = generate_batches(prepare_batches(sources, (IMAGE_SIZE, IMAGE_SIZE), BATCH_SIZE), windows, talking_face)
     return [face[..., ::-1] for _, faces in batches for face in faces]
 
 

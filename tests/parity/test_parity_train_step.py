@@ -75,7 +75,7 @@ def step(recording, images, filled, manifest, tmp_path_factory, tolerance):
         use_recorded_kernel(generator)
     targets, references, depths = images
     with torch.no_grad():
-        inputs = codec.generator_input(targets, references, depths)
+        inputs = codec.generator_input(to_signed(targets), to_signed(references), depths)
         target_latents = codec.encode(to_signed(targets))
     predicted = generator(inputs, torch.from_numpy(recording["in_whisper"]).float())
     decoded = codec.decode(predicted)
