@@ -23,11 +23,15 @@ from utils.version import VERSION
 if TYPE_CHECKING:
     import torch
 
-    from models.talking_face import FaceEdit, SourceFrame, TalkingFrame
-    from utils.video import VideoWriter
+    from models.talking_face import FaceEdit, References, SourceFrame, TalkingFrame
 
 DTYPES = ("auto", "float32", "bfloat16")
 MAX_MISSING_FRAMES = 4  # stage 1 rounds the speech's length; anything more is another speech
+KEY_TAG = "description"  # the video's tag that says what it is made of
+NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in the video
+    *("audio_path", "video_path", "intermediate_dir", "result_dir", "gpu_id", "force", "clean"),
+    *("unet_model_path", "vae_model_path", "whisper_model_path"),
+)
 STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and speech"
 
 
@@ -52,12 +56,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--reference",
-        choices=("auto", "same"),
-        help="what shows the face's looks: frames with an open mouth and a close pose (auto, default), or each itself",
+        choices=("auto", "composed", "open", "same"),
+        help="what shows the face's looks: its frame bent to the new lips with another frame's teeth (composed), "
+        "frames with an open mouth and a close pose (open), each frame itself (same, default with --faithful), or what "
+        "the generator was trained with (auto, default)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the latents that --faithful draws (default 0)")
     parser.add_argument("--faithful", action="store_true", help="upstream's behaviour in every point of FIDELITY.md")
     parser.add_argument("--debug", action="store_true", help="write a contact sheet (.png) beside the video")
+    parser.add_argument("--force", action="store_true", help="make all parts of the video anew, even if they are there")
+    parser.add_argument("--clean", action="store_true", help="remove stage 2's folder of this speech in the end")
     cli.add_device_argument(parser)
     options = parser.parse_args(arguments)
     options.reference = options.reference or ("same" if options.faithful else "auto")
@@ -68,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     check_numbers(options)
     from utils.audio import load_waveform
-    from utils.video import VideoWriter, probe_video
+    from utils.video import probe_video
 
     video = probe_video(options.video_path)
     wave = load_waveform(options.audio_path)
@@ -81,13 +89,34 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(packs.describe(pack))
 
-    frames = make_frames(options, pack, edit, wave, n_frames)
-    start = time.perf_counter()
-    writer = VideoWriter(result_path, MOTION_FPS, options.audio_path, describe_result(pack), picture=video.picture)
-    write_result(writer, frames, n_frames, result_path.with_suffix(".png") if options.debug else None)
-    speed = n_frames / (time.perf_counter() - start)
-    n_untouched = int((~edit.valid[:n_frames]).sum())
-    print(f"{result_path}: {n_frames} frames, {n_untouched} passed through without a face, {speed:.1f} frames/s")
+    key = result_key(options, pack, edit)
+    if not options.force and is_up_to_date(result_path, key, options.debug):
+        print(f"{result_path} is up to date")
+    else:
+        write_result(options, pack, video, edit, wave, n_frames, result_path, key)
+    if options.clean:
+        store.remove_edit(edit.directory)
+
+
+def result_key(options: argparse.Namespace, pack: packs.Pack, edit: store.EditResult) -> str:
+    """What the video is made of; every option counts but those in NOT_IN_KEY."""
+    import torch
+
+    from utils.content_key import content_key, pack_paths
+
+    device = cli.resolve_device(options.gpu_id)
+    values = {name: value for name, value in vars(options).items() if name not in NOT_IN_KEY}
+    values |= {"pack": pack.name, "size": pack.image_size, "device": device.type, "threads": torch.get_num_threads()}
+    values["dtype"] = str(resolve_dtype(options, device))
+    weights = pack_paths(pack, without=("audio2motion", "hubert", "face_model", "recon", "dwpose"))
+    given = {"speech": options.audio_path, "clip": options.video_path, "edit": edit.directory}
+    return content_key(values, given | weights)
+
+
+def is_up_to_date(result_path: Path, key: str, with_sheet: bool) -> bool:
+    from utils.video_parts import read_tag
+
+    return read_tag(result_path, KEY_TAG) == key and (not with_sheet or result_path.with_suffix(".png").is_file())
 
 
 def check_numbers(options: argparse.Namespace) -> None:
@@ -133,35 +162,52 @@ def count_frames(edit: store.EditResult, n_samples: int, faithful: bool) -> int:
 
 
 def make_frames(
-    options: argparse.Namespace, pack: packs.Pack, edit: store.EditResult, wave: np.ndarray, n_frames: int
+    options: argparse.Namespace,
+    pack: packs.Pack,
+    edit: store.EditResult,
+    wave: np.ndarray,
+    n_frames: int,
+    parts: Sequence[range],
 ) -> Iterator[TalkingFrame]:
-    """Load the networks; the frames are decoded, generated and pasted as they are asked for."""
+    """Load the networks; the frames of ``parts`` are decoded, generated and pasted as they are asked for."""
     import torch
 
     from models.face_parsing import FaceParsing
     from models.talking_face import load_talking_face, talking_frames
+    from models.talking_video import windows_of_parts
     from utils.windows import stream_windows
 
     device = cli.resolve_device(options.gpu_id)
     dtype = resolve_dtype(options, device)
     size = pack.image_size if options.img_size is None else options.img_size
     sampling = torch.Generator().manual_seed(options.seed) if options.faithful else None
-    talking_face, encoder = load_talking_face(pack.unet, pack.vae, pack.whisper, size, device, dtype, sampling)
+    talking_face, encoder = load_talking_face(
+        pack.unet, pack.vae, pack.whisper, size, device, dtype, sampling, pack.refiner
+    )
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
     windows = stream_windows(encoder.encode_segments(wave), n_frames, MOTION_FPS, options.batch_size)
+    windows = windows_of_parts(windows, parts, options.batch_size, sampling, options.seed)
     references, rows = None, [None] * n_frames
-    if options.reference == "auto" and edit.valid[:n_frames].any():
-        crops, rows = reference_crops(edit, options.video_path, n_frames, size)
-        references = talking_face.encode_references(crops)
-    sources = source_frames(edit, options.video_path, rows, options.enable_pose_driven)
+    mode = resolve_reference(options, pack)
+    if mode != "same" and edit.valid[:n_frames].any():
+        side = talking_face.fine_size if mode == "composed" else size
+        references, rows = choose_shown(edit, options.video_path, n_frames, side, mode == "composed")
+    sources = source_frames(edit, options.video_path, rows, options.enable_pose_driven, parts)
     return talking_frames(sources, windows, talking_face, parse_face, options.batch_size, options.faithful, references)
 
 
-def reference_crops(
-    edit: store.EditResult, video_path: Path, n_frames: int, size: int
-) -> tuple[torch.Tensor, list[int | None]]:
-    """Crops uint8 [k, 3, size, size] of the frames that show what the face looks like, and each frame's row of them."""
-    from utils.geometry import crop_box, resize_image
+def resolve_reference(options: argparse.Namespace, pack: packs.Pack) -> str:
+    """What --reference names; auto: what the generator was trained with."""
+    if options.reference != "auto":
+        return options.reference
+    return "composed" if pack.refiner else "open"
+
+
+def choose_shown(
+    edit: store.EditResult, video_path: Path, n_frames: int, size: int, composed: bool
+) -> tuple[References, list[int | None]]:
+    """The frames that show what the face looks like, at ``size``, and each frame's row of them."""
+    from models.talking_face import References, fine_crop
     from utils.images import stack_images
     from utils.references import choose_references
     from utils.video import read_frames_at
@@ -170,11 +216,12 @@ def reference_crops(
     chosen = choose_references(edit.source_landmarks[:n_frames], (boxes[:, 2:] - boxes[:, :2]).astype(float), valid)
     shown = np.unique(chosen[valid])
     images = read_frames_at(video_path, edit.frame_index[shown].tolist())
-    crops = [
-        resize_image(crop_box(image, boxes[index]), size, size, "lanczos")
-        for index, image in zip(shown, images, strict=True)
-    ]
-    return stack_images(crops), [int(np.searchsorted(shown, index)) if index >= 0 else None for index in chosen]
+    crops, scales = zip(
+        *(fine_crop(image, boxes[index], size) for index, image in zip(shown, images, strict=True)), strict=True
+    )
+    landmarks = edit.source_landmarks[shown] * np.stack(scales)[:, None]
+    rows = [int(np.searchsorted(shown, index)) if index >= 0 else None for index in chosen]
+    return References(stack_images(crops), landmarks, composed), rows
 
 
 def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dtype:
@@ -187,16 +234,24 @@ def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dt
 
 
 def source_frames(
-    edit: store.EditResult, video_path: Path, references: Sequence[int | None], pose_driven: bool
+    edit: store.EditResult,
+    video_path: Path,
+    references: Sequence[int | None],
+    pose_driven: bool,
+    parts: Sequence[range] | None = None,
 ) -> Iterator[SourceFrame]:
-    """Decode the clip again, frame by frame, each with what stage 2 says of it and the row of its reference."""
+    """Decode the clip again, frame by frame, each with what stage 2 says of it and the row of its reference.
+
+    Each part of the result is decoded by itself, so that its frames do not depend on whether those before are there.
+    """
     from models.talking_face import SourceFrame
     from utils.video import read_frames_at
 
-    images = read_frames_at(video_path, edit.frame_index[: len(references)].tolist())
-    for index, image in enumerate(images):
-        face = face_edit(edit, index, pose_driven) if edit.valid[index] else None
-        yield SourceFrame(image, face, references[index])
+    for part in [range(len(references))] if parts is None else parts:
+        images = read_frames_at(video_path, edit.frame_index[part.start : part.stop].tolist())
+        for index, image in zip(part, images, strict=True):
+            face = face_edit(edit, index, pose_driven) if edit.valid[index] else None
+            yield SourceFrame(image, face, references[index])
 
 
 def face_edit(edit: store.EditResult, index: int, pose_driven: bool) -> FaceEdit:
@@ -211,33 +266,43 @@ def face_edit(edit: store.EditResult, index: int, pose_driven: bool) -> FaceEdit
     return FaceEdit(edit.boxes[index], edit.landmarks[index], edit.source_landmarks[index], depth, strength)
 
 
-def write_result(writer: VideoWriter, frames: Iterator[TalkingFrame], n_frames: int, sheet_path: Path | None) -> None:
-    """Write the video, and a contact sheet if its path is given."""
-    from utils.contact_sheet import draw_sheet, spread_frames
+def write_result(
+    options: argparse.Namespace,
+    pack: packs.Pack,
+    video: VideoInfo,
+    edit: store.EditResult,
+    wave: np.ndarray,
+    n_frames: int,
+    result_path: Path,
+    key: str,
+) -> None:
+    """Make those parts of the video that no earlier run has left, and join all."""
+    from utils.contact_sheet import spread_frames
+    from utils.video_parts import has_part, join_parts, part_path, split_frames
+    from utils.work_folder import work_folder
 
-    shown = spread_frames(n_frames) if sheet_path else []
-    columns = []
-    with writer:
-        for index, frame in enumerate(cli.progress(frames, n_frames, "drawing faces")):
-            writer.write(frame.image)
-            if index in shown:
-                columns.append(sheet_column(frame))
-    if sheet_path:
-        with store.atomic_path(sheet_path) as temporary:
-            store.write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in shown]))
+    start = time.perf_counter()
+    shown = spread_frames(n_frames) if options.debug else []
+    with work_folder(result_path, key, options.force) as folder:
+        parts = split_frames(n_frames, options.batch_size)
+        left = [part for part in parts if not has_part(folder, part)]
+        n_drawn = sum(map(len, left))
+        if left:
+            from models.talking_video import write_parts
 
+            frames = make_frames(options, pack, edit, wave, n_frames, left)
+            write_parts(folder, left, frames, MOTION_FPS, video.picture, shown)
+        joined, files = folder / result_path.name, [part_path(folder, part) for part in parts]
+        join_parts(joined, files, MOTION_FPS, options.audio_path, describe_result(pack) | {KEY_TAG: key})
+        if shown:
+            from models.talking_video import write_sheet
 
-def sheet_column(frame: TalkingFrame) -> list[np.ndarray]:
-    """Source, depth and output around the face."""
-    from utils.contact_sheet import cut_tile, view_around
-
-    image, face = frame.source.image, frame.source.face
-    view = view_around(image.shape[:2], None if face is None else face.box)
-    depth, corner = np.zeros((1, 1), np.uint8), np.zeros(2, int)
-    if face is not None and face.depth is not None:
-        depth, corner = face.depth, face.box[:2]
-    depth_view = tuple(np.subtract(view, np.tile(corner, 2)).tolist())
-    return [cut_tile(image, view), cut_tile(depth, depth_view), cut_tile(frame.image, view)]
+            write_sheet(result_path.with_suffix(".png"), folder, shown)
+        joined.replace(result_path)
+    speed = n_drawn / (time.perf_counter() - start)
+    n_untouched = int((~edit.valid[:n_frames]).sum())
+    found = f", {n_frames - n_drawn} of them found" if n_drawn < n_frames else ""
+    print(f"{result_path}: {n_frames} frames{found}, {n_untouched} passed through without a face, {speed:.1f} frames/s")
 
 
 def describe_result(pack: packs.Pack) -> dict[str, str]:

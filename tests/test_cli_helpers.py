@@ -79,7 +79,7 @@ def test_termination_removes_temporary_files(tmp_path):
         assert process.stdout.readline() == b"writing\n"
         process.terminate()
         assert process.wait(20) == 128 + signal.SIGTERM
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == b"terminated\n"
     assert list(tmp_path.iterdir()) == []
 
 

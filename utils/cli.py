@@ -38,15 +38,28 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     except BadInput as error:
         _exit(f"error: {error}", EXIT_BAD_INPUT)
     except StageFailure as error:
-        _exit(f"error: {error}", EXIT_FAILURE)
+        _exit(_with_notes(f"error: {error}", error), EXIT_FAILURE)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         is_input = isinstance(error, _PATH_ERRORS) or error.errno in _PATH_ERROR_NUMBERS
         advice = "check the path and its permissions" if is_input else "check the free space and the disk"
         code = EXIT_BAD_INPUT if is_input else EXIT_FAILURE
-        _exit(f"error: {error.strerror or error}{where}; {advice}", code)
-    except KeyboardInterrupt:
-        _exit("interrupted", EXIT_INTERRUPTED)
+        _exit(_with_notes(f"error: {error.strerror or error}{where}; {advice}", error), code)
+    except KeyboardInterrupt as error:
+        _exit(_with_notes("interrupted", error), EXIT_INTERRUPTED)
+    except _Terminated as error:
+        _exit(_with_notes("terminated", error), error.code)
+
+
+class _Terminated(SystemExit):
+    """A signal has asked for the end; what is open is closed on the way."""
+
+    code: int
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """The message and what is worth knowing after it, such as what is kept on the disk."""
+    return "; ".join([message, *getattr(error, "__notes__", [])])
 
 
 def _exit(message: str, code: int) -> None:
@@ -55,7 +68,7 @@ def _exit(message: str, code: int) -> None:
 
 
 def _stop(signal_number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + signal_number)
+    raise _Terminated(128 + signal_number)
 
 
 def quiet_third_party_logs() -> None:

@@ -11,10 +11,15 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from utils.packs import Pack
 
 LARGE = 16 * 1024 * 1024  # bytes; reading less takes less time than the cache is worth
 _SETTLED = 2.0  # seconds; a file changed more recently could change again without a new time stamp
@@ -22,13 +27,20 @@ _MOST_ENTRIES = 200
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def content_key(values: Mapping[str, object], inputs: Iterable[Path]) -> str:
+def content_key(values: Mapping[str, object], inputs: Mapping[str, Path]) -> str:
     """64 hexadecimal digits for options and other values (by their repr), files or folders (by content), and the code.
 
     Raises OSError for a file that cannot be read.
     """
-    parts = [code_digest(), *(f"{name}={values[name]!r}" for name in sorted(values)), *map(path_digest, inputs)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    named = {name: repr(value) for name, value in values.items()}
+    files = {name: path_digest(path) for name, path in inputs.items()}
+    return hashlib.sha256(json.dumps([code_digest(), named, files], sort_keys=True).encode()).hexdigest()
+
+
+def pack_paths(pack: Pack, without: Collection[str] = ()) -> dict[str, Path]:
+    """The files and folders of a pack by their names there, but for those that a stage does not open."""
+    parts = {field.name: getattr(pack, field.name) for field in fields(pack) if field.name not in without}
+    return {name: path for name, path in parts.items() if isinstance(path, Path)}
 
 
 def path_digest(path: Path) -> str:

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
 SOUND_NAME = "audio.npy"
 PARTIAL = ".partial-"  # begins the names of files and folders that are being written
-_KINDS = {"f": "float", "i": "int", "b": "bool"}  # of numpy's dtype kinds
+_KINDS = {"f": "float", "i": "int", "u": "uint", "b": "bool"}  # of numpy's dtype kinds
 _STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
 
 
@@ -311,6 +311,14 @@ def load_edit(directory: Path) -> EditResult:
         if not path.is_file():
             raise BadInput("stage 2 result incomplete", path, "a depth image", "nothing", _STAGE2_ADVICE)
     return result
+
+
+def remove_edit(directory: Path) -> None:
+    """Remove a stage-2 folder, and the clip's folder above it if that is empty then."""
+    load_track_record(directory)  # what is no result of this project stays
+    shutil.rmtree(directory)
+    with suppress(OSError):
+        directory.parent.rmdir()
 
 
 def write_gray(path: Path, image: np.ndarray) -> None:
