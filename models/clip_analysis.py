@@ -77,7 +77,7 @@ class FaceAnalyser:
 
     def fit(self, track: FaceTrack, frames: FrameSource, size: tuple[int, int]) -> FittedClip:
         """Coefficients of every valid frame of a track; 0 in a clip without a face."""
-        alignments, valid = self._align(track, size)
+        alignments, valid = self.align(track, size)
         if not valid.any():
             coeffs = np.zeros((len(track), N_COEFFS), np.float32)
         elif self.recon is None:
@@ -105,7 +105,7 @@ class FaceAnalyser:
         notes = [note for note in (self.face_model.note, self.render.note) if note]
         return "\n".join([f"coefficients: {source}; depth: {self.render.name}", *notes])
 
-    def _align(self, track: FaceTrack, size: tuple[int, int]) -> tuple[list[Alignment], np.ndarray]:
+    def align(self, track: FaceTrack, size: tuple[int, int]) -> tuple[list[Alignment], np.ndarray]:
         """Every frame's alignment, and which of the frames have one: points in one place are as good as no face."""
         model_points = self.face_model.alignment_points.cpu().numpy()
         alignments, valid = [_UNUSED] * len(track), track.valid.copy()

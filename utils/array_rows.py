@@ -16,7 +16,10 @@ _VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.
 
 
 class ArrayRows:
-    """A .npy file of shape [N, ...]; ``rows[i]`` reads one row from the disk, ``rows.all()`` the whole array."""
+    """A .npy file of shape [N, ...]; ``rows[i]`` reads one row from the disk, ``rows.all()`` the whole array.
+
+    A slice or an array of row numbers gives those rows.
+    """
 
     def __init__(self, path: StoredPath, shape: tuple[int | None, ...], kind: str, advice: str) -> None:
         """Read the header alone. Raises BadInput as utils.store.load_array does, and if the file is too short."""
@@ -42,10 +45,24 @@ class ArrayRows:
     def __len__(self) -> int:
         return self._shape[0]
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        if isinstance(index, slice):
+            first, stop, step = index.indices(len(self))
+            return self._read(first, max(0, stop - first))[::step]
+        if isinstance(index, np.ndarray):
+            rows = [self[int(row)] for row in index]
+            return np.stack(rows) if rows else np.zeros((0, *self._shape[1:]), self._dtype)
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._read(index, 1)[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._dtype
 
     def all(self) -> np.ndarray:
         return self._read(0, len(self))

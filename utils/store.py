@@ -7,17 +7,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 
 from utils.errors import BadInput
 from utils.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
+
+if TYPE_CHECKING:
+    from utils.array_rows import ArrayRows
 
 SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
@@ -63,17 +66,27 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``directory``; swap it in on success, else leave the disk as it was."""
     with folders_above(directory):
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=PARTIAL))
-        new, old = temporary / "new", temporary / "old"
+        new = temporary / "new"
         try:
             new.mkdir()
             yield new
-            if directory.exists():
-                directory.rename(old)
-            new.rename(directory)
+            swap_in(new, directory)
         finally:
-            if old.exists() and not directory.exists():
-                old.rename(directory)
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def swap_in(new: Path, directory: Path) -> None:
+    """Rename the folder ``new`` to ``directory``; what was there stays as "old" beside ``new``, or comes back if that
+    fails."""
+    old = new.with_name("old")
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        directory.rename(old)
+    try:
+        new.rename(directory)
+    finally:
+        if old.exists() and not directory.exists():
+            old.rename(directory)
 
 
 @contextmanager
@@ -115,8 +128,22 @@ def require_replaceable(directory: Path) -> None:
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
+    save_rows(path, [array], len(array), array.dtype)
+
+
+def save_rows(path: Path, blocks: Iterable[np.ndarray], n_rows: int, dtype: type | np.dtype) -> None:
+    """Write a .npy file of ``n_rows`` rows block by block. Raises ValueError if the blocks have more or fewer."""
+    kind = np.dtype(dtype)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        n_written = 0
+        for number, block in enumerate(blocks):
+            if number == 0:
+                header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, header | {"shape": (n_rows, *block.shape[1:])})
+            file.write(np.ascontiguousarray(block, kind).data)  # which names a full disk, as tofile does not
+            n_written += len(block)
+        if n_written != n_rows:
+            raise ValueError(f"{n_written} rows instead of {n_rows} for {path}")
 
 
 def load_array(path: StoredPath, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
@@ -193,6 +220,7 @@ class TrackRecord:
     weights: str
     fps: float = MOTION_FPS
     schema: int = SCHEMA_VERSION
+    key: str = ""  # says what the result is made of: utils/content_key.py
 
 
 _COUNTS = ("schema", "source_bytes", "width", "height", "n_source_frames", "n_frames", "n_valid")
@@ -229,9 +257,9 @@ class EditResult:
     directory: Path
     record: TrackRecord
     boxes: np.ndarray
-    landmarks: np.ndarray
-    source_landmarks: np.ndarray
-    coeffs: np.ndarray
+    landmarks: ArrayRows
+    source_landmarks: ArrayRows
+    coeffs: ArrayRows
     frame_index: np.ndarray
     valid: np.ndarray
     strength: np.ndarray
@@ -254,6 +282,11 @@ def talk_path(result_dir: Path, video_path: Path, audio_path: Path) -> Path:
     return result_dir / f"{video_path.stem}#{audio_path.stem}.mp4"
 
 
+def speakers_path(result_dir: Path, video_path: Path) -> Path:
+    """Where stage 2 puts the picture of everybody in a clip: <result_dir>/<video>/speakers.png."""
+    return result_dir / video_path.stem / "speakers.png"
+
+
 def depth_path(directory: P, index: int) -> P:
     return directory / "depth" / f"{index:08d}.png"
 
@@ -265,27 +298,35 @@ def face_path(directory: P, index: int) -> P:
 def save_edit_arrays(
     directory: Path,
     boxes: np.ndarray,
-    landmarks: np.ndarray,
-    coeffs: np.ndarray,
+    landmarks: np.ndarray | Iterable[np.ndarray],
+    coeffs: np.ndarray | Iterable[np.ndarray],
     frame_index: np.ndarray,
     valid: np.ndarray,
-    source_landmarks: np.ndarray | None = None,
+    source_landmarks: np.ndarray | Iterable[np.ndarray] | None = None,
     strength: np.ndarray | None = None,
 ) -> None:
-    """Write the arrays of EditResult; training clips have no use for ``source_landmarks`` and ``strength``."""
+    """Write the arrays of EditResult; training clips have no use for ``source_landmarks`` and ``strength``.
+
+    The large ones may come block by block.
+    """
     save_array(directory / "boxes.npy", boxes.astype(np.int32))
-    save_array(directory / "landmarks.npy", landmarks.astype(np.float32))
-    save_array(directory / "coeffs.npy", coeffs.astype(np.float32))
     save_array(directory / "frame_index.npy", frame_index.astype(np.int32))
     save_array(directory / "valid.npy", valid.astype(bool))
-    if source_landmarks is not None:
-        save_array(directory / "source_landmarks.npy", source_landmarks.astype(np.float32))
+    for name, rows in (("landmarks", landmarks), ("coeffs", coeffs), ("source_landmarks", source_landmarks)):
+        if rows is not None:
+            blocks = [rows] if isinstance(rows, np.ndarray) else rows
+            save_rows(directory / f"{name}.npy", blocks, len(valid), np.float32)
     if strength is not None:
         save_array(directory / "strength.npy", strength.astype(np.float32))
 
 
 def load_edit(directory: Path) -> EditResult:
-    """Open a stage-2 folder; raises BadInput if a file is missing, misshapen or a depth image is absent."""
+    """Open a stage-2 folder; raises BadInput if a file is missing, misshapen or a depth image is absent.
+
+    The large arrays are read row by row as they are used.
+    """
+    from utils.array_rows import ArrayRows
+
     record = load_track_record(directory)
     n = record.n_frames
 
@@ -296,9 +337,9 @@ def load_edit(directory: Path) -> EditResult:
         directory,
         record,
         boxes=load("boxes.npy", (n, 4), "i"),
-        landmarks=load("landmarks.npy", (n, N_LANDMARKS, 2), "f"),
-        source_landmarks=load("source_landmarks.npy", (n, N_LANDMARKS, 2), "f"),
-        coeffs=load("coeffs.npy", (n, N_COEFFS), "f"),
+        landmarks=ArrayRows(directory / "landmarks.npy", (n, N_LANDMARKS, 2), "f", _STAGE2_ADVICE),
+        source_landmarks=ArrayRows(directory / "source_landmarks.npy", (n, N_LANDMARKS, 2), "f", _STAGE2_ADVICE),
+        coeffs=ArrayRows(directory / "coeffs.npy", (n, N_COEFFS), "f", _STAGE2_ADVICE),
         frame_index=load("frame_index.npy", (n,), "i"),
         valid=load("valid.npy", (n,), "b"),
         strength=load("strength.npy", (n,), "f"),

@@ -7,7 +7,7 @@ clip#speech.mp4.parts/   while it is made, and after an interruption: finished p
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,14 +25,15 @@ def parts_folder(result: Path) -> Path:
 
 
 @contextmanager
-def work_folder(result: Path, key: str, afresh: bool = False) -> Iterator[Path]:
+def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[str] = ()) -> Iterator[Path]:
     """The folder for parts of ``result``, for this run alone; parts from before are in it if their key is the same.
 
     Removed if the block ends well, or if nothing was finished in it or its input was bad. Else it stays, and a note on
-    the error says so. ``afresh``: parts from before are not used. Raises BadInput if another run is at work in it.
+    the error says so. ``afresh``: parts from before are not used. ``inner``: folders in it that parts are written to.
+    Raises BadInput if another run is at work in it.
     """
     folder = parts_folder(result)
-    with folders_above(folder), sole_run(folder):
+    with folders_above(folder), sole_run(folder, *inner):
         if afresh or not _belongs_to(folder, key):
             clear_folder(folder)
         try:
