@@ -13,6 +13,7 @@ import pytest
 
 from tests import media
 from utils import video as video_module
+from utils import video_timing
 from utils.audio import load_waveform
 from utils.errors import BadInput
 from utils.timeline import ping_pong
@@ -133,12 +134,59 @@ def test_clip_shorter_than_asked(long_clip):
 
 def test_reading_stops_early_without_decoding_the_rest(long_clip, monkeypatch):
     decoded = []
-    decode = video_module.decode_tolerantly
+    decode = video_timing.decode_tolerantly
     monkeypatch.setattr(
-        video_module, "decode_tolerantly", lambda *of: (decoded.append(1) or frame for frame in decode(*of))
+        video_timing, "decode_tolerantly", lambda *of: (decoded.append(1) or frame for frame in decode(*of))
     )
     assert numbers(long_clip, stop=10) == list(range(10))
     assert len(decoded) < 15
+
+
+def test_entering_a_broadcast_between_its_key_frames(tmp_path):
+    """A seek in a transport stream may lead to a whole picture whose followers lean on what came before it."""
+    times = [index / 25 + (5 if index >= 30 else 0) for index in range(60)]
+    path = media.write_clip(tmp_path / "clip.ts", media.numbered_frames(60), times=times)
+    for start in range(1, 30):
+        assert numbers(path, start=start, stop=start + 1) == [start]
+
+
+def test_time_stamps_that_start_over_or_leap(tmp_path):
+    frames = media.numbered_frames(60)
+    parts = [media.write_clip(tmp_path / f"{row}.ts", frames[row : row + 30]).read_bytes() for row in (0, 30)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    leaps = {"joined.ts": (0, 0), "broadcast.ts": (30, 100), "film.mkv": (30, 36_000), "late start.mkv": (1, 1000)}
+    for name, (row, leap) in leaps.items():
+        if leap:
+            times = [index / 25 + (leap if index >= row else 0) for index in range(60)]
+            media.write_clip(tmp_path / name, frames, times=times)
+        assert numbers(tmp_path / name, stop=1000) == list(range(60)), name
+        order = [50, 3, 2, 1, 40, 41]
+        assert [media.number_of(frame) for frame in read_frames_at(tmp_path / name, order)] == order, name
+
+
+def test_a_long_gap_is_no_leap(tmp_path):
+    times = [index / 25 + (20 if index >= 30 else 0) for index in range(60)]
+    for name in ("gap.mp4", "gap.mkv"):
+        shown = numbers(media.write_clip(tmp_path / name, media.numbered_frames(60), times=times))
+        assert shown == [*range(29), *[29] * 501, *range(30, 60)]
+
+
+def test_rate_that_stands_for_a_clip_s_own(tmp_path):
+    frames = media.numbered_frames(60)
+    even = {
+        rate: media.write_clip(tmp_path / f"{float(rate)}.mp4", frames, fps=rate)
+        for rate in (24, 50, Fraction(30_000, 1001))
+    }
+    assert {rate: probe_video(path).fps for rate, path in even.items()} == {rate: rate for rate in even}
+    for name in ("uneven.mp4", "uneven.mkv"):  # the nominal rate; the mean is 15 or less
+        times = np.cumsum([0, *[0.04, 0.12] * 30])[:60]
+        path = media.write_clip(tmp_path / name, frames, times=times)
+        assert probe_video(path).fps == pytest.approx(25, rel=0.01)
+        assert sorted(set(numbers(path, fps=probe_video(path).fps))) == list(range(60))
+    phone = np.arange(60) / 30 + np.random.default_rng(0).uniform(-0.003, 0.003, 60).clip(0)
+    path = media.write_clip(tmp_path / "phone.mkv", frames, fps=30, times=phone)
+    assert probe_video(path).fps == pytest.approx(30, rel=0.02)
+    assert len(numbers(path, fps=probe_video(path).fps)) == pytest.approx(60, abs=1)
 
 
 @pytest.mark.parametrize("colour", [None, BT601, BT709, BT709_FULL], ids=["untagged", "bt601", "bt709", "full range"])

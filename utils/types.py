@@ -5,7 +5,8 @@ CONVENTIONS (the only place where they are written down)
 - Image coordinates: x right, y down, pixels; a pixel's centre is at +0.5 for the rasteriser.
 - Boxes: int32 x1, y1, x2, y2 with x2 and y2 exclusive; a box may leave the frame, the part outside is black.
 - Landmarks: MediaPipe's order of 468 points, in pixels.
-- Time: video and motion at 25 Hz, audio features at 50 Hz, waveforms at 16 kHz mono in [-1, 1).
+- Time: motion at 25 Hz, video at 25 Hz unless it keeps its own rate, audio features at 50 Hz, waveforms at 16 kHz
+  mono in [-1, 1).
 - Face space: x right, y up, z towards the camera; the camera stands at z = +distance and looks along -z.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 
 SAMPLE_RATE = 16_000  # Hz
 FEATURE_RATE = 50  # Hz, audio features
-MOTION_FPS = 25  # Hz, motion and video
+MOTION_FPS = 25  # Hz, motion; and video unless it keeps its own rate
 SAMPLES_PER_FEATURE = SAMPLE_RATE // FEATURE_RATE
 SAMPLES_PER_FRAME = SAMPLE_RATE // MOTION_FPS
 
@@ -55,7 +56,8 @@ class PictureFormat:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a container says of its video: display size after rotation, frames per second, seconds."""
+    """What a container says of its video: display size after rotation, frames per second (if they are uneven: the
+    constant rate that shows them all, see utils/video_timing.py), seconds."""
 
     path: Path
     width: int

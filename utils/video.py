@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,16 +14,16 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from utils.audio import AudioEncoder, decode_tolerantly, moving_pictures, open_media, start_seconds
+from utils.audio import AudioEncoder, decode_tolerantly, open_media
 from utils.errors import BadInput, StageFailure
 from utils.store import atomic_path
 from utils.timeline import stretches
 from utils.types import MOTION_FPS, PictureFormat, VideoInfo
+from utils.video_timing import constant_rate, timed_frames, video_stream
 
 X264_CRF = 18
 X264_REPEATABLE = "mbtree=0"  # macroblock-tree rate control varies from run to run on some processors
 REVERSE_BLOCK = 48  # frames held at once while a clip plays backwards
-_SEEK_MARGINS = (0.5, 4.0, math.inf)  # seconds before a wanted frame where decoding starts, until it is early enough
 # swscale's default rounds every channel down, by 1.2 grey levels on average; these flags keep the mean to 0.1.
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _MATRICES = (1, 4, 7, 9)  # ITU-T H.273 codes that swscale knows by the same number; BT.601 serves for the rest
@@ -33,24 +31,22 @@ _BT601 = 5  # swscale's own number
 _UNTAGGED, _BT601_CODES = 2, (2, 5, 6)  # H.273 codes that mean BT.601 to swscale
 _NAMED_CODES = {1, *range(4, 19)}  # H.273 codes of matrix, primaries or transfer that an encoder takes
 _LIMITED_RANGE = 1  # FFmpeg's code; swscale reads full-range sources well but writes them 0.9 grey levels off
-_REORDER_DELAY = 0.2  # seconds that the first frame may come late where a container counts in decoding order
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Read a clip's display size, rate and length. Raises BadInput without a decodable video stream."""
+    """Read a clip's display size, constant rate and length. Raises BadInput without a decodable video stream."""
     with open_media(path) as container:
-        stream = _video_stream(container, path)
+        stream = video_stream(container, path)
         frame = next(decode_tolerantly(container, stream), None)
         if frame is None:
             raise BadInput("no video frame can be decoded", path, "at least one frame", "none", "convert the file")
         height, width = _upright_rgb(frame).shape[:2]
-        fps = Fraction(stream.average_rate or stream.guessed_rate or MOTION_FPS)
         if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
         else:
             duration = (container.duration or 0) / av.time_base
         has_audio = bool(container.streams.audio)
-        return VideoInfo(path, width, height, fps, duration, has_audio, _picture_format(stream, frame))
+        return VideoInfo(path, width, height, constant_rate(path), duration, has_audio, _picture_format(stream, frame))
 
 
 def read_frames(path: Path, fps: float = MOTION_FPS, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
@@ -60,7 +56,7 @@ def read_frames(path: Path, fps: float = MOTION_FPS, start: int = 0, stop: int |
     one; gaps of variable-rate clips repeat the last frame. A damaged end cuts the clip short with a warning.
     """
     next_index, shown = start, None
-    for timed in _timed_frames(path, fps, start):
+    for timed in timed_frames(path, fps, start):
         end = timed.slot if stop is None else min(stop, timed.slot)
         while shown is not None and next_index < end:
             yield _upright_rgb(shown.frame)
@@ -108,79 +104,6 @@ def _numbered(path: Path, fps: float, low: int, high: int) -> Iterator[tuple[int
     if low + count <= high:
         found = f"{low + count}" if count else f"at most {low}"
         raise BadInput("clip is shorter than its track", path, f"{high + 1} frames", found, "run stage 2 again")
-
-
-@dataclass(frozen=True)
-class _TimedFrame:
-    """A decoded frame that the output frames from ``slot`` to ``end`` (excluded) show."""
-
-    frame: av.VideoFrame
-    slot: int
-    end: int
-
-
-def _timed_frames(path: Path, fps: float, start: int) -> Iterator[_TimedFrame]:
-    """Decoded frames from one that is shown at output frame ``start``, or before it, on."""
-    for margin in _SEEK_MARGINS if start else (math.inf,):
-        with open_media(path) as container:
-            frames = _decode_from(container, path, fps, start / fps - margin)
-            first = next(frames, None)
-            if margin == math.inf or (first is not None and first.slot <= start):
-                yield from itertools.chain([first] if first else [], frames)
-                return
-
-
-def _decode_from(
-    container: av.container.InputContainer, path: Path, fps: float, seconds: float
-) -> Iterator[_TimedFrame]:
-    """Decode from a key frame before ``seconds``, or from the start; nothing if the file cannot be entered there."""
-    stream = _video_stream(container, path)
-    stream.thread_type = "AUTO"
-    origin: float | None = None
-    if seconds > 0:
-        origin = _origin(path)
-        if not _seek(container, stream, origin + seconds):
-            return
-    interval = float(1 / (stream.average_rate or stream.guessed_rate or Fraction(fps)))
-    next_time: float | None = start_seconds(stream) or 0.0 if origin is None else None
-    for frame in decode_tolerantly(container, stream):
-        time = next_time if frame.time is None else frame.time
-        if time is None:  # without time stamps only counting from the start helps
-            return
-        if origin is None:
-            origin = _origin_of(stream, time)
-        length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else interval
-        next_time = time + length
-        slot = _nearest((time - origin) * fps)
-        yield _TimedFrame(frame, slot, max(slot + 1, _nearest((next_time - origin) * fps)))
-
-
-def _seek(container: av.container.InputContainer, stream: av.VideoStream, seconds: float) -> bool:
-    if stream.time_base is None:
-        return False
-    try:
-        container.seek(int(seconds / stream.time_base), stream=stream)
-    except av.FFmpegError:
-        return False
-    return True
-
-
-def _origin(path: Path) -> float:
-    """The time of output frame 0, in the stream's own seconds."""
-    with open_media(path) as container:
-        stream = _video_stream(container, path)
-        frame = next(decode_tolerantly(container, stream), None)
-        return 0.0 if frame is None or frame.time is None else _origin_of(stream, frame.time)
-
-
-def _origin_of(stream: av.VideoStream, first_time: float) -> float:
-    """When the first frame is shown; when the stream starts if its first frames cannot be decoded."""
-    start = start_seconds(stream)
-    return first_time if start is None or first_time - start < _REORDER_DELAY else start
-
-
-def _nearest(number: float) -> int:
-    return math.floor(number + 0.5)
 
 
 class VideoWriter:
@@ -276,13 +199,6 @@ def _failing_readably(path: Path) -> Iterator[None]:
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         raise StageFailure(f"video could not be written ({path}): {reason}; check the free space") from error
-
-
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    streams = moving_pictures(container)
-    if not streams:
-        raise BadInput("no video stream", path, "a video", "sound only", "give a clip that shows a face")
-    return streams[0]
 
 
 def _picture_format(stream: av.VideoStream, frame: av.VideoFrame) -> PictureFormat:
