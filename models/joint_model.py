@@ -63,11 +63,12 @@ class JointModel(nn.Module):
         rows: Int[Tensor, "b n"],
         has_audio: Bool[Tensor, " g"],
         decode: Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "k 3 s s"]] | None = None,
-        references: Float[Tensor, "k 3 p p"] | None = None,
+        references: tuple[Float[Tensor, "k 3 p p"], Float[Tensor, "k 1 s s"]] | None = None,
     ) -> Drawn:
         """latents: masked, reference, depth; item k belongs to sound segment k // (b / g), its window is ``rows``.
 
-        decode: makes images of the latents or of some of them; references: what the refiner takes for these.
+        decode: makes images of the latents or of some of them; references: what the refiner takes for these, composed
+        references and depth images.
         """
         with torch.set_grad_enabled(self.trains_audio_encoder and torch.is_grad_enabled()):
             states = self.audio_encoder(log_mel) * has_audio[:, None, None, None]
@@ -77,7 +78,7 @@ class JointModel(nn.Module):
         if decode is None:
             return Drawn(new)
         images = decode(new)
-        refined = None if self.refiner is None or references is None else self.refiner(images, references)
+        refined = None if self.refiner is None or references is None else self.refiner(images, *references)
         return Drawn(new, images, refined)
 
     def export(self, directory: Path, half: bool) -> None:
@@ -148,7 +149,7 @@ def predict(
         batch.rows,
         batch.has_audio,
         lambda latents: codec.decode(latents[decoded].float()),
-        references[decoded],
+        (references[decoded], to_signed(batch.depths[decoded])),
     )
     return Prediction(
         drawn.latents.float(),

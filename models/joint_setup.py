@@ -58,8 +58,9 @@ class JoyGenConfig:
     train_audio_encoder: bool = False
     refiner: RefinerConfig | None = None  # sizes of a new refiner; null: none, or the one to start from
     refiner_resume_dir: Path | None = None  # refiner to start from
-    # last: only the UNet's last block and output; auto: last where all its weights and their gradients are too many
-    trained_blocks: Literal["all", "last", "auto"] = "all"
+    # last: only the UNet's last block and output; auto: last where all its weights and their gradients are too many;
+    # none: the refiner alone learns
+    trained_blocks: Literal["all", "last", "auto", "none"] = "all"
     loss: LossWeights = field(default_factory=LossWeights)
     critics: CriticConfig = field(default_factory=CriticConfig)
     decode_batch: int | None = None  # items of a batch whose images are decoded for the loss; null: all
@@ -153,6 +154,8 @@ def choose_trained_blocks(config: JoyGenConfig, generator: Generator) -> None:
         return
     unet: Any = generator.unet
     unet.requires_grad_(False)
+    if config.trained_blocks == "none":
+        return
     for part in (unet.up_blocks[-1], unet.conv_norm_out, unet.conv_out):
         part.requires_grad_(True)
 

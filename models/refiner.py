@@ -1,7 +1,7 @@
 """The refiner: what the generator drew, made sharp with the pixels of the composed reference.
 
 The VAE and its small picture lose what skin, teeth and beard look like close up; the reference, bent to the same lips
-(utils/face_warp.py), still has it. A few convolutions on 4x4-pixel patches decide where to take which.
+(utils/face_warp.py), still has it. A small U-Net on 4x4-pixel patches decides where to take which, and corrects both.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,24 @@ from utils.errors import BadInput
 from utils.store import atomic_path
 
 WEIGHTS_NAME = "refiner.safetensors"
+N_INPUTS = 7  # colours of drawn picture and reference, depth
+FIRST_TRUST = 2.0  # logit of the reference's share
 
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """size: side of the refined picture in pixels, a multiple of ``patch``; channels and n_blocks: of the network."""
+    """size: side of the refined picture in pixels; channels: of the network from full to lowest resolution.
+
+    patch: side in pixels of what the network sees as one value; every further level halves the resolution.
+    """
 
     size: int = 256
-    channels: int = 64
-    n_blocks: int = 3
+    channels: tuple[int, ...] = (64, 96, 128)
     patch: int = 4
 
     def __post_init__(self) -> None:
-        sizes = (self.size, self.channels, self.n_blocks, self.patch)
-        if not all(isinstance(size, int) for size in sizes):
-            raise TypeError(f"sizes of a refiner are whole numbers: {self}")
-        if min(self.size, self.channels, self.patch) < 1 or self.n_blocks < 0 or self.size % self.patch:
+        coarsest = self.patch * 2 ** (len(self.channels) - 1)
+        if not self.channels or min(self.size, self.patch, *self.channels) < 1 or self.size % coarsest:
             raise ValueError(f"no refiner has these sizes: {self}")
 
 
@@ -48,12 +51,17 @@ class Refiner(nn.Module):
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
-        n_values = config.patch**2
-        self.enter = nn.Conv2d(6 * n_values, config.channels, 3, padding=1)
-        self.blocks = nn.ModuleList(ResidualBlock(config.channels) for _ in range(config.n_blocks))
-        self.leave = nn.Conv2d(config.channels, 4 * n_values, 3, padding=1)
+        n_values, widths = config.patch**2, config.channels
+        self.enter = nn.Conv2d(N_INPUTS * n_values, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.down_blocks = nn.ModuleList(ResidualBlock(width) for width in widths)
+        self.up = nn.ModuleList(nn.Conv2d(a + b, a, 3, padding=1) for a, b in pairwise(widths))
+        self.up_blocks = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
+        self.leave = nn.Conv2d(widths[0], 4 * n_values, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]  # begins as the mean of both pictures
+        with torch.no_grad():  # begins as the reference with a little of the drawn picture
+            self.leave.bias.zero_()  # type: ignore[union-attr]
+            self.leave.bias[:n_values] = FIRST_TRUST  # type: ignore[index]
 
     @classmethod
     def create(cls, config: RefinerConfig, seed: int = 0) -> Refiner:
@@ -67,7 +75,7 @@ class Refiner(nn.Module):
         """Open a folder of config.json and refiner.safetensors, in eval mode; raises BadInput if it is unusable."""
         described = read_model_config(directory / "config.json")
         try:
-            refiner = cls(RefinerConfig(**described))
+            refiner = cls(RefinerConfig(**described | {"channels": tuple(described.get("channels", ()))}))
         except (TypeError, ValueError, RuntimeError) as error:
             expected = ", ".join(asdict(RefinerConfig()))
             raise BadInput("unusable config of a refiner", directory / "config.json", expected, str(error)) from error
@@ -83,20 +91,25 @@ class Refiner(nn.Module):
         with atomic_path(directory / "config.json") as temporary:
             temporary.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
 
-    def forward(self, drawn: Float[Tensor, "b 3 h w"], reference: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
-        """drawn: the decoded pictures, any size; reference: composed references of ``config.size``; all in [-1, 1].
+    def forward(
+        self, drawn: Float[Tensor, "b 3 s s"], reference: Float[Tensor, "b 3 p p"], depth: Float[Tensor, "b 1 d d"]
+    ) -> Float[Tensor, "b 3 p p"]:
+        """drawn: decoded pictures, any size; reference: composed references of ``config.size``; depth: of the mouth.
 
-        The result has the reference's dtype and is not clipped.
+        All in [-1, 1]. The result has the reference's dtype and is not clipped.
         """
-        enlarged = resize_pictures(drawn, self.config.size).to(reference)
-        both = torch.cat((enlarged, reference), dim=1).to(self.enter.weight.dtype)
-        patches = F.pixel_unshuffle(both, self.config.patch).contiguous(memory_format=torch.channels_last)
-        features = F.silu(self.enter(patches))
-        for block in self.blocks:
-            features = block(features)
-        found = F.pixel_shuffle(self.leave(features), self.config.patch).to(reference)
-        share = torch.sigmoid(found[:, :1])
-        return torch.lerp(enlarged, reference, share) + found[:, 1:]
+        size, kind = self.config.size, self.enter.weight.dtype
+        enlarged = resize_pictures(drawn, size).to(reference)
+        inputs = torch.cat((enlarged, reference, resize_pictures(depth, size).to(reference)), dim=1).to(kind)
+        patches = F.pixel_unshuffle(inputs, self.config.patch).contiguous(memory_format=torch.channels_last)
+        features, kept = self.down_blocks[0](self.enter(patches)), []
+        for down, block in zip(self.down, list(self.down_blocks)[1:], strict=True):
+            kept.append(features)
+            features = block(down(features))
+        for up, block, skipped in list(zip(self.up, self.up_blocks, kept, strict=True))[::-1]:
+            features = block(up(torch.cat((skipped, F.interpolate(features, scale_factor=2.0)), dim=1)))
+        found = F.pixel_shuffle(self.leave(F.silu(features)), self.config.patch).to(reference)
+        return torch.lerp(enlarged, reference, torch.sigmoid(found[:, :1])) + found[:, 1:]
 
 
 class ResidualBlock(nn.Module):
@@ -106,7 +119,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return features + self.second(F.silu(self.first(features)))
+        return features + self.second(F.silu(self.first(F.silu(features))))
 
 
 def resize_pictures(pictures: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c s s"]:

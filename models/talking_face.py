@@ -121,7 +121,7 @@ class TalkingFace:
         if composed is not None:
             references = self.encode_references(composed)
         latents = self.generate(self.encode(faces, depths, references), audio)
-        return self.decode(latents, composed).permute(0, 2, 3, 1).cpu().numpy()
+        return self.decode(latents, composed, depths).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
     def encode(
@@ -150,13 +150,16 @@ class TalkingFace:
 
     @torch.inference_mode()
     def decode(
-        self, latents: Float[Tensor, "b c h w"], composed: UInt8[Tensor, "b 3 p p"] | None = None
+        self,
+        latents: Float[Tensor, "b c h w"],
+        composed: UInt8[Tensor, "b 3 p p"] | None = None,
+        depths: UInt8[Tensor, "b 1 s s"] | None = None,
     ) -> UInt8[Tensor, "b 3 q q"]:
         """RGB images, refined where there are composed references. A CPU decodes one by one, to stay in its cache."""
         n_at_once = 1 if self.codec.device.type == "cpu" else len(latents)
         images = torch.cat([self.codec.decode(part) for part in latents.split(n_at_once)])
-        if self.refiner is not None and composed is not None:
-            images = self.refiner(images, to_signed(composed.to(images.device)))
+        if self.refiner is not None and composed is not None and depths is not None:
+            images = self.refiner(images, to_signed(composed.to(images.device)), to_signed(depths.to(images.device)))
         return to_bytes(images)
 
 

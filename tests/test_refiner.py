@@ -6,20 +6,25 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.refiner import Refiner, RefinerConfig, resize_pictures
+from models.refiner import FIRST_TRUST, Refiner, RefinerConfig, resize_pictures
 from utils.errors import BadInput
 
-CONFIG = RefinerConfig(size=16, channels=8, n_blocks=1)
+CONFIG = RefinerConfig(size=16, channels=(8, 12), patch=4)
 
 
 def pictures(n=2, size=16, seed=0) -> torch.Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_begins_as_the_mean_of_drawn_and_reference():
+def no_depth(n=2) -> torch.Tensor:
+    return torch.full((n, 1, 8, 8), -1.0)
+
+
+def test_begins_as_the_reference_with_a_little_of_the_drawn_picture():
     drawn, reference = pictures(size=8), pictures(seed=1)
-    found = Refiner.create(CONFIG)(drawn, reference)
-    torch.testing.assert_close(found, (resize_pictures(drawn, 16) + reference) / 2)
+    found = Refiner.create(CONFIG)(drawn, reference, no_depth())
+    share = torch.sigmoid(torch.tensor(FIRST_TRUST))
+    torch.testing.assert_close(found, torch.lerp(resize_pictures(drawn, 16), reference, share))
 
 
 def test_learns_which_picture_to_trust():
@@ -31,7 +36,7 @@ def test_learns_which_picture_to_trust():
         drawn, reference = resize_pictures(resize_pictures(truth, 4), 16), truth.clone()
         reference[:, :, :, :8] = -1
         expected = torch.cat((drawn[..., :8], truth[..., 8:]), dim=-1)
-        loss = (refiner(drawn, reference) - expected).abs().mean()
+        loss = (refiner(drawn, reference, no_depth(4)) - expected).abs().mean()
         first = loss.item() if step == 0 else first
         optimizer.zero_grad()
         loss.backward()
@@ -48,12 +53,18 @@ def test_same_seed_same_weights_and_a_folder_keeps_them(tmp_path):
     refiner.save(tmp_path / "refiner")
     loaded = Refiner.load(tmp_path / "refiner")
     assert loaded.config == CONFIG and not loaded.training
-    torch.testing.assert_close(loaded(pictures(), pictures(seed=1)), refiner(pictures(), pictures(seed=1)))
+    inputs = (pictures(), pictures(seed=1), no_depth())
+    torch.testing.assert_close(loaded(*inputs), refiner(*inputs))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"size": 15}, "no refiner has these sizes"), ({"depth": 3}, "depth"), ({"channels": "many"}, "many")],
+    [
+        ({"size": 15}, "no refiner has these sizes"),
+        ({"depth": 3}, "depth"),
+        ({"channels": ["many"]}, "'str'"),
+        ({"channels": []}, "sizes"),
+    ],
 )
 def test_a_config_that_describes_no_refiner_is_named(tmp_path, change, message):
     Refiner.create(CONFIG).save(tmp_path)
@@ -65,9 +76,9 @@ def test_a_config_that_describes_no_refiner_is_named(tmp_path, change, message):
 
 
 def test_weights_of_another_refiner_are_refused(tmp_path):
-    Refiner.create(replace(CONFIG, channels=16)).save(tmp_path)
+    Refiner.create(replace(CONFIG, channels=(16, 12))).save(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"channels": 8}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"channels": [8, 12]}))
     with pytest.raises(BadInput):
         Refiner.load(tmp_path)
 

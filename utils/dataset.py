@@ -154,21 +154,22 @@ def make_reference(
     """What the generator is shown of the person, never the frame that it has to draw."""
     if config.reference == "other":
         return clip.faces[choose_reference(clip.valid, frame, rng)]
-    near = clip.valid & (np.abs(np.arange(len(clip)) - frame) <= NEAR_DISTANCE)  # about the same pose and light
-    around = choose_preferred(near, NEAR_FRAMES, clip.valid, frame, rng)
-    mouth = choose_preferred(clip.opened, OPEN_MOUTHS, clip.valid, frame, rng)
+    around = frame_near(clip.valid, frame, rng)
+    distant = np.abs(np.arange(len(clip)) - frame) >= MIN_REFERENCE_DISTANCE
+    is_open = rng.random() < OPEN_MOUTHS and (clip.opened & distant).any()
+    mouth = choose_reference(clip.opened if is_open else clip.valid, frame, rng)
     return compose_reference(
         clip.faces[around], clip.landmarks[around], clip.faces[mouth], clip.landmarks[mouth], clip.landmarks[frame]
     )
 
 
-def choose_preferred(
-    preferred: Bool[np.ndarray, " n"], share: float, valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator
-) -> int:
-    """A reference among the preferred frames, as often as ``share`` says and if any of them is far enough away."""
-    distant = np.abs(np.arange(len(valid)) - frame) >= MIN_REFERENCE_DISTANCE
-    is_possible = bool((preferred & distant).any())
-    return choose_reference(preferred if rng.random() < share and is_possible else valid, frame, rng)
+def frame_near(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
+    """Mostly a neighbour of about the same pose and light, as at inference; now and then any distant frame."""
+    distances = np.abs(np.arange(len(valid)) - frame)
+    near = np.flatnonzero(valid & (distances > 0) & (distances <= NEAR_DISTANCE))
+    if len(near) and rng.random() < NEAR_FRAMES:
+        return int(rng.choice(near))
+    return choose_reference(valid, frame, rng)
 
 
 def choose_reference(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
