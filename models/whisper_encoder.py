@@ -6,7 +6,7 @@ by this project are the same code and the same file format. No text is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ HOP_LENGTH = 160
 MEL_PER_ROW = SAMPLE_RATE // HOP_LENGTH // FEATURE_RATE
 MEL_BLOCK = 10_000  # mel frames transformed at a time, to bound the memory of long audio
 MIN_SAMPLES = HOP_LENGTH * MEL_PER_ROW  # one row of states
+
+Blocks = Callable[[], Iterator[np.ndarray]]  # gives the pieces of a wave, from its start at every call
 
 # What upstream fills the last segment up with, after the logarithm. It is louder than silence, but JoyGen's
 # weights were trained with it (MuseTalk's copy of whisper/transcribe.py pads the finished log-mel).
@@ -123,11 +125,13 @@ class WhisperEncoder(nn.Module):
         """
         return torch.cat(list(self.encode_segments(wave)))
 
-    def encode_segments(self, wave: Float[np.ndarray, " n"]) -> Iterator[Float[Tensor, "t l d"]]:
-        """The rows of ``encode`` segment by segment (n_audio_ctx rows, the last one less), for long audio."""
-        log_mel = log_mel_spectrogram(wave, self.dims.n_mels)
+    def encode_segments(self, wave: Float[np.ndarray, " n"] | Blocks) -> Iterator[Float[Tensor, "t l d"]]:
+        """The rows of ``encode`` segment by segment (n_audio_ctx rows, the last one less), for long audio.
+
+        ``wave``: also as a function that gives its pieces one after the other, each time it is called.
+        """
         weight = self.encoder.conv1.weight
-        for segment, n_rows in log_mel_segments(log_mel, self.dims.n_audio_ctx):
+        for segment, n_rows in log_mel_segments(log_mel_blocks(wave, self.dims.n_mels), self.dims.n_audio_ctx):
             with torch.no_grad():
                 states = self(segment[None].to(weight))[0, :n_rows].float()
             yield states
@@ -150,33 +154,71 @@ def log_mel_spectrogram(wave: Float[np.ndarray, " n"], n_mels: int = 80) -> Floa
     Values span 2 = 80 dB below the maximum of the WHOLE signal: one loud moment lifts the floor of the rest.
     Raises BadInput for fewer than 320 samples.
     """
+    return torch.cat(list(log_mel_blocks(wave, n_mels)), dim=1)
+
+
+def log_mel_blocks(wave: Float[np.ndarray, " n"] | Blocks, n_mels: int = 80) -> Iterator[Float[Tensor, "c t"]]:
+    """The log-mel MEL_BLOCK frames at a time; pieces of a wave are gone through twice, for the maximum comes first."""
+    pieces = wave if callable(wave) else lambda: iter([wave])
+    loudest = torch.stack([block.max() for block in _power_blocks(pieces(), n_mels)]).max()
+    for block in _power_blocks(pieces(), n_mels):
+        yield (block.clamp(min=loudest - 8.0) + 4.0) / 4.0
+
+
+def _power_blocks(pieces: Iterable[np.ndarray], n_mels: int) -> Iterator[Float[Tensor, "c t"]]:
+    """log10 of the mel power, MEL_BLOCK frames at a time. The wave is mirrored at both ends, by half a window."""
     from whisper.audio import mel_filters
 
-    if len(wave) < MIN_SAMPLES:
-        raise BadInput("audio is too short", expected=f"at least {MIN_SAMPLES} samples", found=str(len(wave)))
-    signal = F.pad(torch.from_numpy(wave).float()[None], (N_FFT // 2, N_FFT // 2), mode="reflect")[0]
-    filters = mel_filters("cpu", n_mels)
-    window = torch.hann_window(N_FFT)
-    blocks = []
-    n_frames = len(wave) // HOP_LENGTH
-    for start in range(0, n_frames, MEL_BLOCK):
-        stop = min(start + MEL_BLOCK, n_frames)
-        samples = signal[start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT]
+    half, n_samples, n_frames = N_FFT // 2, 0, 0
+    filters, window = mel_filters("cpu", n_mels), torch.hann_window(N_FFT)
+
+    def block_of(samples: Tensor) -> Tensor:
         spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=window, center=False, return_complex=True)
-        blocks.append((filters @ spectrum.abs().square()).clamp(min=1e-10).log10())
-    log_mel = torch.cat(blocks, dim=1)
-    return (log_mel.clamp(min=log_mel.max() - 8.0) + 4.0) / 4.0
+        return (filters @ spectrum.abs().square()).clamp(min=1e-10).log10()
+
+    needed, step = (MEL_BLOCK - 1) * HOP_LENGTH + N_FFT, MEL_BLOCK * HOP_LENGTH
+    signal = torch.zeros(0)  # the wave from the next block's first window on; mirrored at the start of the wave
+    for piece in _joined(pieces, step):
+        start = torch.from_numpy(piece).float()
+        if n_samples == 0 and len(start) > half:
+            start = torch.cat([start[1 : half + 1].flip(0), start])
+        signal, n_samples = torch.cat([signal, start]), n_samples + len(piece)
+        while len(signal) >= needed:
+            yield block_of(signal[:needed])
+            signal, n_frames = signal[step:], n_frames + MEL_BLOCK
+    if n_samples < MIN_SAMPLES:
+        raise BadInput("audio is too short", expected=f"at least {MIN_SAMPLES} samples", found=str(n_samples))
+    n_left = n_samples // HOP_LENGTH - n_frames
+    if n_left:
+        signal = torch.cat([signal, signal[-half - 1 : -1].flip(0)])
+        yield block_of(signal[: (n_left - 1) * HOP_LENGTH + N_FFT])
+
+
+def _joined(pieces: Iterable[np.ndarray], n_samples: int) -> Iterator[np.ndarray]:
+    """Pieces of at least ``n_samples``, but for the last."""
+    kept: list[np.ndarray] = []
+    for piece in pieces:
+        kept.append(piece)
+        if sum(map(len, kept)) >= n_samples:
+            yield np.concatenate(kept)
+            kept = []
+    if kept:
+        yield np.concatenate(kept)
 
 
 def log_mel_segments(
-    log_mel: Float[Tensor, "c t"], n_rows_per_segment: int = 1500, padding: float = LOG_MEL_PADDING
+    blocks: Iterable[Float[Tensor, "c t"]], n_rows_per_segment: int = 1500, padding: float = LOG_MEL_PADDING
 ) -> Iterator[tuple[Float[Tensor, "c s"], int]]:
-    """Cut a log-mel into equal segments and say how many rows of states of each are real.
+    """Cut a log-mel, given block by block, into equal segments and say how many rows of states of each are real.
 
     The last one is filled up with ``padding``. A lone last mel frame makes no row and is dropped.
     """
     length = MEL_PER_ROW * n_rows_per_segment
-    for segment in log_mel.split(length, dim=1):
-        n_rows = segment.shape[1] // MEL_PER_ROW
-        if n_rows:
-            yield F.pad(segment, (0, length - segment.shape[1]), value=padding), n_rows
+    kept: Tensor | None = None
+    for block in blocks:
+        kept = block if kept is None else torch.cat([kept, block], dim=1)
+        while kept.shape[1] >= length:
+            yield kept[:, :length], n_rows_per_segment
+            kept = kept[:, length:]
+    if kept is not None and kept.shape[1] >= MEL_PER_ROW:
+        yield F.pad(kept, (0, length - kept.shape[1]), value=padding), kept.shape[1] // MEL_PER_ROW

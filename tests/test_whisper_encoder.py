@@ -57,7 +57,7 @@ def test_log_mel_in_blocks_is_whispers_log_mel(monkeypatch):
 
 
 def test_the_last_segment_is_padded_after_the_logarithm():
-    segments = list(log_mel_segments(torch.full((80, 51), 0.5), n_rows_per_segment=20))
+    segments = list(log_mel_segments([torch.full((80, 51), 0.5)], n_rows_per_segment=20))
     assert [n_rows for _, n_rows in segments] == [20, 5]
     assert segments[1][0][:, 11:].unique().tolist() == [0.0]
 

@@ -8,29 +8,34 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from utils.array_rows import ArrayRows
 from utils.landmarks import EYE_CONTOURS, LOWER_INNER_LIP, NOSE, UPPER_INNER_LIP
 
 N_REFERENCES = 4
 OPEN_SHARE = 0.3  # of the frames, those with the widest mouths, may be references
 SWITCH_COST = 0.05  # of the box's size: a closer pose has to be that much closer to be worth a change
+_BLOCK = 1024  # frames whose landmarks are held at once
 _POSE_POINTS = list(EYE_CONTOURS + NOSE)
 
 
 def choose_references(
-    landmarks: Float[np.ndarray, "n 468 2"], sizes: Float[np.ndarray, "n 2"], valid: Bool[np.ndarray, " n"]
+    landmarks: Float[np.ndarray, "n 468 2"] | ArrayRows, sizes: Float[np.ndarray, "n 2"], valid: Bool[np.ndarray, " n"]
 ) -> Int[np.ndarray, " n"]:
     """For every frame the index of its reference; -1 for frames without a face.
 
-    landmarks: pixels of the face box; sizes: its width and height. At most N_REFERENCES different frames are chosen,
-    spread over the poses of the clip; the sequence changes among them as seldom as pays.
+    landmarks: pixels of the face box, read some at a time; sizes: its width and height. At most N_REFERENCES different
+    frames are chosen, spread over the poses of the clip; the sequence changes among them as seldom as pays.
     """
     chosen = np.full(len(valid), -1)
     used = np.flatnonzero(valid)
     if len(used) == 0:
         return chosen
-    shown = landmarks[used] / np.maximum(sizes[used], 1)[:, None]
-    poses = shown[:, _POSE_POINTS].reshape(len(used), -1)
-    candidates = spread_over(poses, widest_mouths(shown))
+    poses, openings = np.zeros((len(used), 2 * len(_POSE_POINTS))), np.zeros(len(used))
+    for first in range(0, len(used), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        shown = landmarks[used[block]] / np.maximum(sizes[used[block]], 1)[:, None]
+        poses[block], openings[block] = shown[:, _POSE_POINTS].reshape(len(shown), -1), mouth_openings(shown)
+    candidates = spread_over(poses, widest(openings))
     distances = np.stack([np.abs(poses - poses[one]).mean(axis=1) for one in candidates], axis=1)
     chosen[used] = used[candidates[cheapest_path(distances, SWITCH_COST)]]
     return chosen
@@ -38,7 +43,14 @@ def choose_references(
 
 def widest_mouths(landmarks: Float[np.ndarray, "n 468 2"]) -> Int[np.ndarray, " k"]:
     """The OPEN_SHARE of the faces with the widest open mouths, widest first; at least one if there is any."""
-    openings = np.linalg.norm(landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP], axis=1)
+    return widest(mouth_openings(landmarks))
+
+
+def mouth_openings(landmarks: Float[np.ndarray, "n 468 2"]) -> Float[np.ndarray, " n"]:
+    return np.linalg.norm(landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP], axis=1)
+
+
+def widest(openings: Float[np.ndarray, " n"]) -> Int[np.ndarray, " k"]:
     n_open = min(len(openings), max(1, round(OPEN_SHARE * len(openings))))
     return np.argsort(-openings, kind="stable")[:n_open]
 

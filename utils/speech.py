@@ -1,0 +1,35 @@
+"""Speech of any length, heard piece by piece as often as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.audio import waveform_blocks
+from utils.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A sound file of ``n_samples`` at 16 kHz, mono (see utils.audio.load_waveform), and ``n_silent`` more after it."""
+
+    path: Path
+    n_samples: int
+    n_silent: int = 0
+
+    @classmethod
+    def open(cls, path: Path) -> Speech:
+        """Decode the file once to see how long it is. Raises BadInput as load_waveform does."""
+        n_samples = sum(len(block) for block in waveform_blocks(path))
+        if n_samples == 0:
+            advice = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
+            raise BadInput("no sound could be decoded", path, "at least one sample", "none", advice)
+        return cls(path, n_samples)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The samples, float32 [n] in [-1, 1), piece by piece."""
+        yield from waveform_blocks(self.path)
+        yield np.zeros(self.n_silent, np.float32)
