@@ -2,7 +2,8 @@
 # Speech and a clip in, a talking video out: the three stages in turn.
 #   bash scripts/inference_pipeline.sh AUDIO VIDEO RESULT_DIR [flags]
 # Every flag goes to the stages that know it, by the table below; all others (--debug, --batch_size N ...) go to stage 3.
-# --adapt STEPS first teaches the generator the clip's person (adapt.py).
+# --adapt STEPS first teaches the generator the clip's person (adapt.py). A run that was stopped goes on with the same
+# command, and what is up to date is left as it is, but with --force. --clean removes stage 1's and 2's files in the end.
 set -euo pipefail
 
 # flag           stages        does a value follow?
@@ -10,14 +11,18 @@ flag_table="
 --gpu_id         1,2,3,adapt   value
 --seed           1,3,adapt     value
 --faithful       1,2,3         none
+--force          2,3           none
+--clean          3,clean       none
 --fps            2,3           value
 --adapt          steps         value
 --temperature    1             value
 --mouth_amp      1             value
+--silence        1             value
 --a2m_ckpt       1             value
 --hubert_path    1             value
 --length         2             value
 --smoothing      2             value
+--style          2             value
 --recon          2             value
 --bfm_folder     2             value
 --checkpoints_dir 2            value
@@ -67,6 +72,7 @@ while [[ $# -gt 0 ]]; do
             2) stage2+=("${words[@]}") ;;
             3) stage3+=("${words[@]}") ;;
             adapt) adapt+=("${words[@]}") ;;
+            clean) clean=yes ;;
             steps) adapt_steps="${words[1]-${words[0]#*=}}" ;;
         esac
     done
@@ -97,3 +103,7 @@ if [[ -n "${adapt_steps-}" ]]; then
 fi
 run inference_joygen.py --audio_path "$audio" --video_path "$video" --intermediate_dir "$result_dir/edit_expression" \
     --enable_pose_driven --result_dir "$result_dir/talk" ${stage3[@]+"${stage3[@]}"}
+if [[ -n "${clean-}" ]]; then
+    rm -f -- "$result_dir/a2m/$stem.npy"
+    rmdir -- "$result_dir/a2m" "$result_dir/edit_expression" 2>/dev/null || true # other speeches' files stay
+fi

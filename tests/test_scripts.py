@@ -116,6 +116,26 @@ def test_pipeline_gives_flags_to_the_stages_that_know_them(stub_project):
     assert talk[-3:] == ["--gpu_id=-1", "--img_size", "64"]
 
 
+def test_pipeline_cleans_up_after_the_last_stage_only(stub_project, tmp_path):
+    script = stub_project / "scripts" / "inference_pipeline.sh"
+    motions = [tmp_path / "out" / "a2m" / name for name in ("a.npy", "b.npy")]
+    motions[0].parent.mkdir(parents=True)
+    for motion in motions:
+        motion.touch()
+    (stub_project / f"{STAGES[2]}.py").write_text(STUB.format(code=1))
+    assert run_bash(script, "a.wav", "b.mp4", "out", "--clean", cwd=tmp_path).returncode == 1
+    assert motions[0].exists()
+    (stub_project / f"{STAGES[2]}.py").write_text(STUB.format(code=0))
+    result = run_bash(script, "a.wav", "b.mp4", "out", "--clean", "--force", cwd=tmp_path)
+    motion, edit, talk = (json.loads(line) for line in result.stdout.splitlines())
+    assert (edit[-1], talk[-2:]) == ("--force", ["--clean", "--force"])
+    assert "--clean" not in edit + motion
+    assert [motion.exists() for motion in motions] == [False, True]
+    motions[1].rename(motions[0])
+    assert run_bash(script, "a.wav", "b.mp4", "out", "--clean", cwd=tmp_path).returncode == 0
+    assert not motions[0].parent.exists()
+
+
 @pytest.mark.parametrize("flags", [["--adapt", "50", "--seed", "4"], ["--adapt=50", "--seed", "4"]])
 def test_pipeline_adapts_before_it_draws(stub_project, flags):
     (stub_project / "adapt.py").write_text(STUB.format(code=0))
