@@ -7,6 +7,8 @@ python inference_edit_expression.py --infer_video_path CLIP --infer_exp_coeff_pa
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,27 +17,72 @@ import numpy as np
 from utils import cli, packs, store
 from utils.errors import BadInput
 from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
-from utils.timeline import ping_pong
-from utils.types import N_LANDMARKS, VideoInfo
+from utils.motion_timing import n_motion_frames, resample_motion, settle
+from utils.speaker import add_speaker_arguments
+from utils.time_options import add_length_argument, add_rate_argument, resolve_rate
+from utils.timeline import n_needed_frames, n_result_frames, shown_frames
+from utils.types import MOTION_FPS, N_LANDMARKS, VideoInfo
 
 if TYPE_CHECKING:
-    from models.clip_analysis import FaceAnalyser, FittedClip, FrameSource
+    import torch
+
+    from models.clip_analysis import FittedClip, FrameSource
+    from models.clip_store import FoundClip, StoredClip
+    from models.clip_tracking import TrackedClip
+    from models.face_model import FaceModel
+
+NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in the result
+    *("infer_video_path", "infer_exp_coeff_path", "infer_result_dir", "gpu_id", "force", "list_speakers"),
+    *(
+        "bfm_folder",
+        "checkpoints_dir",
+        "name",
+        "epoch",
+        "dwpose_model_path",
+        "dwpose_config_file",
+        "whisper_model_path",
+    ),
+)
+LISTED_FRAMES = 60 * MOTION_FPS  # that --list-speakers looks at
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Put a new expression on the face of a clip and draw its depth.")
     parser.add_argument("--infer_video_path", type=Path, required=True, help="the clip to edit")
-    parser.add_argument("--infer_exp_coeff_path", type=Path, required=True, help="expression .npy of stage 1, [T, 64]")
+    parser.add_argument("--infer_exp_coeff_path", type=Path, help="expression .npy of stage 1, [T, 64]")
     parser.add_argument("--infer_result_dir", type=Path, default=Path("results/edit_expression"))
+    parser.add_argument(
+        "--force", action="store_true", help="do everything anew, even if the result or parts are there"
+    )
+    parser.add_argument(
+        "--style",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: the motion takes the person's own resting face, liveliness and slow changes of expression from the "
+        "clip, with the mini pack's face model; off: the motion as stage 1 made it, as with --faithful and BFM",
+    )
+    add_rate_argument(parser, str(MOTION_FPS), "of the result: 25, or the clip's own (source); default 25")
+    add_length_argument(parser)
+    add_speaker_arguments(parser)
     add_face_arguments(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.infer_exp_coeff_path is None and not options.list_speakers:
+        parser.error("the following arguments are required: --infer_exp_coeff_path")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
+    if options.list_speakers:
+        show_speakers(options)
+        return
     motion = store.load_motion(options.infer_exp_coeff_path)
-    from models.clip_analysis import load_analyser, open_tracker
+    from models.clip_analysis import load_analyser
+    from models.clip_store import RESULT_FOLDER, FoundClip, draw_parts, stored_clip
+    from models.clip_tracking import track_clip
+    from models.speaker_choice import Ears
     from utils.video import probe_video
+    from utils.work_folder import work_folder
 
     video = probe_video(options.infer_video_path)
     result_dir = store.edit_dir(options.infer_result_dir, video.path, options.infer_exp_coeff_path)
@@ -46,57 +93,143 @@ def main(arguments: list[str] | None = None) -> None:
     print(packs.describe(pack))
     print(analyser.describe())
 
-    with open_tracker(pack, device) as tracker:
-        clip = analyser.analyse(frame_source(video, len(motion)), tracker, (video.width, video.height))
+    key = result_key(options, pack, device)
+    if not options.force and is_up_to_date(result_dir, key):
+        print(f"{result_dir} is up to date")
+        return
+
+    rate = resolve_rate(options.fps, video)
+    n_speech = n_motion_frames(len(motion), rate)
+
+    def find() -> FoundClip:
+        frames = frame_source(video, n_needed_frames(options.length, n_speech), float(rate))
+        tracked = track_clip(
+            frames(),
+            pack,
+            device,
+            Ears.of(video),
+            options.speaker,
+            smoothing_of(options),
+            options.faithful,
+            float(rate),
+        )
+        clip = analyser.fit(tracked.track, frames, (video.width, video.height))
+        require_face(video.path, clip, tracked)
+        return FoundClip(clip, tracked.strength(clip.track.valid), tracked.describe(float(rate)))
+
+    with work_folder(result_dir, key, options.force, [RESULT_FOLDER]) as folder:
+        clip = stored_clip(folder, analyser, (video.width, video.height), find)
+        n_frames = n_result_frames(options.length, n_speech, len(clip))
+        index = shown_frames(options.length, len(clip), n_frames)
+        motion = resample_motion(motion, rate)[:n_frames]
+        if options.style == "auto" and not options.faithful and analyser.face_model.n_vertices == N_LANDMARKS:
+            motion = styled(motion, clip, index[: len(motion)], analyser.face_model)
+        motion = resting_after(motion, n_frames, rate, clip, analyser.face_model)
+        new = draw_parts(folder, clip, index, motion, analyser)
+        record = track_record(video, options.infer_exp_coeff_path, clip.valid, index, pack, key)
+        record = replace(record, fps=float(rate), length=options.length)
+        store.save_track_record(new, record)
+        store.swap_in(new, result_dir)
+    for line in clip.summary:
+        print(line)
+    print(f"{result_dir}: {record.n_frames} frames, {record.n_frames - record.n_valid} of them untouched")
+
+
+def styled(motion: np.ndarray, clip: StoredClip, frame_index: np.ndarray, face_model: FaceModel) -> np.ndarray:
+    """The motion in the manner of the clip's person."""
+    from models.expression_style import in_persons_style
+    from models.face_model import EXPRESSION, IDENTITY
+
+    coeffs = clip.coeffs.all()
+    return in_persons_style(motion, coeffs[:, EXPRESSION], coeffs[:, IDENTITY], clip.valid, frame_index, face_model)
+
+
+def resting_after(
+    motion: np.ndarray, n_frames: int, rate: Fraction, clip: StoredClip, face_model: FaceModel
+) -> np.ndarray:
+    """The motion [n_frames, 64]; where the result outlasts the speech, the face comes to rest."""
+    if n_frames <= len(motion):
+        return motion
+    from models.rest_expression import rest_expression
+
+    return settle(motion, n_frames, rest_expression(face_model, clip.coeffs, clip.valid), rate)
+
+
+def result_key(options: argparse.Namespace, pack: packs.Pack, device: torch.device) -> str:
+    """What the result is made of; every option counts but those in NOT_IN_KEY."""
+    import torch
+
+    from utils.content_key import content_key, pack_paths
+
+    values = {name: value for name, value in vars(options).items() if name not in NOT_IN_KEY}
+    values |= {"pack": pack.name, "device": device.type, "threads": torch.get_num_threads()}
+    weights = pack_paths(pack, without=("audio2motion", "hubert", "whisper", "vae", "unet", "refiner", "face_parsing"))
+    given = {"clip": options.infer_video_path, "motion": options.infer_exp_coeff_path}
+    return content_key(values, given | weights)
+
+
+def is_up_to_date(result_dir: Path, key: str) -> bool:
+    try:
+        return store.load_edit(result_dir).record.key == key
+    except BadInput:  # absent, incomplete or of another version
+        return False
+
+
+def show_speakers(options: argparse.Namespace) -> None:
+    """--list-speakers: who is in the clip's first minute, in words and in a picture."""
+    from models.speaker_choice import Ears
+    from models.speaker_list import list_speakers
+    from utils.speaker import Speaker
+    from utils.video import probe_video, read_frames_at
+
+    video = probe_video(options.infer_video_path)
+    path = store.speakers_path(options.infer_result_dir, video.path)
+    store.require_writable(path.parent)
+    frames = frame_source(video, LISTED_FRAMES, MOTION_FPS)()
+    found = list_speakers(
+        frames, lambda numbers: read_frames_at(video.path, numbers), options.speaker or Speaker(), Ears.of(video)
+    )
+    if found is None:
+        raise no_face(video.path, f"nobody in the first {LISTED_FRAMES // MOTION_FPS} s")
+    lines, sheet = found
+    with store.atomic_path(path) as temporary:
+        store.write_rgb(temporary, sheet)
+    print("\n".join([*lines, f"{path}: {len(lines) - 1} with their numbers"]))
+
+
+def require_face(path: Path, clip: FittedClip, tracked: TrackedClip) -> None:
+    """Raise BadInput unless some frame can be given a new mouth."""
     if not clip.track.valid.any():
-        advice = "choose a clip where a larger face looks at the camera"
-        raise BadInput("no face found", video.path, "a face in some frame", f"none in {len(clip.track)}", advice)
-
-    with store.atomic_dir(result_dir) as directory:
-        record = track_record(video, options.infer_exp_coeff_path, clip, len(motion), pack)
-        write_edit(directory, clip, motion, analyser)
-        store.save_track_record(directory, record)
-    print(f"{result_dir}: {record.n_frames} frames, {record.n_frames - record.n_valid} without a face")
+        raise no_face(path, "; ".join(tracked.describe()) or f"none in {len(clip.track)}")
 
 
-def frame_source(video: VideoInfo, n_frames: int) -> FrameSource:
-    """Decodes the clip's first frames, each time from the start."""
+def no_face(path: Path, found: str) -> BadInput:
+    advice = "choose a clip where a larger face looks at the camera"
+    return BadInput("no face found", path, "a face in some frame", found, advice)
+
+
+def frame_source(video: VideoInfo, n_frames: int | None, fps: float) -> FrameSource:
+    """Decodes the clip's first frames (None: all), each time from the start."""
     from utils.video import read_frames
 
     descriptions = iter(("tracking", "reconstructing"))
-    return lambda: cli.progress(read_frames(video.path, stop=n_frames), n_frames, next(descriptions))
-
-
-def write_edit(directory: Path, clip: FittedClip, motion: np.ndarray, analyser: FaceAnalyser) -> None:
-    """Draw every output frame's depth and write the arrays of the stage-2 folder."""
-    index = ping_pong(len(clip.track), len(motion))
-    valid = clip.track.valid[index]
-    coeffs = clip.with_expression(index, motion)
-    landmarks = np.zeros((len(index), N_LANDMARKS, 2), np.float32)
-    for i in cli.progress(np.flatnonzero(valid), int(valid.sum()), "drawing depth"):
-        source = index[i]
-        face = analyser.draw(coeffs[i], clip.alignments[source], clip.track.boxes[source])
-        landmarks[i] = face.landmarks
-        store.write_gray(store.depth_path(directory, i), face.depth)
-    boxes = clip.track.boxes[index]
-    source_landmarks = clip.track.landmarks[index, :, :2] - boxes[:, None, :2]
-    store.save_edit_arrays(directory, boxes, landmarks, coeffs, index, valid, source_landmarks, valid)
+    return lambda: cli.progress(read_frames(video.path, fps, stop=n_frames), n_frames, next(descriptions))
 
 
 def track_record(
-    video: VideoInfo, motion_path: Path, clip: FittedClip, n_frames: int, pack: packs.Pack
+    video: VideoInfo, motion_path: Path, valid: np.ndarray, frame_index: np.ndarray, pack: packs.Pack, key: str
 ) -> store.TrackRecord:
-    n_source = len(clip.track)
     return store.TrackRecord(
         source_name=video.path.name,
         source_bytes=video.path.stat().st_size,
         width=video.width,
         height=video.height,
-        n_source_frames=n_source,
-        n_frames=n_frames,
-        n_valid=int(clip.track.valid[ping_pong(n_source, n_frames)].sum()),
+        n_source_frames=len(valid),
+        n_frames=len(frame_index),
+        n_valid=int(valid[frame_index].sum()),
         motion_name=motion_path.name,
         weights=pack.name,
+        key=key,
     )
 
 

@@ -139,7 +139,9 @@ class Agreement:
     in_sync: float
 
 
-def agreement(opening: Float[np.ndarray, " t"], predicted: Float[np.ndarray, " u"]) -> Agreement | None:
+def agreement(
+    opening: Float[np.ndarray, " t"], predicted: Float[np.ndarray, " u"], max_lag: int = MAX_LAG
+) -> Agreement | None:
     """Compare the frames that both have; an opening that is not known (NaN) is filled in from its neighbours.
 
     None with fewer than MIN_FRAMES frames or known openings.
@@ -149,7 +151,7 @@ def agreement(opening: Float[np.ndarray, " t"], predicted: Float[np.ndarray, " u
     if len(known) < MIN_FRAMES:
         return None
     filled = np.interp(np.arange(n), known, opening[known])
-    return Agreement(best_lag(filled, predicted[:n], MAX_LAG), correlation(filled, predicted[:n]))
+    return Agreement(best_lag(filled, predicted[:n], max_lag), correlation(filled, predicted[:n]))
 
 
 def rolled(predicted: Float[np.ndarray, " t"]) -> list[Float[np.ndarray, " t"]]:

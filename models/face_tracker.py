@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
 from utils.geometry import face_box_from_68, five_points, landmarks_68
@@ -166,6 +166,17 @@ def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing
     for index, face in enumerate(found):
         if face is not None:
             landmarks[index], points[index] = face.landmarks, face.points68
+    return track_of(landmarks, points, valid, smoothing)
+
+
+def track_of(
+    landmarks: Float[np.ndarray, "n 468 3"],
+    points: Float[np.ndarray, "n 68 2"],
+    valid: Bool[np.ndarray, " n"],
+    smoothing: str,
+) -> FaceTrack:
+    """The track of landmarks and 68 points, source pixels, that count in ``valid`` frames. See track_face."""
+    valid = valid.copy()
     if smoothing == "all":
         landmarks, points = (smooth_runs(values, valid, LANDMARK_SIGMA) for values in (landmarks, points))
     boxes = face_box_from_68(points)
@@ -173,7 +184,8 @@ def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing
         boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA)).astype(np.int32)
     valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     aligning = five_points(points)
-    landmarks[~valid], boxes[~valid], aligning[~valid] = 0, 0, 0
+    landmarks = np.where(valid[:, None, None], landmarks, np.float32(0))
+    boxes[~valid], aligning[~valid] = 0, 0
     return FaceTrack(landmarks, boxes, valid, aligning)
 
 

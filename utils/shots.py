@@ -78,23 +78,37 @@ def leaps(before: Float[np.ndarray, "468 3"], after: Float[np.ndarray, "468 3"])
 
 
 @dataclass(frozen=True)
-class _Face:
+class Look:
+    """What a face looks like in a frame. descriptor: float [1764]; turn: of the head, degrees."""
+
     frame: int
-    descriptor: np.ndarray  # float64 [1764]
-    turn: float  # degrees
+    descriptor: np.ndarray
+    turn: float
+
+
+class LookDescriber:
+    """A histogram of oriented gradients of the face aligned by its eyes, nose and mouth."""
+
+    def __init__(self) -> None:
+        self._hog = cv2.HOGDescriptor((_FACE_SIDE, _FACE_SIDE), (16, 16), _CELL, _CELL, 9)
+
+    def __call__(self, frame: UInt8[np.ndarray, "h w 3"], landmarks: np.ndarray) -> Float[np.ndarray, " d"]:
+        matrix = similarity(five_points(landmarks_68(landmarks[:, :2])), _FACE_POINTS * _FACE_SIDE)
+        size = (_FACE_SIDE, _FACE_SIDE)
+        aligned = cv2.warpAffine(frame, matrix, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(self._hog.compute(cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY)), np.float64).ravel()
 
 
 class SpeakerWatch:
     """Compares how a face looks in the LIKENESS_WINDOW frames before and after each frame of a shot.
 
-    The descriptor is a histogram of oriented gradients of the face aligned by its eyes, nose and mouth. Memory holds
-    two windows. ``changes`` are the frames where another person's face takes over.
+    Memory holds two windows. ``changes`` are the frames where another person's face takes over.
     """
 
     def __init__(self) -> None:
         self.changes: list[int] = []
-        self._hog = cv2.HOGDescriptor((_FACE_SIDE, _FACE_SIDE), (16, 16), _CELL, _CELL, 9)
-        self._faces: deque[_Face] = deque()
+        self._describe = LookDescriber()
+        self._faces: deque[Look] = deque()
         self._peak = (0.0, -1)  # excess over the limit and its frame, of the excursion that goes on
 
     def __call__(
@@ -103,7 +117,7 @@ class SpeakerWatch:
         """A frame with a face; frames without one are left out by the caller."""
         if self._faces and frame_number - self._faces[-1].frame > LIKENESS_GAP + 1:
             self.new_shot()
-        self._faces.append(_Face(frame_number, self._describe(frame, landmarks), turn))
+        self._faces.append(Look(frame_number, self._describe(frame, landmarks), turn))
         if len(self._faces) > 2 * LIKENESS_WINDOW:
             self._faces.popleft()
         if len(self._faces) == 2 * LIKENESS_WINDOW:
@@ -124,14 +138,8 @@ class SpeakerWatch:
             self.changes.append(self._peak[1])
             self._peak = (0.0, -1)
 
-    def _describe(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        matrix = similarity(five_points(landmarks_68(landmarks[:, :2])), _FACE_POINTS * _FACE_SIDE)
-        size = (_FACE_SIDE, _FACE_SIDE)
-        aligned = cv2.warpAffine(frame, matrix, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(self._hog.compute(cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY)), np.float64).ravel()
 
-
-def unlikeness(before: list[_Face], after: list[_Face]) -> float:
+def unlikeness(before: list[Look], after: list[Look]) -> float:
     """1 - cosine of the mean descriptors, less what the turn of the head explains."""
     one, other = (np.mean([face.descriptor for face in faces], axis=0) for faces in (before, after))
     turns = [np.mean([face.turn for face in faces]) for faces in (before, after)]

@@ -287,6 +287,11 @@ def speakers_path(result_dir: Path, video_path: Path) -> Path:
     return result_dir / video_path.stem / "speakers.png"
 
 
+def speakers_path(result_dir: Path, video_path: Path) -> Path:
+    """Where stage 2 puts the picture of everybody in a clip: <result_dir>/<video>/speakers.png."""
+    return result_dir / video_path.stem / "speakers.png"
+
+
 def depth_path(directory: P, index: int) -> P:
     return directory / "depth" / f"{index:08d}.png"
 

@@ -1,0 +1,105 @@
+"""One person's face through a clip, and which of its frames get a new mouth. Stage 2 and the preparation of training
+data both begin here.
+
+frames ──► everybody's pieces ──► people ──► the speaker ──► gaps filled, unusable frames left out ──► FaceTrack
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from models.clip_analysis import open_tracker
+from models.dwpose import DWPose
+from models.face_tracker import is_same_face, is_sure, track_face, track_of
+from models.people_tracker import PeopleTracker
+from models.speaker_choice import Ears, SpeakerChoice, choose_speaker
+from utils.face_frames import ShownFrames, fade_strength, interpolate, judge_frames
+from utils.geometry import landmarks_68
+from utils.packs import Pack
+from utils.people import ClipFaces, Person, gather_people
+from utils.speaker import Speaker
+from utils.types import MOTION_FPS, N_LANDMARKS, FaceTrack
+
+
+@dataclass(frozen=True)
+class TrackedClip:
+    """The track is valid where the new mouth is shown. shown, choice: None where nobody was there to choose from, or
+    where the original's way was asked for."""
+
+    track: FaceTrack
+    people: list[Person] = field(default_factory=list)
+    choice: SpeakerChoice | None = None
+    shown: ShownFrames | None = None
+
+    def strength(self, valid: np.ndarray) -> np.ndarray:
+        """How much of the new mouth each frame shows, float32 [N]; ``valid``: what is left of the track's frames."""
+        return valid.astype(np.float32) if self.shown is None else fade_strength(valid)
+
+    def describe(self, fps: float = MOTION_FPS) -> list[str]:
+        """Who was chosen and why, if there was a choice, and which frames stay untouched; one line each."""
+        lines = []
+        if self.choice is not None and len(self.people) > 1:
+            lines.append(f"{len(self.people)} people; speaker {self.choice.index}: {self.choice.reason}")
+        return lines if self.shown is None else lines + self.shown.describe(fps)
+
+
+def track_clip(
+    frames: Iterable[np.ndarray],
+    pack: Pack,
+    device: torch.device,
+    ears: Ears,
+    speaker: Speaker | None = None,
+    smoothing: str = "box",
+    faithful: bool = False,
+    fps: float = MOTION_FPS,
+) -> TrackedClip:
+    """Follow the speaker through frames of one size, which are consumed once.
+
+    faithful: whatever face is found in each frame for itself, and no frame is left out or faded.
+    """
+    if faithful and speaker is None:
+        with open_tracker(pack, device) as tracker:
+            return TrackedClip(track_face(frames, tracker, smoothing))
+    dwpose = None if pack.dwpose is None else DWPose.load(pack.dwpose, device)
+    points: list[np.ndarray | None] = []
+    with PeopleTracker() as tracker:
+        clip = tracker(frames if dwpose is None else _with_points(frames, dwpose, points))
+    people = gather_people(clip)
+    if not people:
+        return TrackedClip(track_of(*_nobody(clip.n_frames), smoothing))
+    choice = choose_speaker(people, speaker or Speaker(), ears, clip.n_frames, fps)
+    track, shown = track_person(clip, people[choice.index], smoothing, points)
+    return TrackedClip(track, people, choice, shown)
+
+
+def track_person(
+    clip: ClipFaces, person: Person, smoothing: str, points: list[np.ndarray | None]
+) -> tuple[FaceTrack, ShownFrames]:
+    """``points``: the 68 points of each frame where another network has found some, else empty or None."""
+    landmarks, points68, seen = _nobody(clip.n_frames)
+    for piece in person.pieces:
+        landmarks[piece.start : piece.stop] = np.stack(piece.faces)
+        seen[piece.start : piece.stop] = True
+    points68[seen] = landmarks_68(landmarks[seen][..., :2])
+    for index, found in enumerate(points):
+        if found is not None and seen[index] and is_same_face(found, points68[index]):
+            points68[index] = found
+    shown = judge_frames(landmarks, seen, clip.size, clip.cuts)
+    interpolate(points68, seen, shown.interpolated)
+    return track_of(landmarks, points68, shown.shown, smoothing), shown
+
+
+def _nobody(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    landmarks = np.zeros((n_frames, N_LANDMARKS, 3), np.float32)
+    return landmarks, np.zeros((n_frames, 68, 2), np.float32), np.zeros(n_frames, bool)
+
+
+def _with_points(frames: Iterable[np.ndarray], dwpose: DWPose, points: list[np.ndarray | None]) -> Iterator[np.ndarray]:
+    for frame in frames:
+        found = dwpose(frame)
+        points.append(found.points if is_sure(found) else None)
+        yield frame

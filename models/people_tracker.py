@@ -1,0 +1,139 @@
+"""Everybody in a clip: each face followed from frame to frame, one piece of track per unbroken sight of it.
+
+Detectors look for faces at the start, every DETECT_EVERY frames, and for RECOVERY frames after a face is lost; a
+follower then keeps to each. A piece ends where its face is lost, at a cut, or where it and another one have come to be
+the same face. Whose pieces belong together is for utils/people.py to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+
+import numpy as np
+
+from models.face_finder import Box, FaceFinder, overlap, side_of
+from models.face_follower import FaceFollower, box_around
+from utils.clip_choice import yaw_degrees
+from utils.people import ClipFaces, Piece
+from utils.shots import CutDetector, Look, LookDescriber
+
+DETECT_EVERY = 12  # frames
+RECOVERY = 6  # frames after a loss in which every frame is searched
+LOOK_CLOSELY_EVERY = 25  # frames without any face between two searches for small ones
+LOOK_EVERY = 5  # frames
+MOST_LOOKS = 50  # of a piece that are kept, its first and its last
+MOST_FACES = 4  # followed at once, the largest first
+SAME_PLACE = 0.35  # of the smaller box, from which a detection is of a face that is followed already
+MERGED = 0.6  # of the smaller box, from which two followers are on one face
+
+
+class _Sight:
+    """A piece that goes on, and its follower."""
+
+    def __init__(self, follower: FaceFollower, piece: Piece) -> None:
+        self.follower, self.piece = follower, piece
+
+    @property
+    def box(self) -> Box:
+        assert self.follower.landmarks is not None
+        return box_around(self.follower.landmarks)
+
+
+class PeopleTracker:
+    """Follows all faces of a clip, frame by frame."""
+
+    def __init__(self) -> None:
+        self._finder = FaceFinder()
+        self._describe = LookDescriber()
+        self._sights: list[_Sight] = []
+        self._idle: list[FaceFollower] = []
+
+    def __call__(self, frames: Iterable[np.ndarray]) -> ClipFaces:
+        """Watch a clip, uint8 RGB [H, W, 3]; frames are consumed one at a time."""
+        find_cut, number, size = CutDetector(), -1, (0, 0)
+        pieces: list[Piece] = []
+        cuts: list[int] = []
+        next_search, search_until, next_close_look = 0, 0, 0
+        for number, frame in enumerate(frames):
+            size = (frame.shape[1], frame.shape[0])
+            if find_cut(frame, None):
+                cuts.append(number)
+                self._end(list(self._sights))
+                next_search, next_close_look = number, number
+            if self._follow(frame, number):
+                search_until = number + RECOVERY
+            if not self._sights or number >= next_search or number < search_until:
+                is_close = not self._sights and number >= next_close_look
+                pieces += self._search(frame, number, is_close)
+                next_search = number + DETECT_EVERY
+                next_close_look = number + LOOK_CLOSELY_EVERY if is_close else next_close_look
+        self._end(list(self._sights))
+        return ClipFaces(number + 1, size, pieces, cuts)
+
+    def _follow(self, frame: np.ndarray, number: int) -> bool:
+        """Carry every piece on to this frame; whether one ends."""
+        lost = [sight for sight in self._sights if not sight.follower.follow(frame)]
+        self._end(lost)
+        merged = self._merged(frame, number)
+        self._end(merged)
+        for sight in self._sights:
+            assert sight.follower.landmarks is not None
+            sight.piece.faces.append(sight.follower.landmarks)
+            if len(sight.piece.faces) % LOOK_EVERY == 0:
+                sight.piece.looks.append(self._look(frame, number, sight.follower.landmarks))
+                del sight.piece.looks[MOST_LOOKS // 2 : -(MOST_LOOKS // 2)]
+        return bool(lost or merged)
+
+    def _merged(self, frame: np.ndarray, number: int) -> list[_Sight]:
+        """Pieces that have slid onto another's face: of two in one place, the one whose looks fit worse."""
+        wrong: list[_Sight] = []
+        for index, one in enumerate(self._sights):
+            for other in self._sights[index + 1 :]:
+                if one in wrong or other in wrong or overlap(one.box, other.box) < MERGED:
+                    continue
+                assert one.follower.landmarks is not None
+                now = self._look(frame, number, one.follower.landmarks)
+                wrong.append(one if one.piece.unlikeness(now) > other.piece.unlikeness(now) else other)
+        return wrong
+
+    def _search(self, frame: np.ndarray, number: int, closely: bool) -> list[Piece]:
+        """Begin to follow faces that are not followed yet; returns their pieces."""
+        boxes = self._finder(frame)
+        if not boxes and closely:
+            boxes = self._finder.look_closely(frame)
+        started = []
+        for box in sorted(boxes, key=side_of, reverse=True):
+            is_known = any(overlap(box, sight.box) >= SAME_PLACE for sight in self._sights)
+            if is_known or len(self._sights) >= MOST_FACES:
+                continue
+            follower = self._idle.pop() if self._idle else FaceFollower()
+            if not follower.start(frame, box) or follower.landmarks is None:
+                self._idle.append(follower)
+                continue
+            piece = Piece(number, [follower.landmarks], [self._look(frame, number, follower.landmarks)])
+            self._sights.append(_Sight(follower, piece))
+            started.append(piece)
+        return started
+
+    def _look(self, frame: np.ndarray, number: int, landmarks: np.ndarray) -> Look:
+        descriptor = self._describe(frame, landmarks).astype(np.float32)
+        return Look(number, descriptor, yaw_degrees(landmarks))
+
+    def _end(self, sights: list[_Sight]) -> None:
+        for sight in sights:
+            self._sights.remove(sight)
+            self._idle.append(sight.follower)
+
+    def close(self) -> None:
+        for follower in (*self._idle, *(sight.follower for sight in self._sights)):
+            follower.close()
+        self._finder.close()
+
+    def __enter__(self) -> PeopleTracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,139 @@
+"""Which pieces of track belong to one person, and in which order people are counted (pure).
+
+    A  ====    ======          one person: the second piece begins where the first ended
+    B  ==============   |====  the same after a cut (|), if it looks the same
+    C            ====          somebody else
+
+Looks are compared as utils/shots.py does. Measured on 53 clips of talking and acting people, the mean of a person's
+first two seconds against later seconds and against other people's (unlikeness, turns taken off):
+the same person 99 % below 0.078, another one 98 % above 0.075; single frames 99 % below 0.108 and 99 % above 0.083.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from utils.shots import Look, unlikeness
+
+SAME_LOOK = 0.08  # unlikeness up to which two faces are one person's wherever they are
+OTHER_LOOK = 0.13  # from which they are not, even in one place
+PLACE_GAP = 50  # frames after which a face's place says nothing any more
+PLACE = 0.6  # heights of the face that it may be away from where it was lost
+PLACE_PER_FRAME = 0.05  # heights that are added to that for every frame
+GROWTH = 1.6
+FIRST_FRAMES = 25  # people who are seen this soon after the first are counted from left to right
+MIN_SEEN = 12  # frames; who is seen less often is no person, unless nobody is seen much more
+MIN_SHARE = 0.2  # of the frames of the one who is seen most
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A face in unbroken sight from frame ``start`` on. faces: float32 [468, 3] each; looks: of some of the frames."""
+
+    start: int
+    faces: list[np.ndarray]
+    looks: list[Look]
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.faces)
+
+    def unlikeness(self, look: Look) -> float:
+        return unlikeness(self.looks, [look])
+
+
+@dataclass(frozen=True)
+class ClipFaces:
+    """All that is seen in ``n_frames`` frames of ``size`` (width, height): pieces by their start, frames of cuts."""
+
+    n_frames: int
+    size: tuple[int, int]
+    pieces: list[Piece]
+    cuts: list[int]
+
+
+@dataclass(frozen=True)
+class Person:
+    """The pieces of one person, in order; no two overlap in time."""
+
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def start(self) -> int:
+        return self.pieces[0].start
+
+    @property
+    def n_seen(self) -> int:
+        return sum(len(piece.faces) for piece in self.pieces)
+
+    @property
+    def prominence(self) -> float:
+        """Time in sight times size."""
+        return float(sum(size_of(face) for piece in self.pieces for face in piece.faces))
+
+    @property
+    def first_box(self) -> tuple[float, float, float, float]:
+        """Around the landmarks of the first frame."""
+        return box_of(self.pieces[0].faces[0])
+
+    def face_at(self, frame: int) -> np.ndarray | None:
+        for piece in self.pieces:
+            if piece.start <= frame < piece.stop:
+                return piece.faces[frame - piece.start]
+        return None
+
+
+def gather_people(clip: ClipFaces) -> list[Person]:
+    """Put pieces together and number the people: those of the first frames from left to right, then by arrival."""
+    people: list[Person] = []
+    for piece in sorted(clip.pieces, key=lambda piece: (piece.start, -len(piece.faces))):
+        known = [(_strangeness(person, piece, clip.cuts), index) for index, person in enumerate(people)]
+        found = min((pair for pair in known if pair[0] is not None), default=None)
+        if found is None:
+            people.append(Person([piece]))
+        else:
+            people[found[1]].pieces.append(piece)
+    most = max((person.n_seen for person in people), default=0)
+    lasting = [p for p in people if p.n_seen >= min(MIN_SEEN, most) and p.n_seen >= MIN_SHARE * min(most, 5 * MIN_SEEN)]
+    first = min((person.start for person in lasting), default=0)
+    return sorted(lasting, key=lambda person: _order(person, first))
+
+
+def _order(person: Person, first: int) -> tuple[int, float]:
+    x1, _, x2, _ = person.first_box
+    return (0 if person.start < first + FIRST_FRAMES else person.start), (x1 + x2) / 2
+
+
+def _strangeness(person: Person, piece: Piece, cuts: Sequence[int]) -> float | None:
+    """How badly a piece fits to a person's earlier ones; None: not at all."""
+    last = person.pieces[-1]
+    if piece.start < last.stop:
+        return None
+    looks = [look for earlier in person.pieces for look in earlier.looks]
+    unlike = unlikeness(looks, piece.looks)
+    is_cut = any(last.stop <= cut <= piece.start for cut in cuts)
+    gap = piece.start - last.stop
+    if not is_cut and gap <= PLACE_GAP and unlike < OTHER_LOOK:
+        before, after = last.faces[-1], piece.faces[0]
+        sizes = size_of(before), size_of(after)
+        way = float(np.linalg.norm(centre_of(before) - centre_of(after))) / min(sizes)
+        if way <= PLACE + PLACE_PER_FRAME * gap and max(sizes) <= GROWTH * min(sizes):
+            return unlike - OTHER_LOOK  # place and look agree: better than any look alone
+    return unlike if unlike < SAME_LOOK else None
+
+
+def box_of(landmarks: np.ndarray) -> tuple[float, float, float, float]:
+    (x1, y1), (x2, y2) = landmarks[:, :2].min(axis=0).tolist(), landmarks[:, :2].max(axis=0).tolist()
+    return x1, y1, x2, y2
+
+
+def centre_of(landmarks: np.ndarray) -> np.ndarray:
+    return landmarks[:, :2].mean(axis=0)
+
+
+def size_of(landmarks: np.ndarray) -> float:
+    """Height of the landmarks, pixels."""
+    return float(np.ptp(landmarks[:, 1]))
