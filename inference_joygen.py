@@ -7,8 +7,11 @@ python -u inference_joygen.py --audio_path SPEECH --video_path CLIP --intermedia
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,8 @@ import numpy as np
 
 from utils import cli, packs, store
 from utils.errors import BadInput
-from utils.timeline import n_video_frames
+from utils.time_options import add_rate_argument, rate_text, resolve_rate
+from utils.timeline import exact_rate, n_result_frames, n_video_frames
 from utils.types import MOTION_FPS, SAMPLE_RATE, SAMPLES_PER_FEATURE, VideoInfo
 from utils.version import VERSION
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from models.talking_face import FaceEdit, References, SourceFrame, TalkingFrame
+    from utils.speech import Speech
 
 DTYPES = ("auto", "float32", "bfloat16")
 MAX_MISSING_FRAMES = 4  # stage 1 rounds the speech's length; anything more is another speech
@@ -31,7 +36,9 @@ KEY_TAG = "description"  # the video's tag that says what it is made of
 NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in the video
     *("audio_path", "video_path", "intermediate_dir", "result_dir", "gpu_id", "force", "clean"),
     *("unet_model_path", "vae_model_path", "whisper_model_path"),
+    "fps",  # the rate stands in stage 2's record
 )
+SILENCE_HEARD = SAMPLE_RATE  # samples after the speech; the states that follow repeat their last
 STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and speech"
 
 
@@ -46,7 +53,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vae_model_path", type=Path, help="folder of the VAE (default: the pack's)")
     parser.add_argument("--whisper_model_path", type=Path, help="Whisper's .pt (default: the pack's)")
     parser.add_argument("--img_size", type=int, help="side of the face crop in pixels (default: the pack's)")
-    parser.add_argument("--fps", type=float, default=MOTION_FPS, help=f"only {MOTION_FPS}, the rate of stage 2")
+    add_rate_argument(
+        parser, None, "checked: the rate of stage 2's result, 25 or the clip's own (source); default that"
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="frames at once (default 8)")
     parser.add_argument(
         "--dtype",
@@ -75,13 +84,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     check_numbers(options)
-    from utils.audio import load_waveform
+    from utils.speech import Speech
     from utils.video import probe_video
 
     video = probe_video(options.video_path)
-    wave = load_waveform(options.audio_path)
+    speech = Speech.open(options.audio_path)
     edit = open_edit(options, video)
-    n_frames = count_frames(edit, len(wave), options.faithful)
+    check_rate(options.fps, video, edit)
+    n_frames = count_frames(edit, speech.n_samples, options.faithful)
     result_path = store.talk_path(options.result_dir, options.video_path, options.audio_path)
     store.require_writable(result_path.parent)
     pack = packs.resolve_pack(
@@ -93,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.force and is_up_to_date(result_path, key, options.debug):
         print(f"{result_path} is up to date")
     else:
-        write_result(options, pack, video, edit, wave, n_frames, result_path, key)
+        write_result(options, pack, video, edit, speech, n_frames, result_path, key)
     if options.clean:
         store.remove_edit(edit.directory)
 
@@ -120,11 +130,17 @@ def is_up_to_date(result_path: Path, key: str, with_sheet: bool) -> bool:
 
 
 def check_numbers(options: argparse.Namespace) -> None:
-    if options.fps != MOTION_FPS:
-        advice = "leave --fps away; the clip is resampled"
-        raise BadInput("frame rate not possible", None, f"--fps {MOTION_FPS}", f"{options.fps:g}", advice)
     if options.batch_size < 1:
         raise BadInput("batch size not possible", None, "--batch_size of at least 1", str(options.batch_size))
+
+
+def check_rate(fps: str | None, video: VideoInfo, edit: store.EditResult) -> None:
+    """--fps may only say what stage 2 has done."""
+    made = exact_rate(edit.record.fps)
+    if fps is not None and made != resolve_rate(fps, video):
+        found = f"{rate_text(made)} frames/s"
+        advice = "leave --fps away, or run stage 2 again with it"
+        raise BadInput("stage 2 result of another frame rate", edit.directory, f"--fps {fps}", found, advice)
 
 
 def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult:
@@ -146,26 +162,33 @@ def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult
 
 
 def count_frames(edit: store.EditResult, n_samples: int, faithful: bool) -> int:
-    """Frames of the result: as many as the speech lasts, and no more than stage 2 made.
+    """Frames of the result: what stage 2's --length makes of the speech's length, and no more than stage 2 made.
 
     upstream: one to three more than the speech lasts, as many as there are audio windows
     """
-    n_speech = n_video_frames(n_samples, SAMPLE_RATE)
-    if len(edit) < n_speech - MAX_MISSING_FRAMES:
-        expected = f"{n_speech} frames for this speech"
+    record, fps = edit.record, exact_rate(edit.record.fps)
+    n_wanted = n_result_frames(record.length, n_video_frames(n_samples, SAMPLE_RATE, fps), record.n_source_frames)
+    if len(edit) < n_wanted - MAX_MISSING_FRAMES * max(1, fps / MOTION_FPS):
+        expected = f"{n_wanted} frames for this speech"
         raise BadInput("stage 2 result of a shorter speech", edit.directory, expected, str(len(edit)), STAGE2_ADVICE)
-    if faithful:
+    if faithful and record.length not in ("cut", "silence"):
         from utils.windows import upstream_window_count
 
-        return min(len(edit), upstream_window_count(n_samples // SAMPLES_PER_FEATURE))
-    return min(len(edit), n_speech)
+        n_wanted = upstream_window_count(n_samples // SAMPLES_PER_FEATURE, fps)
+    return min(len(edit), n_wanted)
+
+
+def until_the_end(speech: Speech, n_frames: int, fps: Fraction) -> Speech:
+    """The speech, and some of the silence after it if the video goes on. What follows sounds like its end."""
+    n_silent = min(math.ceil(n_frames * SAMPLE_RATE / fps) - speech.n_samples, SILENCE_HEARD)
+    return replace(speech, n_silent=max(0, n_silent))
 
 
 def make_frames(
     options: argparse.Namespace,
     pack: packs.Pack,
     edit: store.EditResult,
-    wave: np.ndarray,
+    speech: Speech,
     n_frames: int,
     parts: Sequence[range],
 ) -> Iterator[TalkingFrame]:
@@ -185,7 +208,9 @@ def make_frames(
         pack.unet, pack.vae, pack.whisper, size, device, dtype, sampling, pack.refiner
     )
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
-    windows = stream_windows(encoder.encode_segments(wave), n_frames, MOTION_FPS, options.batch_size)
+    fps = exact_rate(edit.record.fps)
+    states = encoder.encode_segments(until_the_end(speech, n_frames, fps).blocks)
+    windows = stream_windows(states, n_frames, fps, options.batch_size)
     windows = windows_of_parts(windows, parts, options.batch_size, sampling, options.seed)
     references, rows = None, [None] * n_frames
     mode = resolve_reference(options, pack)
@@ -213,9 +238,9 @@ def choose_shown(
     from utils.video import read_frames_at
 
     boxes, valid = edit.boxes[:n_frames], edit.valid[:n_frames]
-    chosen = choose_references(edit.source_landmarks[:n_frames], (boxes[:, 2:] - boxes[:, :2]).astype(float), valid)
+    chosen = choose_references(edit.source_landmarks, (boxes[:, 2:] - boxes[:, :2]).astype(float), valid)
     shown = np.unique(chosen[valid])
-    images = read_frames_at(video_path, edit.frame_index[shown].tolist())
+    images = read_frames_at(video_path, edit.frame_index[shown].tolist(), edit.record.fps)
     crops, scales = zip(
         *(fine_crop(image, boxes[index], size) for index, image in zip(shown, images, strict=True)), strict=True
     )
@@ -248,7 +273,7 @@ def source_frames(
     from utils.video import read_frames_at
 
     for part in [range(len(references))] if parts is None else parts:
-        images = read_frames_at(video_path, edit.frame_index[part.start : part.stop].tolist())
+        images = read_frames_at(video_path, edit.frame_index[part.start : part.stop].tolist(), edit.record.fps)
         for index, image in zip(part, images, strict=True):
             face = face_edit(edit, index, pose_driven) if edit.valid[index] else None
             yield SourceFrame(image, face, references[index])
@@ -271,7 +296,7 @@ def write_result(
     pack: packs.Pack,
     video: VideoInfo,
     edit: store.EditResult,
-    wave: np.ndarray,
+    speech: Speech,
     n_frames: int,
     result_path: Path,
     key: str,
@@ -290,10 +315,12 @@ def write_result(
         if left:
             from models.talking_video import write_parts
 
-            frames = make_frames(options, pack, edit, wave, n_frames, left)
-            write_parts(folder, left, frames, MOTION_FPS, video.picture, shown)
+            frames = make_frames(options, pack, edit, speech, n_frames, left)
+            write_parts(folder, left, frames, edit.record.fps, video.picture, shown)
         joined, files = folder / result_path.name, [part_path(folder, part) for part in parts]
-        join_parts(joined, files, MOTION_FPS, options.audio_path, describe_result(pack) | {KEY_TAG: key})
+        tags = describe_result(pack) | {KEY_TAG: key}
+        goes_on = edit.record.length == "silence"
+        join_parts(joined, files, edit.record.fps, options.audio_path, tags, fill_sound=goes_on)
         if shown:
             from models.talking_video import write_sheet
 

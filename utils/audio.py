@@ -114,24 +114,32 @@ def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioSt
 
 
 class AudioEncoder:
-    """Feeds one output container's AAC track from a sound file, from ``start`` seconds on, a little at a time."""
+    """Feeds one output container's AAC track from a sound file, from ``start`` seconds on, a little at a time.
 
-    def __init__(self, container: av.container.OutputContainer, source_path: Path, start: float = 0.0) -> None:
+    ``fill``: silence follows where the file ends.
+    """
+
+    def __init__(
+        self, container: av.container.OutputContainer, source_path: Path, start: float = 0.0, fill: bool = False
+    ) -> None:
         with open_media(source_path) as source:
             layout = "mono" if _sound_stream(source, source_path).channels == 1 else "stereo"
         self._container = container
         self._stream = container.add_stream("aac", rate=AAC_RATE, layout=layout, bit_rate=AAC_BITS_PER_SECOND)
-        self._layout = layout
+        self._layout, self._fill = layout, fill
         self._blocks = _sound_blocks(source_path, "fltp", layout, AAC_RATE, start)
         self._waiting = np.zeros((0, 0), np.float32)  # [channel, sample], decoded but not due yet
         self._n_samples = 0
 
     def advance(self, seconds: float) -> None:
-        """Encode sound until the track reaches ``seconds`` or the file ends; never beyond ``seconds``."""
+        """Encode sound until the track reaches ``seconds`` (never beyond) or, without ``fill``, the file ends."""
         n_wanted = round(seconds * AAC_RATE)
         while self._n_samples < n_wanted:
             if self._waiting.shape[1] == 0:
                 block = next(self._blocks, None)
+                if block is None and self._fill:
+                    n_silent = min(n_wanted - self._n_samples, AAC_RATE)
+                    block = np.zeros((1 if self._layout == "mono" else 2, n_silent), np.float32)
                 if block is None:
                     return
                 self._waiting = block

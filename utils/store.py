@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, Self, TypeVa
 import numpy as np
 
 from utils.errors import BadInput
+from utils.timeline import LENGTHS
 from utils.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
 
 if TYPE_CHECKING:
@@ -221,6 +223,7 @@ class TrackRecord:
     fps: float = MOTION_FPS
     schema: int = SCHEMA_VERSION
     key: str = ""  # says what the result is made of: utils/content_key.py
+    length: str = LENGTHS[0]  # how clip and speech of different lengths were brought together: utils/timeline.py
 
 
 _COUNTS = ("schema", "source_bytes", "width", "height", "n_source_frames", "n_frames", "n_valid")
@@ -240,6 +243,8 @@ def load_track_record(directory: Path) -> TrackRecord:
         wrong = [name for name in _COUNTS if not isinstance(getattr(record, name), int)]
         if wrong:
             raise TypeError(f"{wrong[0]} is {getattr(record, wrong[0])!r}")
+        if record.length not in LENGTHS or not 0 < float(record.fps) < math.inf:
+            raise ValueError(f"fps is {record.fps!r}, length is {record.length!r}")
     except (ValueError, TypeError) as error:
         expected = "the fields of this version"
         raise BadInput("unreadable track record", path, expected, str(error), _STAGE2_ADVICE) from error

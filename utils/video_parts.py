@@ -52,8 +52,12 @@ def join_parts(
     audio_path: Path | None = None,
     metadata: Mapping[str, str] | None = None,
     audio_start: float = 0.0,
+    fill_sound: bool = False,
 ) -> None:
-    """Write one mp4 of all parts, whole or not at all; the arguments are those of utils.video.VideoWriter."""
+    """Write one mp4 of all parts, whole or not at all; the arguments are those of utils.video.VideoWriter.
+
+    fill_sound: where the sound ends before the pictures, silence follows.
+    """
     rate = Fraction(fps).limit_denominator(1001)
     delay = max(_decoding_delay(part, rate) for part in parts)
     with failing_readably(path), atomic_path(path) as temporary, contextlib.ExitStack() as stack:
@@ -61,7 +65,7 @@ def join_parts(
         output.metadata.update(metadata or {})
         with av.open(str(parts[0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0])
-        audio = None if audio_path is None else AudioEncoder(output, audio_path, audio_start)
+        audio = None if audio_path is None else AudioEncoder(output, audio_path, audio_start, fill_sound)
         n_frames = 0
         for part in parts:
             start = n_frames
