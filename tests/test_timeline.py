@@ -7,7 +7,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from utils.timeline import n_video_frames, ping_pong, stretches
+from utils.timeline import (
+    LENGTHS,
+    exact_rate,
+    n_needed_frames,
+    n_result_frames,
+    n_video_frames,
+    ping_pong,
+    shown_frames,
+    stretches,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +30,37 @@ def test_frames_that_cover_a_sound(n_samples, fps, expected):
 def test_whole_frames_of_sound_give_no_frame_too_many():
     for n_frames in range(1, 5000):
         assert n_video_frames(640 * n_frames, 16_000) == n_frames
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        ("pingpong", [0, 1, 2, 2, 1, 0, 0]),
+        ("loop", [0, 1, 2, 0, 1, 2, 0]),
+        ("hold", [0, 1, 2, 2, 2, 2, 2]),
+        ("cut", [0, 1, 2]),
+        ("silence", [0, 1, 2, 2, 1, 0, 0]),
+    ],
+)
+def test_speech_that_outlasts_the_clip(length, expected):
+    n_frames = n_result_frames(length, 7, 3)
+    assert shown_frames(length, 3, n_frames).tolist() == expected
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_clip_that_outlasts_the_speech(length):
+    needed = n_needed_frames(length, 3)
+    n_clip = 7 if needed is None else min(7, needed)
+    n_frames = n_result_frames(length, 3, n_clip)
+    assert n_frames == (7 if length == "silence" else 3)
+    assert shown_frames(length, n_clip, n_frames).tolist() == list(range(n_frames))
+    with pytest.raises(ValueError, match="without frames"):
+        shown_frames(length, 0, 3)
+
+
+def test_rates_survive_being_floats():
+    for rate in (Fraction(25), Fraction(30_000, 1001), Fraction(24_000, 1001), Fraction(125, 8), Fraction(1, 3)):
+        assert exact_rate(float(rate)) == rate
 
 
 def test_ping_pong_shows_end_frames_twice():
