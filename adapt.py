@@ -2,7 +2,8 @@
 
 python adapt.py --video_path CLIP --result_dir results/adapted
 
-Writes <result_dir>/<clip>/unet, which stage 3 takes as --unet_model_path; held-back frames are never drawn worse by it.
+Writes <result_dir>/<clip>/unet, which stage 3 takes as --unet_model_path, and the refiner beside it; held-back frames
+are never drawn worse by them.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = adaptation.run(lambda step, psnr: print(f"step {step}: {psnr:.2f} dB on held-back frames", flush=True))
 
     (directory / packs.ADAPTATION_RECORD).unlink(missing_ok=True)  # of another adaptation, whose generator goes now
-    adaptation.export(directory / "unet", half=True)
+    adaptation.export(directory, half=True)
     save(directory, record, result)
     shutil.rmtree(work_dir)
     seconds = time.monotonic() - start
@@ -91,7 +92,7 @@ def describe(clip: Path, pack: packs.Pack, settings: AdaptationSettings) -> dict
     import hashlib
 
     from utils.audio import open_media
-    from utils.checkpoints import sha256, weights_file
+    from utils.checkpoints import REFINER_WEIGHTS, sha256, weights_file
 
     open_media(clip).close()  # a missing clip, or none at all, is named here
     base = "mini" if pack.name.startswith("mini") else "official"
@@ -102,6 +103,8 @@ def describe(clip: Path, pack: packs.Pack, settings: AdaptationSettings) -> dict
         "unet_sha256": sha256(weights_file(pack.unet)),
     }
     parts |= {"vae_sha256": sha256(weights_file(pack.vae)), "settings": asdict(settings)}
+    if pack.refiner is not None:
+        parts["refiner_sha256"] = sha256(pack.refiner / REFINER_WEIGHTS)
     return {"key": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), **parts}
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.joint_learner import Learner
 from models.joint_setup import JoyGenConfig, gradient_dtype, sound_source
 from models.joint_validation import Validation, validate
+from models.latent_codec import read_model_config
 from utils.augment import NO_AUGMENTATION, Augmentation
 from utils.checkpoints import read_weights, save_checkpoint, weights_file
 from utils.clips import Clip, open_clip
@@ -89,21 +90,27 @@ class Adaptation:
             if self.learner.step % CHECK_INTERVAL == 0 or self.learner.step == self.settings.steps:
                 self._look(report)
                 self._save()
-        self.learner.best_model.generator.unet.load_state_dict(self.best)
+        self._learned().load_state_dict(self.best)
         final = self._validate()
         return AdaptationResult(self.psnr_before, self.best_psnr, final.reference_psnr, self.best_step, final.sheet)
 
     def export(self, directory: Path, half: bool) -> None:
-        """Write the best generator as a diffusers folder."""
+        """Write the folders of the best generator and, if it has one, of its refiner."""
         with writing(directory):
-            self.learner.best_model.generator.save(directory, half)
+            self.learner.best_model.export(directory, half)
+
+    def _learned(self) -> nn.ModuleDict:
+        """The networks that adapt, as ``best_model`` has them."""
+        model = self.learner.best_model
+        parts: dict[str, nn.Module] = {"unet": model.generator.unet}
+        return nn.ModuleDict(parts if model.refiner is None else parts | {"refiner": model.refiner})
 
     def _look(self, report: Callable[[int, float], None]) -> Validation:
         found = self._validate()
         report(self.learner.step, found.psnr)
         if found.psnr > self.best_psnr:
             self.best_psnr, self.best_step = found.psnr, self.learner.step
-            self.best = copy.deepcopy(self.learner.best_model.generator.unet.state_dict())
+            self.best = copy.deepcopy(self._learned().state_dict())
         return found
 
     def _validate(self) -> Validation:
@@ -132,11 +139,14 @@ def adaptation_config(pack: Pack, data_dir: Path, work_dir: Path, settings: Adap
         vae_path=pack.vae,
         unet_config_file=pack.unet / "config.json",
         unet_resume_file=weights_file(pack.unet),
+        refiner_resume_dir=pack.refiner,
         whisper_model_path=pack.whisper,
         checkpoint_dir=work_dir,
         dataset=DatasetConfig(
             root_dir=data_dir,
             img_size=pack.image_size,
+            fine_size=read_model_config(pack.refiner / "config.json").get("size") if pack.refiner else None,
+            reference="composed" if pack.refiner else "other",
             batch_size=settings.batch_size,
             frames_per_clip=settings.batch_size,
             augment=Augmentation((0.9, 1.0), color_jitter=0.05, grayscale=0.0, flip=0.0, depth=0.9, depth_shift=0.01),

@@ -19,11 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.latent_codec import read_model_config
-from utils.checkpoints import half_precision, load_strict, read_weights, save_weights
+from utils.checkpoints import REFINER_WEIGHTS, half_precision, load_strict, read_weights, save_weights
 from utils.errors import BadInput
 from utils.store import atomic_path
 
-WEIGHTS_NAME = "refiner.safetensors"
 N_INPUTS = 7  # colours of drawn picture and reference, depth
 FIRST_TRUST = 2.0  # logit of the reference's share
 
@@ -79,7 +78,7 @@ class Refiner(nn.Module):
         except (TypeError, ValueError, RuntimeError) as error:
             expected = ", ".join(asdict(RefinerConfig()))
             raise BadInput("unusable config of a refiner", directory / "config.json", expected, str(error)) from error
-        path = directory / WEIGHTS_NAME
+        path = directory / REFINER_WEIGHTS
         load_strict(refiner, read_weights(path), path)
         refiner.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return refiner.eval()
@@ -87,7 +86,7 @@ class Refiner(nn.Module):
     def save(self, directory: Path, half: bool = False, metadata: Mapping[str, str] | None = None) -> None:
         """Write the folder that ``load`` reads, its weights as float16 if ``half``."""
         state: dict[str, Any] = self.state_dict()
-        save_weights(directory / WEIGHTS_NAME, half_precision(state) if half else state, metadata)
+        save_weights(directory / REFINER_WEIGHTS, half_precision(state) if half else state, metadata)
         with atomic_path(directory / "config.json") as temporary:
             temporary.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
 

@@ -26,6 +26,7 @@ from utils.numpy_scalars import numbers_allowed
 from utils.official_files import fetch_advice
 from utils.store import atomic_path
 
+REFINER_WEIGHTS = "refiner.safetensors"
 _N_NAMED_KEYS = 3
 _LONGEST_TEXT = 1 << 20  # bytes
 

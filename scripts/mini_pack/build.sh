@@ -56,6 +56,13 @@ if [ ! -f "$pack/unet/config.json" ]; then
   cp "$work/joygen/final/whisper.pt" "$pack/whisper/mini.pt"
   cp -r "$work/joygen/final/unet" "$pack/unet"
 fi
+if [ ! -f "$pack/refiner/config.json" ]; then
+  run train_joygen.py --config config/joygen_mini_refiner.yaml dataset.root_dir="$data" \
+    dataset.val_file="$work/validation.txt" vae_path="$pack/vae" whisper_model_path="$pack/whisper/mini.pt" \
+    unet_resume_file="$pack/unet/diffusion_pytorch_model.safetensors" checkpoint_dir="$work/refiner" \
+    ${MAX_STEPS:+"opti.max_steps=$MAX_STEPS"}
+  cp -r "$work/refiner/final/refiner" "$pack/refiner"
+fi
 if [ ! -f "$pack/audio2motion/config.yaml" ]; then
   run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$data" \
     data.validation_clips="[$speakers]" face_model="$pack/face_model.safetensors" \
