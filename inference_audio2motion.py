@@ -37,10 +37,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--mouth_amp", type=non_negative, default=0.45, help="how wide the mouth opens, where the network takes it"
     )
     parser.add_argument(
-        "--faithful",
-        action="store_true",
-        help="changes nothing here: this stage keeps every oddity of the original, and differs only where that fails",
+        "--silence",
+        choices=("close", "off"),
+        help="where nobody speaks, close: hold the mouth still, and shut it in long pauses; off: whatever the network "
+        "says (default: close with the mini pack, off with official weights and with --faithful)",
     )
+    parser.add_argument("--faithful", action="store_true", help="upstream's behaviour in every point of FIDELITY.md")
     cli.add_device_argument(parser)
     return parser.parse_args(arguments)
 
@@ -69,6 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     features = hear(wave, network, pack.hubert, device)
     motion = network.predict(features, options.seed, options.temperature, options.mouth_amp)
+    if closes_in_silence(options, pack, network):
+        motion = rest_in_silence(motion, wave, pack.face_model)
 
     store.save_motion(motion_path, motion)
     print(f"{motion_path}: {len(motion)} frames")
@@ -88,6 +92,23 @@ def hear(wave: np.ndarray, network: Audio2Motion, hubert_dir: Path | None, devic
                 "HuBERT of another width", hubert_dir, expected, found, "give the HuBERT it was trained with"
             )
     return speech_features(wave, config.audio_type, config.use_pitch, hubert)
+
+
+def closes_in_silence(options: argparse.Namespace, pack: packs.Pack, network: Audio2Motion) -> bool:
+    """What --silence says, else whether network and face model are of the mini pack's kind."""
+    if options.silence is not None:
+        return bool(options.silence == "close")
+    return pack.name.startswith("mini") and network.config.audio_type != "hubert" and not options.faithful
+
+
+def rest_in_silence(motion: np.ndarray, wave: np.ndarray, face_model: Path) -> np.ndarray:
+    """The motion with a shut mouth where nobody speaks: the motion's mean expression with the lips brought together."""
+    from models.closed_mouth import LipGaps
+    from models.face_model import FaceModel
+    from models.mouth_silence import close_in_silence
+
+    gaps = LipGaps.of(FaceModel.load(face_model))
+    return gaps.uncrossed(close_in_silence(motion, wave, gaps.closed(motion.mean(axis=0))))
 
 
 def result_path(options: argparse.Namespace) -> Path:

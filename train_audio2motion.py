@@ -67,7 +67,7 @@ def train_motion(
         say(learner.baseline())
     loop.run()
     if export_dir is not None and processes.is_first:
-        say(f"exported {export(config, export_dir, learner.mean_expression())}")
+        say(f"exported {export(config, export_dir, learner.mean_expression(), learner.face)}")
 
 
 def train_sync_expert(

@@ -36,7 +36,7 @@ _CONFIG_NAME = "config.yaml"
 class Audio2MotionConfig:
     """Which network: the published checkpoint is the pitch variant on HuBERT states with a mouth amplitude."""
 
-    audio_type: str = "hubert"  # mfcc | hubert
+    audio_type: str = "hubert"  # mfcc | mfcc_norm | hubert
     use_pitch: bool = True
     use_mouth_amp_embed: bool = True  # pitch variant only
     use_eye_amp_embed: bool = False  # pitch variant only
@@ -229,7 +229,7 @@ def _config_of(state: Mapping[str, Tensor], path: Path) -> Audio2MotionConfig:
     flow_hidden, _, flow_kernel_size = shape("vae.prior_flow.flows.0.enc.in_layers.0.weight_v")[-3:]
     cond_channels, audio_dim, _ = shape("mel_encoder.0.weight")
     return Audio2MotionConfig(
-        audio_type="mfcc" if audio_dim == AUDIO_DIMS["mfcc"] else "hubert",
+        audio_type=next((name for name, dim in AUDIO_DIMS.items() if dim == audio_dim), "hubert"),
         use_pitch="pitch_embed.weight" in state,
         use_mouth_amp_embed="mouth_amp_embed" in state,
         use_eye_amp_embed="eye_amp_embed" in state,

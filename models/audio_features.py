@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from models.hubert import HubertEncoder
 
 STEPS_MULTIPLE = 8  # feature steps; one latent step of the motion network is 4 motion frames
-AUDIO_DIMS = {"mfcc": 13, "hubert": 1024}
+AUDIO_DIMS = {"mfcc": 13, "mfcc_norm": 26, "hubert": 1024}
 
 MFCC_RATE = 24_000  # Hz
 MFCC_WINDOW = 1200  # samples, 50 ms
@@ -30,6 +30,13 @@ MFCC_BANDS = 80
 MFCC_RANGE = (80.0, 12_000.0)  # Hz
 MFCC_SCALE = 0.01  # brings coefficients of several hundred near 1
 DYNAMIC_RANGE = 80.0  # dB below the loudest band that are kept
+
+NORM_WINDOW = 800  # samples, 50 ms
+NORM_RANGE = (80.0, 7600.0)  # Hz
+NORM_FLOORS = (80.0, 40.0)  # dB below the clip's loud parts that are kept: all detail, and what noise leaves
+LOUD_PERCENTILE = 95  # of the loudest band per step
+ACTIVE_RANGE = 30.0  # dB; steps within it of the loud parts make up the mean voice
+_SILENCE = 1e-10  # power that stands for digital silence
 
 MEL_WINDOW = 512  # samples, 32 ms
 MEL_BANDS = 80
@@ -57,9 +64,12 @@ def speech_features(
 ) -> SpeechFeatures:
     """All inputs of the motion network for one clip; without pitch, f0 is 0 everywhere (the plain network ignores it).
 
-    ``hubert`` is needed for audio_type "hubert" and not used for "mfcc". f0 is cut or zero-padded to the audio's steps.
+    ``hubert`` is needed for audio_type "hubert" and not used for others. f0 is cut or zero-padded to the audio's steps.
     """
-    audio = hubert_features(wave, hubert) if audio_type == "hubert" else mfcc_features(wave)
+    if audio_type == "hubert":
+        audio = hubert_features(wave, hubert)
+    else:
+        audio = mfcc_features(wave) if audio_type == "mfcc" else pad_to_multiple(normalised_mfcc(wave))
     f0 = pitch_contour(wave) if with_pitch else np.zeros(0, np.float32)
     return SpeechFeatures(audio, fit_length(f0, len(audio)))
 
@@ -93,6 +103,26 @@ def mfcc(wave24k: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
     bands = _mel_spectrum(centred, MFCC_RATE, MFCC_WINDOW, hop, MFCC_BANDS, MFCC_RANGE, power=2)
     decibels = power_to_db(bands, top_db=DYNAMIC_RANGE)
     return dct(decibels, type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]].astype(np.float32)
+
+
+def normalised_mfcc(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 26"]:
+    """MFCC at 50 Hz that hardly tell loudness, microphone and voice apart, of a 16 kHz wave; scaled by 1/100.
+
+    Levels count from the clip's loud parts, and the mean of all steps that are not much softer is taken out. The
+    coefficients come twice: with all that is soft, and cut off where noise would be heard.
+    """
+    hop = SAMPLES_PER_FEATURE
+    centred = np.pad(wave, NORM_WINDOW // 2)
+    bands = _mel_spectrum(centred, SAMPLE_RATE, NORM_WINDOW, hop, MFCC_BANDS, NORM_RANGE, power=2)
+    decibels = 10 * np.log10(bands + _SILENCE)
+    loudest = decibels.max(axis=1)
+    decibels -= np.percentile(loudest, LOUD_PERCENTILE)
+    is_active = loudest >= np.percentile(loudest, LOUD_PERCENTILE) - ACTIVE_RANGE
+    parts = []
+    for floor in NORM_FLOORS:
+        cepstrum = dct(np.maximum(decibels, -floor), type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]]
+        parts.append(cepstrum - cepstrum[is_active].mean(axis=0))
+    return (np.concatenate(parts, axis=1) * MFCC_SCALE).astype(np.float32)
 
 
 def log_mel(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 80"]:

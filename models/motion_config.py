@@ -12,6 +12,7 @@ from utils.errors import BadInput
 from utils.motion_dataset import MotionDataConfig
 from utils.motion_losses import LossConfig
 from utils.motion_windows import AugmentationConfig
+from utils.sound_variants import VariantConfig
 from utils.sync_pairs import PAIR_FRAMES
 from utils.training_loop import Intervals
 
@@ -74,10 +75,12 @@ class TrainConfig:
     report_interval: int = 100  # steps
     validation_interval: int = 2000
     checkpoint_interval: int = 2000
-    export_gain: float = 1.0  # an exported network moves this much more about the mean expression
+    keep_newest: bool = False  # the newest weights count as the best, whatever the validation says
+    export_gain: float = 1.0  # the lips of an exported network open this much farther about the mean expression
     network: Audio2MotionConfig = field(default_factory=Audio2MotionConfig)
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    variants: VariantConfig = field(default_factory=VariantConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
@@ -99,12 +102,15 @@ def check_config(config: TrainConfig) -> None:
         raise BadInput("loss.prior_sync needs sync_expert", expected="an expert's file", found="null")
     if config.network.audio_type not in AUDIO_DIMS:
         raise BadInput("unknown network.audio_type", expected=" or ".join(AUDIO_DIMS), found=config.network.audio_type)
-    if config.network.audio_type != "hubert":
-        return
-    if config.hubert_dir is None:
+    if config.variants.count and config.network.audio_type != "mfcc_norm":
+        advice = "set variants.count to 0"
+        raise BadInput(
+            "variants cannot be used", None, "network.audio_type mfcc_norm", config.network.audio_type, advice
+        )
+    if config.network.audio_type == "hubert" and config.hubert_dir is None:
         advice = "set it to the folder of facebook/hubert-large-ls960-ft, or network.audio_type to mfcc"
         raise BadInput("hubert_dir is not set", expected="a HuBERT folder", found="nothing", advice=advice)
-    if config.augmentation.noise_probability:
-        expected, found = "0 with network.audio_type hubert", str(config.augmentation.noise_probability)
-        advice = "HuBERT hears each clip once, so noise cannot be added to its windows"
+    if config.network.audio_type != "mfcc" and config.augmentation.noise_probability:
+        expected, found = f"0 with {config.network.audio_type}", str(config.augmentation.noise_probability)
+        advice = "each clip is heard once, so noise cannot be added to its windows"
         raise BadInput("augmentation.noise_probability cannot be used", None, expected, found, advice)

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.audio2motion import Audio2Motion, build_audio2motion
+from models.closed_mouth import LipGaps
 from models.face_model import FaceModel
 from models.motion_config import TrainConfig
-from models.motion_training import MotionBatch, collate, labelled, with_hubert
+from models.motion_training import MotionBatch, collate, labelled, with_hubert, with_normalised, with_variants
 from models.motion_validation import (
     error_figures,
     error_table,
@@ -48,6 +49,7 @@ from utils.processes import Processes
 from utils.store import atomic_path
 from utils.training import batch_seed, writing
 from utils.training_loop import BEST_NAME, Learner
+from utils.types import N_EXP
 
 
 class MotionLearner(Learner[MotionBatch]):
@@ -61,6 +63,7 @@ class MotionLearner(Learner[MotionBatch]):
         self.batch_size, self.clip_norm = config.data.batch_size, config.optimizer.clip_norm
         self.face = FaceModel.load(config.face_model)
         self.clips, self.validation = load_clips(config, self.face, device, processes)
+        self.originals = [clip for clip in self.clips if not clip.is_copy]
         mirror = face_mirror(self.face)
         self.sampler = WindowSampler(self.clips, config.data.window_frames, config.augmentation, mirror)
         _, identity_basis, expression_basis = self.face.landmark_bases()
@@ -79,7 +82,10 @@ class MotionLearner(Learner[MotionBatch]):
 
     def describe(self) -> str:
         n_speakers, n_held_out = (len({clip.speaker for clip in group}) for group in (self.clips, self.validation))
-        text = f"{len(self.clips)} clips of {n_speakers} speakers to train on, {len(self.validation)} of {n_held_out}"
+        n_clips, n_copies = len(self.originals), len(self.clips) - len(self.originals)
+        copies = f" and {n_copies} copies with other voices and rooms" if n_copies else ""
+        trained = f"{n_clips} clips{copies} of {n_speakers} speakers to train on"
+        text = f"{trained}, {len(self.validation)} of {n_held_out}"
         heard = {clip.speaker for clip in self.clips} & {clip.speaker for clip in self.validation}
         note = f"; trained on too: {', '.join(sorted(heard))}" if heard else ""
         expert = f"sync expert {self.config.sync_expert}" if self.expert else "no sync expert"
@@ -87,11 +93,11 @@ class MotionLearner(Learner[MotionBatch]):
 
     def baseline(self) -> str:
         """What a linear model reaches on the validation clips."""
-        return match_line("linear baseline", ridge_matches(self.clips, self.validation, self.opening))
+        return match_line("linear baseline", ridge_matches(self.originals, self.validation, self.opening))
 
     def mean_expression(self) -> Float[np.ndarray, " 64"]:
         """Of all usable frames that are trained on."""
-        return np.concatenate([clip.expression[clip.valid] for clip in self.clips]).mean(axis=0)
+        return np.concatenate([clip.expression[clip.valid] for clip in self.originals]).mean(axis=0)
 
     def batch(self, number: int) -> MotionBatch:
         rng = np.random.default_rng([self.config.seed, number])
@@ -144,7 +150,7 @@ class MotionLearner(Learner[MotionBatch]):
         follow(self.average, self.network, self.config.optimizer.average_decay)
 
     def validate(self, say: Callable[[str], None]) -> tuple[float | None, dict[str, float]]:
-        """The score is the median correlation of the mouth's opening."""
+        """The score is the median correlation of the mouth's opening, or none where the newest weights are kept."""
         if not self.validation:
             return None, {}
         predicted = predict_clips(self.average, self.validation)
@@ -153,7 +159,8 @@ class MotionLearner(Learner[MotionBatch]):
         say(match_line("mouth opening", matches))
         say(error_table(errors))
         openings = {f"opening_r/{name}": match.r for name, match in matches.items()}
-        return median_correlation(matches), openings | error_figures(errors)
+        score = None if self.config.keep_newest else median_correlation(matches)
+        return score, openings | error_figures(errors)
 
     def description(self) -> dict[str, Any]:
         return {"network": asdict(self.config.network), "audio channels": self.network.audio_dim}
@@ -180,9 +187,13 @@ def load_clips(
 ) -> tuple[list[MotionClip], list[MotionClip]]:
     """Clips to train on and to validate on, with the labels and the HuBERT states that the network takes."""
     training, validation = load_motion_clips(config.data_dir, config.data)
+    if config.variants.count:
+        training = with_variants(training, config.variants, config.seed)
     clips = [labelled(clip, config.network, face) for clip in (*training, *validation)]
     if config.network.audio_type == "hubert" and config.hubert_dir is not None:
         clips = with_hubert(clips, config.data_dir, config.hubert_dir, device, processes)
+    if config.network.audio_type == "mfcc_norm":
+        clips = with_normalised(clips)
     return clips[: len(training)], clips[len(training) :]
 
 
@@ -203,23 +214,31 @@ def weighted_total(terms: Mapping[str, Tensor], weights: LossConfig, step: int) 
 
 
 def amplified(
-    network: Mapping[str, Tensor], gain: float, mean_expression: Float[np.ndarray, " 64"]
+    network: Mapping[str, Tensor],
+    gain: float,
+    mean_expression: Float[np.ndarray, " 64"],
+    directions: Float[np.ndarray, "64 r"],
 ) -> dict[str, Tensor]:
-    """The same network with ``gain`` times the motion about the mean: y -> mean + gain (y - mean) in its last layer.
+    """The same network whose lips open ``gain`` times as far about the mean expression; its last layer is changed.
 
-    What sound does not tell is averaged out in training, which leaves the mouth too still.
+    What sound does not tell is averaged out in training, which leaves the mouth too still. Only the orthonormal
+    ``directions``, in which lips open and shut, are amplified: the others follow speech so little that it would
+    mostly add errors.
     """
+    spread = torch.from_numpy(directions).double()
+    change = torch.eye(N_EXP, dtype=torch.float64) + (gain - 1) * spread @ spread.T
+    mean = torch.from_numpy(mean_expression).double()
+    weight, bias = (network[f"vae.decoder.out_proj.{name}"].double().cpu() for name in ("weight", "bias"))
     scaled = dict(network)
-    scaled["vae.decoder.out_proj.weight"] = gain * network["vae.decoder.out_proj.weight"]
-    center = (1 - gain) * torch.from_numpy(mean_expression).float()
-    scaled["vae.decoder.out_proj.bias"] = gain * network["vae.decoder.out_proj.bias"] + center
+    scaled["vae.decoder.out_proj.weight"] = torch.einsum("oi,ict->oct", change, weight).float()
+    scaled["vae.decoder.out_proj.bias"] = (change @ (bias - mean) + mean).float()
     return scaled
 
 
-def export(config: TrainConfig, directory: Path, mean_expression: Float[np.ndarray, " 64"]) -> Path:
+def export(config: TrainConfig, directory: Path, mean_expression: Float[np.ndarray, " 64"], face: FaceModel) -> Path:
     """Write the best checkpoint as half-precision tensors under the official names, with the config it needs.
 
-    ``config.export_gain`` amplifies its motion. Raises BadInput if the folder holds another checkpoint: a folder
+    ``config.export_gain`` makes its lips open farther. Raises BadInput if the folder holds another checkpoint: a folder
     stands for its newest.
     """
     best = read_weights(config.output_dir / BEST_NAME)
@@ -229,9 +248,12 @@ def export(config: TrainConfig, directory: Path, mean_expression: Float[np.ndarr
             raise BadInput(
                 "folder holds another checkpoint", other, path.name, other.name, "delete it and export again"
             )
-    metadata = {"steps": str(best["step"]), "validation_correlation": f"{best['score']:.3f}"}
+    metadata = {"steps": str(best["step"])}
+    if np.isfinite(best["score"]):
+        metadata["validation_correlation"] = f"{best['score']:.3f}"
     with writing(path):
-        save_weights(path, half_precision(amplified(best["network"], config.export_gain, mean_expression)), metadata)
+        louder = amplified(best["network"], config.export_gain, mean_expression, LipGaps.of(face).directions())
+        save_weights(path, half_precision(louder), metadata)
     variant = {name: value for name, value in to_dict(config.network).items() if name not in ("cond_channels", "sizes")}
     with writing(directory / "config.yaml"), atomic_path(directory / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(variant, sort_keys=False))

@@ -18,6 +18,7 @@ from models.audio_features import (
     SpeechFeatures,
     fit_length,
     mfcc,
+    normalised_mfcc,
     pad_to_multiple,
     pitch_contour,
     resample,
@@ -30,6 +31,7 @@ from utils.cli import progress
 from utils.motion_dataset import STEPS_PER_FRAME, MotionClip, blink_labels, eye_amplitude, mouth_amplitude
 from utils.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionWindow, mask_features
 from utils.processes import Processes
+from utils.sound_variants import VariantConfig, variants
 from utils.store import load_array, save_array
 
 _DIGEST_LENGTH = 12  # hexadecimal digits that tell one HuBERT's states from another's
@@ -63,6 +65,18 @@ def labelled(clip: MotionClip, config: Audio2MotionConfig, face: FaceModel) -> M
         mouth_amp=mouth_amplitude(landmarks.numpy()[clip.valid]),
         eye_amp=eye_amplitude(landmarks.numpy()[clip.valid]),
     )
+
+
+def with_normalised(clips: Sequence[MotionClip]) -> list[MotionClip]:
+    """Add the features of whole clips that audio_type mfcc_norm hears; a window alone does not tell what is loud."""
+    return [replace(clip, audio=normalised_mfcc(clip.wave)) for clip in progress(clips, len(clips), "features")]
+
+
+def with_variants(clips: Sequence[MotionClip], settings: VariantConfig, seed: int) -> list[MotionClip]:
+    """The clips and their disturbed copies; each clip's depend on the seed and on its place alone."""
+    numbered = progress(enumerate(clips), len(clips), "other voices and rooms")
+    copies = [variants(clip, settings, np.random.default_rng([seed, number])) for number, clip in numbered]
+    return [*clips, *(copy for of_clip in copies for copy in of_clip)]
 
 
 def with_hubert(

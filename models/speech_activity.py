@@ -32,17 +32,34 @@ class SpeechActivity:
     silence: np.ndarray
 
 
-def speech_activity(wave: Float[np.ndarray, " n"], n_frames: int) -> SpeechActivity:
-    """Of a 16 kHz wave in [-1, 1) that begins with the first of ``n_frames`` video frames; beyond it is silence."""
+@dataclass(frozen=True)
+class Loudness:
+    """Per video frame, [n] each: levels in dB of full scale, whether Praat hears a pitch, and whether the frame is
+    loud enough, beside the clip's loud parts, to be heard."""
+
+    levels: np.ndarray
+    voiced: np.ndarray
+    heard: np.ndarray
+
+
+def loudness(wave: Float[np.ndarray, " n"], n_frames: int) -> Loudness:
+    """Of a 16 kHz wave in [-1, 1) that begins with the first of ``n_frames`` > 0 video frames; beyond it is silence."""
     samples = fit_length(wave, n_frames * SAMPLES_PER_FRAME).reshape(n_frames, SAMPLES_PER_FRAME)
     levels = 10 * np.log10(np.mean(samples.astype(np.float64) ** 2, axis=1) + _SILENCE)
-    if n_frames == 0 or levels.max() < MIN_LEVEL:
-        return SpeechActivity(np.zeros(n_frames, bool), np.ones(n_frames, bool))
+    if levels.max() < MIN_LEVEL:
+        return Loudness(levels, np.zeros(n_frames, bool), np.zeros(n_frames, bool))
     per_frame = FEATURE_RATE // MOTION_FPS
     voiced = fit_length(praat_pitch(wave), n_frames * per_frame).reshape(n_frames, per_frame).max(axis=1) > 0
     below = np.percentile(levels, LOUD_PERCENTILE) - levels
     heard = ((below <= LOUD_RANGE) | (voiced & (below <= VOICED_RANGE))) & (levels >= MIN_LEVEL)
-    heard = without_short_runs(heard)
+    return Loudness(levels, voiced, heard)
+
+
+def speech_activity(wave: Float[np.ndarray, " n"], n_frames: int) -> SpeechActivity:
+    """Of a 16 kHz wave in [-1, 1) that begins with the first of ``n_frames`` video frames; beyond it is silence."""
+    if n_frames == 0:
+        return SpeechActivity(np.zeros(0, bool), np.zeros(0, bool))
+    heard = without_short_runs(loudness(wave, n_frames).heard)
     return SpeechActivity(_inner(heard), _inner(~heard))
 
 

@@ -11,8 +11,12 @@ import torch
 
 import inference_audio2motion
 from models.audio2motion import Audio2MotionConfig, build_audio2motion
+from models.closed_mouth import LipGaps
+from models.face_model import FaceModel
 from models.flow import FlowVAESizes
 from tests.hubert_folder import WIDTH, write_hubert_folder
+from tests.motion_world import save_face_model
+from tests.test_speech_activity import buzz, hiss
 from utils import packs
 from utils.errors import BadInput
 
@@ -20,8 +24,10 @@ SMALL = FlowVAESizes(hidden=16, latent=4, n_encoder_layers=1, n_decoder_layers=1
 N_SAMPLES = 32_000
 
 
-def write_speech(path: Path, n_samples: int = N_SAMPLES) -> Path:
+def write_speech(path: Path, n_samples: int = N_SAMPLES, sound: np.ndarray | None = None) -> Path:
     samples = np.random.default_rng(0).integers(-3000, 3000, n_samples).astype("<i2")
+    if sound is not None:
+        samples = (32767 * sound).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -46,13 +52,18 @@ def write_network(
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch):
-    """Runs the script with small networks, in place of any pack, and gives its result folder."""
-    parts = {"audio2motion": write_network(tmp_path / "network")}
-    unused = dict.fromkeys(("face_model", "whisper", "vae", "unet"), tmp_path)
+    """Runs the script with small networks, in place of any pack, and gives its result folder.
+
+    The speech is noise, so --silence is off unless said otherwise (None: not given).
+    """
+    save_face_model(tmp_path / "face_model.safetensors")
+    parts = {"audio2motion": write_network(tmp_path / "network"), "face_model": tmp_path / "face_model.safetensors"}
+    unused = dict.fromkeys(("whisper", "vae", "unet"), tmp_path)
     monkeypatch.setattr(packs, "mini_pack", lambda: packs.Pack("mini test", 128, **parts, **unused))
 
-    def run(*arguments: object) -> Path:
+    def run(*arguments: object, silence: str | None = "off") -> Path:
         texts = ["--gpu_id", "-1", "--result_dir", str(tmp_path / "results"), *map(str, arguments)]
+        texts += ["--silence", silence] if silence else []
         inference_audio2motion.main(texts)
         return tmp_path / "results"
 
@@ -94,6 +105,42 @@ def test_amplitude_and_temperature_reach_the_network(stage, tmp_path: Path) -> N
     assert not np.array_equal(plain, wide)
     assert not np.array_equal(plain, sure)
     np.testing.assert_array_equal(plain, faithful)
+
+
+def test_silence_shuts_the_mouth(stage, tmp_path: Path) -> None:
+    """By default with the mini pack's kind of network; not with --faithful, and not with --silence off."""
+    pause = slice(50, 90)
+    speech = write_speech(tmp_path / "speech.wav", sound=np.concatenate([buzz(45), hiss(50), buzz(45)]))
+    runs = {"plain": ([], None), "close": ([], "close"), "off": ([], "off"), "faithful": (["--faithful"], None)}
+    for name, (flags, silence) in runs.items():
+        results = stage("--drv_aud", speech, "--exp_file", name, *flags, silence=silence)
+    plain, close, off, faithful = (np.load(results / f"{name}.npy") for name in runs)
+    np.testing.assert_array_equal(plain, close)
+    np.testing.assert_array_equal(off, faithful)
+    assert np.ptp(plain[pause], axis=0).max() < 1e-6
+    assert np.ptp(off[pause], axis=0).max() > 1e-3
+    gaps = LipGaps.of(FaceModel.load(tmp_path / "face_model.safetensors"))
+    np.testing.assert_allclose(gaps.opening(plain[pause]), 0, atol=2e-3)
+    assert np.ptp(plain[:40], axis=0).max() > 1e-3
+
+
+@pytest.mark.parametrize("sound", [np.zeros(32_000, np.float32), hiss(50, 0.1)])
+def test_a_sound_without_a_voice_gives_a_shut_mouth(stage, tmp_path: Path, sound: np.ndarray) -> None:
+    motion = np.load(stage("--drv_aud", write_speech(tmp_path / "s.wav", sound=sound), silence=None) / "s.npy")
+    assert np.ptp(motion, axis=0).max() < 1e-6
+
+
+def test_a_network_on_hubert_is_left_alone_in_silence(stage, tmp_path: Path) -> None:
+    """The official kind of network: only --silence close shuts its mouth."""
+    listener = write_network(tmp_path / "listener", audio_type="hubert", audio_dim=WIDTH)
+    flags = ["--a2m_ckpt", listener, "--hubert_path", write_hubert_folder(tmp_path / "hubert")]
+    speech = write_speech(tmp_path / "speech.wav")
+    for name, silence in (("plain", None), ("off", "off"), ("close", "close")):
+        results = stage("--drv_aud", speech, "--exp_file", name, *flags, silence=silence)
+    plain, off, close = (np.load(results / f"{name}.npy") for name in ("plain", "off", "close"))
+    np.testing.assert_array_equal(plain, off)
+    assert np.ptp(off, axis=0).max() > 1e-3
+    assert np.ptp(close, axis=0).max() < 1e-6
 
 
 def test_readme_command_runs_as_written(stage, tmp_path: Path, monkeypatch) -> None:

@@ -12,6 +12,8 @@ import yaml
 import train_audio2motion
 from models.audio2motion import load_audio2motion
 from models.audio_features import SpeechFeatures, mfcc_features, speech_features
+from models.closed_mouth import LipGaps
+from models.face_model import FaceModel
 from models.hubert import HubertEncoder
 from models.motion_config import TrainConfig
 from models.motion_training import clip_features, collate, window_features, with_hubert
@@ -76,22 +78,57 @@ def test_a_finished_training_only_exports(world: Path) -> None:
         train(config, "--export", str(world / "pack"))
 
 
-def test_export_gain_amplifies_the_motion_about_the_mean(world: Path) -> None:
+def test_export_gain_opens_the_lips_farther_about_the_mean(world: Path) -> None:
+    """Gaps between the lips double their distance from the mean's; what leaves every gap as it is stays."""
     train(write_config(world), "--export", str(world / "plain"))
     train(write_config(world), "--export", str(world / "louder"), "export_gain=2.0")
     quiet, loud = (load_audio2motion(world / name) for name in ("plain", "louder"))
     features = mfcc_features(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))
     mean = np.concatenate([np.load(world / "data" / name / "coeffs.npy")[:, 80:144] for name in "abc"]).mean(0)
     speech = SpeechFeatures(features, np.zeros(len(features), np.float32))
-    first, second = (network.predict(speech, temperature=0.0) for network in (quiet, loud))
-    np.testing.assert_allclose(second - mean, 2.0 * (first - mean), atol=5e-3)  # the files are half-precision
+    first, second = (network.predict(speech, temperature=0.0) - mean for network in (quiet, loud))
+    gaps = LipGaps.of(FaceModel.load(world / "face_model.safetensors"))
+    within = gaps.directions() @ gaps.directions().T
+    np.testing.assert_allclose(second @ within, 2.0 * first @ within, atol=5e-3)  # the files are half-precision
+    np.testing.assert_allclose(second - second @ within, first - first @ within, atol=5e-3)
+    assert np.abs(first @ within).max() > 0.02
+
+
+NORMALISED = {"audio_type": "mfcc_norm", "use_pitch": False, "cond_channels": 16, "sizes": SMALL}
+VARIED = {
+    "count": 2,
+    "pitch": 3,
+    "formants": 0.1,
+    "speed": 0.1,
+    "equaliser_db": 4,
+    "room_probability": 0.5,
+    "noise_probability": 0.5,
+    "gain_db": 6,
+}
+
+
+def test_training_on_normalised_mfcc_and_copies(world: Path, capsys) -> None:
+    """Copies are trained on and count for nothing else; the same seed gives the same weights."""
+    for output in ("one", "two"):
+        config = write_config(world, output, network=NORMALISED, augmentation=QUIET, variants=VARIED)
+        train(config, "--export", str(world / f"{output}_pack"))
+    said = capsys.readouterr().out
+    assert "3 clips and 6 copies with other voices and rooms of 3 speakers to train on, 1 of 1" in said
+    key = "vae.decoder.out_proj.weight"
+    assert torch.equal(weights_of(world, "one")[key], weights_of(world, "two")[key])
+    network = load_audio2motion(world / "one_pack")
+    assert (network.config.audio_type, network.audio_dim) == ("mfcc_norm", 26)
+    train(write_config(world, "alone", network=NORMALISED, augmentation=QUIET))
+    assert not torch.equal(weights_of(world, "one")[key], weights_of(world, "alone")[key])
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("network.audio_type=hubert", "hubert_dir is not set"),
-        ("network.audio_type=wav2vec", "unknown network.audio_type: expected mfcc or hubert, found wav2vec"),
+        ("network.audio_type=wav2vec", "unknown network.audio_type: expected mfcc or mfcc_norm or hubert, found wav2"),
+        ("network.audio_type=mfcc_norm", r"noise_probability cannot be used.*0 with mfcc_norm, found 0\.5"),
+        ("variants.count=2", "variants cannot be used: expected network.audio_type mfcc_norm, found mfcc"),
         ("data.window_frames=30", "window_frames"),
         ("data.validation_clips=[nobody]", "validation clip is not there"),
         ("loss.sharpness=1", "unknown config key"),
@@ -113,7 +150,7 @@ def test_shipped_configs_are_complete(name: str) -> None:
     config = load_config(TrainConfig, path)
     written = yaml.safe_load(path.read_text())
     assert to_dict(config).keys() == written.keys()
-    for group in ("network", "data", "augmentation", "loss", "optimizer", "sync"):
+    for group in ("network", "data", "augmentation", "variants", "loss", "optimizer", "sync"):
         assert to_dict(getattr(config, group)).keys() == written[group].keys()
 
 

@@ -61,6 +61,7 @@ class MotionClip:
     mouth_amp: float = 0.0
     eye_amp: float = 0.0
     audio: Float[np.ndarray, "a c"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    is_copy: bool = False  # another clip with other sound, see utils/sound_variants.py
 
     @property
     def n_frames(self) -> int:
