@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     from models.clip_tracking import track_clip
     from models.speaker_choice import Ears
     from utils.video import probe_video
-    from utils.work_folder import work_folder
+    from utils.work_folder import parts_folder, work_folder
 
     video = probe_video(options.infer_video_path)
     result_dir = store.edit_dir(options.infer_result_dir, video.path, options.infer_exp_coeff_path)
@@ -112,6 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
             smoothing_of(options),
             options.faithful,
             float(rate),
+            parts_folder(result_dir),
         )
         clip = analyser.fit(tracked.track, frames, (video.width, video.height))
         require_face(video.path, clip, tracked)

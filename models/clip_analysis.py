@@ -14,11 +14,12 @@ import torch
 
 from models.dwpose import DWPose
 from models.face_model import EXPRESSION, LANDMARK_FLIP, FaceModel
-from models.face_recon import FitSettings, fit_landmarks
+from models.face_recon import FitSettings, LandmarkRows, fit_landmarks
 from models.face_tracker import DWPoseTracker, LandmarkTracker, MediaPipeTracker, track_face
 from models.rasterizer import DepthRenderer, choose_rasterizer
 from models.recon_net import ReconNet
 from utils.depth import depth_to_uint8
+from utils.disk_arrays import let_go
 from utils.errors import BadInput
 from utils.geometry import CROP_SIZE, Alignment, align_five_points
 from utils.packs import Pack
@@ -81,9 +82,7 @@ class FaceAnalyser:
         if not valid.any():
             coeffs = np.zeros((len(track), N_COEFFS), np.float32)
         elif self.recon is None:
-            points = np.zeros((len(track), N_LANDMARKS, 2), np.float32)
-            for index in np.flatnonzero(valid):
-                points[index] = alignments[index].to_crop(track.landmarks[index, :, :2])
+            points = CropLandmarks(track.landmarks, alignments)
             coeffs = fit_landmarks(self.face_model, points, valid, FitSettings(flip=self.flip))
         else:
             coeffs = regress_coefficients(self.recon, frames(), alignments, valid)
@@ -115,6 +114,20 @@ class FaceAnalyser:
             except ValueError:
                 valid[index] = False
         return alignments, valid
+
+
+class CropLandmarks(LandmarkRows):
+    """Landmarks float32 [N, 468, 2] in the aligned crop of each frame, out of those in the frames [N, 468, 3]."""
+
+    def __init__(self, landmarks: np.ndarray, alignments: Sequence[Alignment]) -> None:
+        self._landmarks, self._alignments = landmarks, alignments
+
+    def __getitem__(self, frames: np.ndarray) -> np.ndarray:
+        points = np.zeros((len(frames), N_LANDMARKS, 2), np.float32)
+        for row, frame in enumerate(frames):
+            points[row] = self._alignments[frame].to_crop(self._landmarks[frame, :, :2])
+        let_go(self._landmarks)
+        return points
 
 
 def regress_coefficients(

@@ -12,6 +12,7 @@ from models.clip_analysis import FaceAnalyser, FittedClip
 from models.face_model import EXPRESSION
 from utils import cli, store
 from utils.array_rows import ArrayRows
+from utils.disk_arrays import blocks_of
 from utils.geometry import Alignment
 from utils.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
 
@@ -88,7 +89,8 @@ def stored_clip(
 def _save(directory: Path, found: FoundClip) -> None:
     with store.atomic_dir(directory) as new:
         for field in fields(found.clip.track):
-            store.save_array(new / f"{field.name}.npy", getattr(found.clip.track, field.name))
+            array = getattr(found.clip.track, field.name)
+            store.save_rows(new / f"{field.name}.npy", blocks_of(array), len(array), array.dtype)
         store.save_array(new / "coeffs.npy", found.clip.coeffs)
         store.save_array(new / f"{_STRENGTH}.npy", found.strength)
         (new / _SUMMARY).write_text("\n".join(found.summary), encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from models.dwpose import DWPose
 from models.face_tracker import is_same_face, is_sure, track_face, track_of
 from models.people_tracker import PeopleTracker
 from models.speaker_choice import Ears, SpeakerChoice, choose_speaker
+from utils.disk_arrays import disk_zeros, rows_of, stretches_of
 from utils.face_frames import ShownFrames, fade_strength, interpolate, judge_frames
 from utils.geometry import landmarks_68
 from utils.packs import Pack
@@ -56,8 +58,9 @@ def track_clip(
     smoothing: str = "box",
     faithful: bool = False,
     fps: float = MOTION_FPS,
+    scratch: Path | None = None,
 ) -> TrackedClip:
-    """Follow the speaker through frames of one size, which are consumed once.
+    """Follow the speaker through frames of one size, which are consumed once; large arrays lie in ``scratch``.
 
     faithful: whatever face is found in each frame for itself, and no frame is left out or faded.
     """
@@ -66,25 +69,28 @@ def track_clip(
             return TrackedClip(track_face(frames, tracker, smoothing))
     dwpose = None if pack.dwpose is None else DWPose.load(pack.dwpose, device)
     points: list[np.ndarray | None] = []
-    with PeopleTracker() as tracker:
+    with PeopleTracker(scratch) as tracker:
         clip = tracker(frames if dwpose is None else _with_points(frames, dwpose, points))
     people = gather_people(clip)
     if not people:
         return TrackedClip(track_of(*_nobody(clip.n_frames), smoothing))
     choice = choose_speaker(people, speaker or Speaker(), ears, clip.n_frames, fps)
-    track, shown = track_person(clip, people[choice.index], smoothing, points)
+    track, shown = track_person(clip, people[choice.index], smoothing, points, scratch)
     return TrackedClip(track, people, choice, shown)
 
 
 def track_person(
-    clip: ClipFaces, person: Person, smoothing: str, points: list[np.ndarray | None]
+    clip: ClipFaces, person: Person, smoothing: str, points: list[np.ndarray | None], scratch: Path | None = None
 ) -> tuple[FaceTrack, ShownFrames]:
     """``points``: the 68 points of each frame where another network has found some, else empty or None."""
-    landmarks, points68, seen = _nobody(clip.n_frames)
+    _, points68, seen = _nobody(clip.n_frames)
+    landmarks = disk_zeros((clip.n_frames, N_LANDMARKS, 3), scratch)
     for piece in person.pieces:
-        landmarks[piece.start : piece.stop] = np.stack(piece.faces)
         seen[piece.start : piece.stop] = True
-    points68[seen] = landmarks_68(landmarks[seen][..., :2])
+        for index, face in zip(rows_of(np.arange(piece.start, piece.stop), landmarks), piece.faces, strict=True):
+            landmarks[index] = face
+    for block in stretches_of(np.flatnonzero(seen), landmarks):
+        points68[block] = landmarks_68(landmarks[block][..., :2])
     for index, found in enumerate(points):
         if found is not None and seen[index] and is_same_face(found, points68[index]):
             points68[index] = found

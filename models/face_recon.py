@@ -15,6 +15,7 @@ hundreds of Adam iterations become a few closed-form steps.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,9 +64,17 @@ class _Frames:
     expression: Float[Tensor, "n e"]
 
 
+class LandmarkRows(ABC):
+    """Landmarks of many frames that are made as they are asked for."""
+
+    @abstractmethod
+    def __getitem__(self, frames: np.ndarray) -> np.ndarray:
+        """float32 [len(frames), 468, 2]"""
+
+
 def fit_landmarks(
     face_model: FaceModel,
-    landmarks: Float[np.ndarray, "n 468 2"],
+    landmarks: Float[np.ndarray, "n 468 2"] | LandmarkRows,
     valid: Bool[np.ndarray, " n"],
     settings: FitSettings | None = None,
 ) -> Float32[np.ndarray, "n 257"]:
@@ -88,7 +97,9 @@ def fit_landmarks(
         fitted[:, ANGLES] = _smooth_over_time(fitted[:, ANGLES], valid, settings.rotation_sigma)
         for chunk in chunks:
             fitted[chunk] = solver.refit_with_rotation(landmarks[chunk], fitted[chunk])
-    return fitted[_nearest_valid(valid)]
+    gaps = np.flatnonzero(~valid)
+    fitted[gaps] = fitted[_nearest_valid(valid)[gaps]]
+    return fitted
 
 
 def reprojection_error(

@@ -175,7 +175,10 @@ def track_of(
     valid: Bool[np.ndarray, " n"],
     smoothing: str,
 ) -> FaceTrack:
-    """The track of landmarks and 68 points, source pixels, that count in ``valid`` frames. See track_face."""
+    """The track of landmarks and 68 points, source pixels, that count in ``valid`` frames. See track_face.
+
+    ``landmarks`` become the track's own.
+    """
     valid = valid.copy()
     if smoothing == "all":
         landmarks, points = (smooth_runs(values, valid, LANDMARK_SIGMA) for values in (landmarks, points))
@@ -184,8 +187,7 @@ def track_of(
         boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA)).astype(np.int32)
     valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     aligning = five_points(points)
-    landmarks = np.where(valid[:, None, None], landmarks, np.float32(0))
-    boxes[~valid], aligning[~valid] = 0, 0
+    landmarks[~valid], boxes[~valid], aligning[~valid] = 0, 0, 0
     return FaceTrack(landmarks, boxes, valid, aligning)
 
 

@@ -8,6 +8,7 @@ the same face. Whose pieces belong together is for utils/people.py to say.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -15,8 +16,10 @@ import numpy as np
 from models.face_finder import Box, FaceFinder, overlap, side_of
 from models.face_follower import FaceFollower, box_around
 from utils.clip_choice import yaw_degrees
+from utils.disk_arrays import RowList, RowStore
 from utils.people import ClipFaces, Piece
 from utils.shots import CutDetector, Look, LookDescriber
+from utils.types import N_LANDMARKS
 
 DETECT_EVERY = 12  # frames
 RECOVERY = 6  # frames after a loss in which every frame is searched
@@ -43,7 +46,9 @@ class _Sight:
 class PeopleTracker:
     """Follows all faces of a clip, frame by frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Path | None = None) -> None:
+        """``scratch``: folder for the file that what is found is kept in."""
+        self._rows = RowStore((N_LANDMARKS, 3), scratch)
         self._finder = FaceFinder()
         self._describe = LookDescriber()
         self._sights: list[_Sight] = []
@@ -111,7 +116,9 @@ class PeopleTracker:
             if not follower.start(frame, box) or follower.landmarks is None:
                 self._idle.append(follower)
                 continue
-            piece = Piece(number, [follower.landmarks], [self._look(frame, number, follower.landmarks)])
+            piece = Piece(
+                number, RowList(self._rows, [follower.landmarks]), [self._look(frame, number, follower.landmarks)]
+            )
             self._sights.append(_Sight(follower, piece))
             started.append(piece)
         return started

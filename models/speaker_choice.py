@@ -104,7 +104,7 @@ def opening_of(person: Person, n_frames: int, n_wanted: int, fps: float) -> np.n
     """How far the inner lips are open in ``n_wanted`` frames at 25 Hz; NaN where the person is not in sight."""
     opening = np.full(n_frames, np.nan)
     for piece in person.pieces:
-        opening[piece.start : piece.stop] = mouth_opening(np.stack(piece.faces))
+        opening[piece.start : piece.stop] = [mouth_opening(face[None])[0] for face in piece.faces]
     nearest = np.floor((np.arange(n_wanted) + 0.5) * fps / MOTION_FPS).astype(int).clip(0, max(0, n_frames - 1))
     return opening[nearest]
 

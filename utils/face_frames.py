@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from utils.clip_choice import MAX_TURN, FrameState, bridge_gaps, is_inside, runs, yaw_degrees
+from utils.disk_arrays import rows_of
 from utils.landmarks import OUTER_LIPS
 
 LONGEST_GAP = 5  # frames without a face, or turned too far, that are passed over
@@ -65,7 +66,7 @@ def judge_frames(
     known = bridge_gaps(presence, boundaries, LONGEST_GAP) == FrameState.ONE_FACE
     interpolate(landmarks, seen, known)
     states = np.full(len(seen), FrameState.NO_FACE, np.uint8)
-    for index in np.flatnonzero(known):
+    for index in rows_of(np.flatnonzero(known), landmarks):
         states[index] = _state_of(landmarks[index], size)
     bridged = bridge_gaps(states, boundaries, LONGEST_GAP)
     states = np.where(known, bridged, states)

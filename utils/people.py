@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from utils.disk_arrays import RowList
 from utils.shots import Look, unlikeness
 
 SAME_LOOK = 0.08  # unlikeness up to which two faces are one person's wherever they are
@@ -34,7 +35,7 @@ class Piece:
     """A face in unbroken sight from frame ``start`` on. faces: float32 [468, 3] each; looks: of some of the frames."""
 
     start: int
-    faces: list[np.ndarray]
+    faces: list[np.ndarray] | RowList
     looks: list[Look]
 
     @property

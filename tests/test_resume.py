@@ -1,0 +1,185 @@
+"""Stages 2 and 3 are killed in the middle and run again: nothing done is done twice, and the result is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inference_edit_expression
+import inference_joygen
+from tests.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
+from utils import packs, store
+from utils.errors import BadInput
+from utils.run_lock import sole_run
+from utils.video import VideoWriter
+from utils.work_folder import parts_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+PART = 4  # frames; of 20 in all
+N_DEPTHS = 10  # that stage 2 draws: the face is hidden in the others, frames 9 to 18
+
+# Run a stage in small parts, and stop it from inside after some calls of a function of its.
+STOPPED_RUN = """
+import importlib, os, pkgutil, resource, sys
+from utils import cli
+
+import models.clip_store, utils.video_parts
+models.clip_store.PART_FRAMES = utils.video_parts.PART_FRAMES = {part}
+place = pkgutil.resolve_name({place!r})
+original, calls = getattr(place, {name!r}), []
+
+def stopping(*arguments, **named):
+    calls.append(1)
+    if len(calls) == {n_calls} + 1:
+        {stop}
+    return original(*arguments, **named)
+
+setattr(place, {name!r}, stopping)
+cli.run(importlib.import_module({stage!r}).main)
+"""
+KILL, TERMINATE = "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)"
+FILL_DISK = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+KEPT = "; finished parts are kept in {folder}, and the same command goes on from there\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    fill_folder(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr("models.clip_store.PART_FRAMES", PART)
+    monkeypatch.setattr("utils.video_parts.PART_FRAMES", PART)
+
+
+def stopped_run(stage: str, arguments: list[str], place: str, name: str, n_calls: int, stop: str) -> tuple[int, str]:
+    """Exit code and last words of a process of its own in which ``stop`` happens at the call after ``n_calls``."""
+    code = STOPPED_RUN.format(part=PART, place=place, name=name, n_calls=n_calls, stop=stop, stage=stage)
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    return result.returncode, result.stderr
+
+
+def edit_flags(folder: Path, result_dir: Path) -> list[str]:
+    face_model = next(path for path in FACE_MODELS if path.exists())
+    return [
+        *("--infer_video_path", str(folder / CLIP_NAME), "--infer_result_dir", str(result_dir), "--gpu_id", "-1"),
+        *("--infer_exp_coeff_path", str(folder / "a2m" / Path(SPEECH_NAME).with_suffix(".npy").name)),
+        *("--bfm_folder", str(face_model)),
+    ]
+
+
+def contents(directory: Path) -> dict[str, str]:
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def count_calls(monkeypatch, place: object, name: str) -> list[int]:
+    original, calls = getattr(place, name), []
+    monkeypatch.setattr(place, name, lambda *args, **named: (calls.append(1), original(*args, **named))[1])
+    return calls
+
+
+def test_stage_2_goes_on_where_it_was_killed(folder, tmp_path, monkeypatch, capsys):
+    stage = "inference_edit_expression"
+    inference_edit_expression.main(edit_flags(folder, tmp_path / "whole"))
+    code, _ = stopped_run(stage, edit_flags(folder, tmp_path / "killed"), "utils.store", "write_gray", 6, KILL)
+    assert code == -signal.SIGKILL
+    result = store.edit_dir(tmp_path / "killed", folder / CLIP_NAME, folder / SPEECH_NAME)
+    assert not result.exists()
+    found = count_calls(monkeypatch, inference_edit_expression, "frame_source")
+    drawn = count_calls(monkeypatch, store, "write_gray")
+    inference_edit_expression.main(edit_flags(folder, tmp_path / "killed"))
+    assert (len(found), len(drawn)) == (0, N_DEPTHS - PART)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    capsys.readouterr()
+    inference_edit_expression.main(edit_flags(folder, tmp_path / "killed"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"{result} is up to date"
+    assert len(drawn) == N_DEPTHS - PART
+    inference_edit_expression.main([*edit_flags(folder, tmp_path / "killed"), "--force"])
+    assert (len(found), len(drawn)) == (1, 2 * N_DEPTHS - PART)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("extra", "place", "name", "n_calls", "stop", "code", "n_left"),
+    [
+        (["--faithful"], "utils.video:VideoWriter", "write", 9, KILL, -signal.SIGKILL, 12),
+        (["--debug"], "utils.video:VideoWriter", "write", 9, FILL_DISK, 1, 11),
+        ([], "utils.video_parts", "AudioEncoder", 0, TERMINATE, 143, 0),
+    ],
+)
+def test_stage_3_goes_on_where_it_was_stopped(
+    folder, tmp_path, monkeypatch, capsys, extra, place, name, n_calls, stop, code, n_left
+):
+    inference_joygen.main([*flags(folder, tmp_path / "whole"), *extra])
+    result = result_of(folder, tmp_path / "stopped")
+    arguments = [*flags(folder, result.parent), *extra]
+    assert parts_folder(result).name == f"{result.name}.parts"
+    ended, words = stopped_run("inference_joygen", arguments, place, name, n_calls, stop)
+    assert ended == code, words
+    assert [path.name for path in result.parent.iterdir()] == [f"{result.name}.parts"]
+    if stop != KILL:
+        assert words.endswith(KEPT.format(folder=parts_folder(result)))
+        assert words.count("\n") == 1
+    written = count_calls(monkeypatch, VideoWriter, "write")
+    inference_joygen.main(arguments)
+    assert len(written) == n_left
+    assert contents(result.parent) == contents(tmp_path / "whole")
+    capsys.readouterr()
+    inference_joygen.main(arguments)
+    assert capsys.readouterr().out.splitlines()[-1] == f"{result} is up to date"
+    assert len(written) == n_left
+
+
+def test_a_second_run_keeps_away_and_clean_leaves_the_video_alone(folder, tmp_path):
+    shutil.copytree(folder / "edit", tmp_path / "edit")
+    arguments = [*flags(folder, tmp_path / "talk", intermediate_dir=tmp_path / "edit"), "--clean"]
+    result = result_of(folder, tmp_path / "talk")
+    with sole_run(parts_folder(result)), pytest.raises(BadInput, match="another run"):
+        inference_joygen.main(arguments)
+    assert not result.exists()
+    inference_joygen.main(arguments)
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["edit", "talk", result.name]
+
+
+@pytest.mark.parametrize("change", ["option", "speech", "clip", "weights", "depth", "motion", "nothing"])
+def test_what_a_video_is_made_of_is_in_its_key(folder, tmp_path, change):
+    for name in ("edit", "unet"):
+        shutil.copytree(folder / name, tmp_path / name)
+    for name in (CLIP_NAME, SPEECH_NAME):
+        shutil.copy2(folder / name, tmp_path / name)
+    before = key_of(folder, tmp_path)
+    edit = store.edit_dir(tmp_path / "edit", tmp_path / CLIP_NAME, tmp_path / SPEECH_NAME)
+    changed = {
+        "speech": tmp_path / SPEECH_NAME,
+        "clip": tmp_path / CLIP_NAME,
+        "weights": tmp_path / "unet" / "config.json",
+        "depth": store.depth_path(edit, 3),
+        "motion": edit / "landmarks.npy",
+    }.get(change)
+    if changed is not None:
+        content = bytearray(changed.read_bytes())
+        content[-1] ^= 1
+        changed.write_bytes(content)
+    extra = ["--seed", "1"] if change == "option" else []
+    after = key_of(folder, tmp_path, *extra)
+    assert (after == before) == (change == "nothing")
+
+
+def key_of(folder: Path, tmp_path: Path, *extra: str) -> str:
+    places = {"video_path": CLIP_NAME, "audio_path": SPEECH_NAME, "intermediate_dir": "edit", "unet_model_path": "unet"}
+    changes = {name: tmp_path / place for name, place in places.items()}
+    options = inference_joygen.parse([*flags(folder, tmp_path / "talk", **changes), *extra])
+    edit = store.load_edit(store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path))
+    names = {"unet": options.unet_model_path, "vae": options.vae_model_path, "whisper": options.whisper_model_path}
+    return inference_joygen.result_key(options, packs.resolve_pack(**names), edit)
