@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from models.clip_analysis import FaceAnalyser, FittedClip, load_analyser, open_tracker
+from models.clip_analysis import FaceAnalyser, FittedClip, load_analyser
+from models.clip_tracking import track_clip
+from models.speaker_choice import Ears
 from utils import cli, store
 from utils.audio import load_waveform
 from utils.clips import STORED_SIZE
@@ -62,8 +64,11 @@ def prepare_clip(job: PreparationJob, path: Path) -> str:
     video = probe_video(path)
     wave = None if job.keep_silent and not video.has_audio else load_speech(path, job.keep_silent)
     analyser = open_analyser(job)
-    with open_tracker(job.pack, cli.resolve_device(job.gpu_id)) as tracker:
-        clip = analyser.analyse(lambda: read_frames(path), tracker, (video.width, video.height))
+    device = cli.resolve_device(job.gpu_id)
+    tracked = track_clip(
+        read_frames(path), job.pack, device, Ears(lambda: wave), smoothing=job.smoothing, faithful=job.faithful
+    )
+    clip = analyser.fit(tracked.track, lambda: read_frames(path), (video.width, video.height))
     require_face(path, clip.track.boxes, clip.track.valid, job.min_face)
     if job.as_shards:
         with tempfile.TemporaryDirectory(dir=job.result_dir, prefix=store.PARTIAL) as name:

@@ -21,6 +21,8 @@ flag_table="
 --a2m_ckpt       1             value
 --hubert_path    1             value
 --length         2             value
+--speaker        2             value
+--list[-_]speakers 2,list      none
 --smoothing      2             value
 --style          2             value
 --recon          2             value
@@ -73,6 +75,7 @@ while [[ $# -gt 0 ]]; do
             3) stage3+=("${words[@]}") ;;
             adapt) adapt+=("${words[@]}") ;;
             clean) clean=yes ;;
+            list) list=yes ;;
             steps) adapt_steps="${words[1]-${words[0]#*=}}" ;;
         esac
     done
@@ -93,6 +96,11 @@ run() {
 }
 
 # ${array[@]+...}: an empty array counts as unset in bash before 4.4
+if [[ -n "${list-}" ]]; then # who is in the clip, and nothing more
+    run inference_edit_expression.py --infer_video_path "$video" --infer_result_dir "$result_dir/edit_expression" \
+        ${stage2[@]+"${stage2[@]}"}
+    exit
+fi
 run inference_audio2motion.py --drv_aud "$audio" --result_dir "$result_dir/a2m" --exp_file="$stem.npy" \
     ${stage1[@]+"${stage1[@]}"}
 run inference_edit_expression.py --infer_video_path "$video" --infer_exp_coeff_path "$result_dir/a2m/$stem.npy" \

@@ -116,6 +116,16 @@ def test_pipeline_gives_flags_to_the_stages_that_know_them(stub_project):
     assert talk[-3:] == ["--gpu_id=-1", "--img_size", "64"]
 
 
+@pytest.mark.parametrize("flag", ["--list-speakers", "--list_speakers"])
+def test_pipeline_lists_speakers_and_does_nothing_else(stub_project, flag):
+    script = stub_project / "scripts" / "inference_pipeline.sh"
+    result = run_bash(script, "a.wav", "b.mp4", "out", "--speaker", "10,20", flag)
+    assert result.returncode == 0, result.stderr
+    (edit,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (value(edit, "--infer_video_path"), value(edit, "--speaker")) == ("b.mp4", "10,20")
+    assert flag in edit and "--infer_exp_coeff_path" not in edit
+
+
 def test_pipeline_cleans_up_after_the_last_stage_only(stub_project, tmp_path):
     script = stub_project / "scripts" / "inference_pipeline.sh"
     motions = [tmp_path / "out" / "a2m" / name for name in ("a.npy", "b.npy")]
