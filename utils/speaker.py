@@ -31,9 +31,9 @@ def parse_speaker(text: str) -> Speaker:
     """Raises argparse's own error for anything else than SYNTAX."""
     if text in WORDS:
         return Speaker(text)
-    if re.fullmatch(r"\d{1,6}", text):
+    if re.fullmatch(r"[0-9]{1,6}", text):
         return Speaker("", index=int(text))
-    if match := re.fullmatch(r"(\d{1,6}),(\d{1,6})", text):
+    if match := re.fullmatch(r"([0-9]{1,6}),([0-9]{1,6})", text):
         return Speaker("", point=(int(match[1]), int(match[2])))
     raise argparse.ArgumentTypeError(f"expected {SYNTAX}, found {text!r}")
 

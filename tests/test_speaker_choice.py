@@ -1,0 +1,98 @@
+"""Whose mouth moves with the sound; the words of --speaker."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pytest
+
+from models import speaker_choice
+from models.av_agreement import AvModel, sound_features
+from models.speaker_choice import AV_MODEL, Ears, choose_speaker
+from tests import media
+from utils.landmarks import LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP
+from utils.people import Person, Piece
+from utils.shots import Look
+from utils.speaker import Speaker, parse_speaker
+from utils.types import N_LANDMARKS
+
+N = 150
+WAVE = media.speech_like(N / 25)
+
+
+def person(opening: np.ndarray, left: float, size: float = 100.0) -> Person:
+    """Faces whose inner lips are open by ``opening`` eye distances."""
+    faces = np.zeros((len(opening), N_LANDMARKS, 3), np.float32)
+    faces[:, 10], faces[:, 152] = (left, 0, 0), (left + size, size, 0)
+    faces[:, OUTER_EYE_CORNERS[0]], faces[:, OUTER_EYE_CORNERS[1]] = (left, 30, 0), (left + size, 30, 0)
+    faces[:, UPPER_INNER_LIP] = (left, 70, 0)
+    faces[:, LOWER_INNER_LIP] = (left, 70, 0)
+    faces[:, LOWER_INNER_LIP, 1] += opening * size
+    return Person([Piece(0, list(faces), [Look(0, np.ones(4), 0.0)])])
+
+
+def speaking(fps: float = 25) -> np.ndarray:
+    """How the lips open to WAVE, and at another rate of frames."""
+    predicted = AvModel.load(AV_MODEL).predict(sound_features(WAVE, N))
+    opening = 0.2 + 0.05 * (predicted - predicted.min())
+    return np.interp(np.arange(0, N, 25 / fps), np.arange(N), opening)
+
+
+def chewing(n: int = N) -> np.ndarray:
+    return 0.2 + 0.15 * np.sin(np.arange(n) * 0.31)
+
+
+@pytest.mark.parametrize("fps", [25, 50, 29.97])
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_sound_names_the_speaker(fps, place):
+    opening = speaking(fps)
+    people = [person(chewing(len(opening)), 0, 200), person(chewing(len(opening)), 400, 200)]
+    people[place] = person(opening, 400 * place)
+    choice = choose_speaker(people, Speaker(), Ears(lambda: WAVE), len(opening), fps)
+    assert choice.index == place
+    assert choice.agreements[place] > 0.8 > choice.agreements[1 - place]
+    assert "agreement" in choice.reason
+
+
+@pytest.mark.parametrize("wave", [None, np.zeros(N * 640, np.float32), np.zeros(0, np.float32), WAVE[:2000]])
+def test_without_speech_the_most_prominent_is_taken(wave):
+    people = [person(chewing(), 0, 80), person(chewing(), 400, 200)]
+    assert choose_speaker(people, Speaker(), Ears(lambda: wave), N).index == 1
+
+
+def test_two_mouths_that_move_alike_are_told_by_size():
+    people = [person(speaking(), 0, 80), person(speaking(), 400, 200)]
+    choice = choose_speaker(people, Speaker(), Ears(lambda: WAVE), N)
+    assert choice.index == 1
+    assert "nobody's mouth clearly" in choice.reason
+
+
+def test_nobody_listens_without_a_choice():
+    def listen() -> np.ndarray:
+        raise AssertionError("the sound was decoded")
+
+    assert choose_speaker([person(chewing(), 0)], Speaker(), Ears(listen), N).index == 0
+    people = [person(chewing(), 0), person(chewing(), 400)]
+    assert choose_speaker(people, Speaker("right"), Ears(listen), N).index == 1
+
+
+def test_a_guest_of_a_moment_is_no_speaker():
+    guest = person(speaking()[:60], 400)
+    assert guest.n_seen < speaker_choice.MIN_SEEN * N
+    assert choose_speaker([person(chewing(), 0), guest], Speaker(), Ears(lambda: WAVE), N).index == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "speaker"),
+    [("left", Speaker("left")), ("2", Speaker("", index=2)), ("10,20", Speaker("", point=(10, 20)))],
+)
+def test_words_of_the_flag(text, speaker):
+    assert parse_speaker(text) == speaker
+    assert speaker.text == text
+
+
+@pytest.mark.parametrize("text", ["", "middle", "-1", "1.5", "1,", "1,2,3", "1, 2", "9999999", "٣"])
+def test_other_words_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected auto, largest, left, right"):
+        parse_speaker(text)
