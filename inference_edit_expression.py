@@ -220,6 +220,8 @@ def frame_source(video: VideoInfo, n_frames: int | None, fps: float) -> FrameSou
 def track_record(
     video: VideoInfo, motion_path: Path, valid: np.ndarray, frame_index: np.ndarray, pack: packs.Pack, key: str
 ) -> store.TrackRecord:
+    from utils.content_key import file_digest
+
     return store.TrackRecord(
         source_name=video.path.name,
         source_bytes=video.path.stat().st_size,
@@ -231,6 +233,7 @@ def track_record(
         motion_name=motion_path.name,
         weights=pack.name,
         key=key,
+        source_digest=file_digest(video.path),
     )
 
 

@@ -145,6 +145,8 @@ def check_rate(fps: str | None, video: VideoInfo, edit: store.EditResult) -> Non
 
 def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult:
     """Stage 2's result for this clip and speech; raises BadInput if it is another's or incomplete."""
+    from utils.content_key import file_digest
+
     directory = store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path)
     edit = store.load_edit(directory)
     record = edit.record
@@ -152,6 +154,9 @@ def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult
     n_bytes = video.path.stat().st_size
     if (record.width, record.height, record.source_bytes) != (video.width, video.height, n_bytes):
         found = f"{video.path.name}, {video.width}x{video.height}, {n_bytes} bytes"
+        raise BadInput("stage 2 result of another clip", directory, expected, found, STAGE2_ADVICE)
+    if record.source_digest and record.source_digest != file_digest(video.path):
+        found = f"{video.path.name} with other content"
         raise BadInput("stage 2 result of another clip", directory, expected, found, STAGE2_ADVICE)
     if len(edit) == 0 or edit.frame_index.min() < 0 or edit.frame_index.max() >= record.n_source_frames:
         raise BadInput("stage 2 result names no frames of its clip", directory, expected, advice=STAGE2_ADVICE)

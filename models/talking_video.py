@@ -65,7 +65,7 @@ def column_path(folder: Path, index: int) -> Path:
 def sheet_column(frame: TalkingFrame) -> list[np.ndarray]:
     """Source, depth and output around the face."""
     image, face = frame.source.image, frame.source.face
-    view = view_around(image.shape[:2], None if face is None else face.box)
+    view = view_around((image.shape[0], image.shape[1]), None if face is None else face.box)
     depth, corner = np.zeros((1, 1), np.uint8), np.zeros(2, int)
     if face is not None and face.depth is not None:
         depth, corner = face.depth, face.box[:2]

@@ -152,6 +152,18 @@ def test_a_second_run_keeps_away_and_clean_leaves_the_video_alone(folder, tmp_pa
     assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["edit", "talk", result.name]
 
 
+def test_a_clip_that_changed_after_stage_2_is_another(folder, tmp_path):
+    content = bytearray((folder / CLIP_NAME).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / CLIP_NAME).write_bytes(content)
+    with pytest.raises(BadInput, match="another clip"):
+        inference_joygen.main(flags(folder, tmp_path / "talk", video_path=tmp_path / CLIP_NAME))
+    (tmp_path / CLIP_NAME).unlink()
+    with pytest.raises(BadInput, match="missing"):
+        inference_joygen.main(flags(folder, tmp_path / "talk", video_path=tmp_path / CLIP_NAME))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("change", ["option", "speech", "clip", "weights", "depth", "motion", "nothing"])
 def test_what_a_video_is_made_of_is_in_its_key(folder, tmp_path, change):
     for name in ("edit", "unet"):

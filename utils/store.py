@@ -223,6 +223,7 @@ class TrackRecord:
     fps: float = MOTION_FPS
     schema: int = SCHEMA_VERSION
     key: str = ""  # says what the result is made of: utils/content_key.py
+    source_digest: str = ""  # SHA-256 of the clip; empty where nobody asks
     length: str = LENGTHS[0]  # how clip and speech of different lengths were brought together: utils/timeline.py
 
 
@@ -285,11 +286,6 @@ def edit_dir(result_dir: Path, video_path: Path, motion_path: Path) -> Path:
 def talk_path(result_dir: Path, video_path: Path, audio_path: Path) -> Path:
     """Where stage 3 puts its video: <result_dir>/<video>#<audio>.mp4."""
     return result_dir / f"{video_path.stem}#{audio_path.stem}.mp4"
-
-
-def speakers_path(result_dir: Path, video_path: Path) -> Path:
-    """Where stage 2 puts the picture of everybody in a clip: <result_dir>/<video>/speakers.png."""
-    return result_dir / video_path.stem / "speakers.png"
 
 
 def speakers_path(result_dir: Path, video_path: Path) -> Path:
