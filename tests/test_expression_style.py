@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import inference_edit_expression
 from models.closed_mouth import LipGaps
 from models.expression_style import MAX_SCALE, PersonStyle, in_persons_style, smoothed
-from models.face_model import FaceModel
+from models.face_model import EXPRESSION, FaceModel
+from tests.talking_clip import moving_face
+from utils import store
 from utils.packs import MINI_DIR
+from utils.video import VideoWriter
 
 N = 300
 ALL = np.ones(N, bool)
@@ -119,3 +125,26 @@ def test_frames_of_the_clip_under_the_motion(face: FaceModel, gaps: LipGaps) -> 
     drift = PersonStyle.of(clip, ALL, LipGaps.of(face, identity.mean(axis=0))).drift
     open_enough = (LipGaps.of(face, identity.mean(axis=0)).opening(forth) > 1e-3)[:, None]
     np.testing.assert_allclose((reversed_ - forth) * open_enough, (drift[back] - drift) * open_enough, atol=1e-4)
+
+
+def test_flag_of_stage_2(tmp_path: Path) -> None:
+    """By default with the mini pack's face model; --style off and --faithful put the motion on as it is."""
+    clip, motion_path = tmp_path / "clip.mp4", tmp_path / "motion.npy"
+    with VideoWriter(clip) as writer:
+        for image in moving_face()[:6]:
+            writer.write(image)
+    motion = np.random.default_rng(0).normal(0, 0.4, (6, 64)).astype(np.float32)
+    store.save_motion(motion_path, motion)
+    shown = {}
+    for name, flags in (("auto", []), ("off", ["--style", "off"]), ("faithful", ["--faithful"])):
+        given = ["--infer_video_path", clip, "--infer_exp_coeff_path", motion_path, "--infer_result_dir"]
+        weights = ["--bfm_folder", MINI_DIR / "face_model.safetensors"]
+        inference_edit_expression.main([*map(str, [*given, tmp_path / name, *weights]), "--gpu_id", "-1", *flags])
+        edit = store.load_edit(store.edit_dir(tmp_path / name, clip, motion_path))
+        assert edit.valid.all()
+        shown[name] = np.asarray(edit.coeffs[:])[:, EXPRESSION]
+    np.testing.assert_array_equal(shown["off"], motion)
+    np.testing.assert_array_equal(shown["faithful"], motion)
+    moved = np.abs(shown["auto"] - motion).max(axis=1)
+    assert (moved > 0.05).all()
+    assert np.isfinite(shown["auto"]).all()
