@@ -21,6 +21,7 @@ AAC_RATE = 48_000  # Hz
 AAC_BITS_PER_SECOND = 128_000
 MP3_BITS_PER_SECOND = 48_000
 SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp than this is moved there
+START_TOLERANCE = 0.001  # seconds, the unit of time stamps in Matroska; the first sound is not further from its place
 _INT16_SCALE = 32768.0
 _WARM_UP = 0.5  # seconds of sound that are decoded before a start in the middle of a file
 _AUDIO_ADVICE = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
@@ -227,8 +228,8 @@ class _Placement:
         if self.origin is None:
             self.origin = time + self._start
         gap = time - self.origin - self._n_samples / self._rate
-        is_cut = self._start > 0 and self._n_samples == 0  # where the sound is cut open, every sample counts
-        if abs(gap) <= (0 if is_cut else SYNC_TOLERANCE):
+        tolerance = SYNC_TOLERANCE if self._n_samples else 0 if self._start else START_TOLERANCE
+        if abs(gap) <= tolerance:  # where the sound is cut open, every sample counts
             return 0
         if (gap < 0 and self._n_samples) or gap > self._longest_gap:  # the stamps started over
             self.origin += gap
