@@ -31,7 +31,8 @@ def resample_motion(motion: Float[np.ndarray, "t e"], fps: Fraction) -> Float[np
     position = position.clip(max=len(motion) - 1)
     if len(motion) == 1:
         return motion[np.zeros(len(position), int)]
-    return CubicSpline(np.arange(len(motion)), motion, axis=0)(position).astype(np.float32)
+    resampled: np.ndarray = CubicSpline(np.arange(len(motion)), motion, axis=0)(position).astype(np.float32)
+    return resampled
 
 
 def settle(
