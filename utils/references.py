@@ -36,9 +36,14 @@ def choose_references(
         shown = landmarks[used[block]] / np.maximum(sizes[used[block]], 1)[:, None]
         poses[block], openings[block] = shown[:, _POSE_POINTS].reshape(len(shown), -1), mouth_openings(shown)
     candidates = spread_over(poses, widest(openings))
-    distances = np.stack([np.abs(poses - poses[one]).mean(axis=1) for one in candidates], axis=1)
+    distances = np.stack([distances_to(poses[one], poses) for one in candidates], axis=1)
     chosen[used] = used[candidates[cheapest_path(distances, SWITCH_COST)]]
     return chosen
+
+
+def distances_to(pose: Float[np.ndarray, " d"], poses: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    blocks = (poses[first : first + _BLOCK] for first in range(0, len(poses), _BLOCK))
+    return np.concatenate([np.abs(block - pose).mean(axis=1) for block in blocks])
 
 
 def widest_mouths(landmarks: Float[np.ndarray, "n 468 2"]) -> Int[np.ndarray, " k"]:
