@@ -65,7 +65,7 @@ def stopped_run(stage: str, arguments: list[str], place: str, name: str, n_calls
     """Exit code and last words of a process of its own in which ``stop`` happens at the call after ``n_calls``."""
     code = STOPPED_RUN.format(part=PART, place=place, name=name, n_calls=n_calls, stop=stop, stage=stage)
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     return result.returncode, result.stderr
 
 
