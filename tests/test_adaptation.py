@@ -94,7 +94,7 @@ def test_what_makes_it_worse_is_not_kept(clip_dir, tmp_path):
     assert seen[2] < seen[0]
     assert (result.best_step, result.psnr_after) == (0, seen[0])
     original = Generator.load(packs.mini_pack().unet).unet.state_dict()
-    assert all(torch.equal(best[name], original[name]) for name in original)
+    assert all(torch.equal(best[f"unet.{name}"], original[name]) for name in original)
 
 
 def test_command_writes_a_generator_that_stage_3_takes(clip, tmp_path, capsys):

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,15 @@ from PIL import Image
 import inference_joygen
 from models.generator import Generator
 from models.latent_codec import LatentCodec
-from models.talking_face import FaceEdit, SourceFrame, TalkingFace, paste, prepare_crop, talking_frames
+from models.talking_face import (
+    FaceEdit,
+    SourceFrame,
+    TalkingFace,
+    paste,
+    prepare_composed,
+    prepare_crop,
+    talking_frames,
+)
 from tests.talking_clip import (
     CLIP_NAME,
     FACELESS,
@@ -35,7 +44,7 @@ from utils import store
 from utils.errors import BadInput
 from utils.masks import lower_face_mask, mouth_mask
 from utils.types import SAMPLE_RATE, VideoInfo
-from utils.video import VideoWriter, probe_video, read_frames
+from utils.video import VideoWriter, probe_video, read_frames, read_frames_at
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -183,11 +192,12 @@ def test_inputs_of_the_generator():
     image[10:90, 20:100] = (200, 100, 50)
     box = np.array([20, 10, 100, 90], np.int32)
     edit = FaceEdit(box, landmarks, landmarks, np.full((80, 80), 180, np.uint8))
-    crop, depth = prepare_crop(image, edit, 64)
+    prepared = prepare_crop(image, edit, 64)
+    crop, depth = prepared.crop, prepared.depth
     assert (crop == (200, 100, 50)).all()
     assert depth[44, 32] == 180  # the middle of the lips
     assert depth[:20].max() == 0
-    assert prepare_crop(image, FaceEdit(box, landmarks, landmarks, None), 64)[1].max() == 0
+    assert prepare_crop(image, FaceEdit(box, landmarks, landmarks, None), 64).depth.max() == 0
 
 
 def test_paste_with_a_face_parser(folder, edit):
@@ -207,7 +217,8 @@ def test_upstream_s_images_are_jpeg_files_on_their_way(folder, edit):
     face_edit = inference_joygen.face_edit(edit, 0, True)
     x1, y1, x2, y2 = face_edit.box
     size = (int(x2 - x1), int(y2 - y1))
-    crop, depth = prepare_crop(image, face_edit, 64, faithful=True)
+    prepared = prepare_crop(image, face_edit, 64, faithful=True)
+    crop, depth = prepared.crop, prepared.depth
     stored = jpeg(image[max(y1, 0) : y2, max(x1, 0) : x2])
     assert stored.shape[:2] == size[::-1]
     np.testing.assert_array_equal(crop, cv2.resize(stored, (64, 64), interpolation=cv2.INTER_LANCZOS4))
@@ -343,15 +354,32 @@ def test_command_ends_with_one_line_and_exit_code_2(folder, tmp_path):
 
 def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, networks, tmp_path):
     talking_face, _ = networks
-    crops, rows = inference_joygen.reference_crops(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE)
+    references, rows = inference_joygen.choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=False)
     assert [row is None for row in rows] == (~edit.valid[:N_MOTION]).tolist()
-    bank = talking_face.encode_references(crops)
-    face, depth = crops[:1], torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    bank = talking_face.encode_references(references.faces)
+    face, depth = references.faces[:1], torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     own = talking_face.encode(face, depth)
     other = talking_face.encode(face, depth, torch.zeros_like(bank[:1]))
     n_channels = bank.shape[1]
     torch.testing.assert_close(own[:, :n_channels], other[:, :n_channels])
     torch.testing.assert_close(own[:, n_channels : 2 * n_channels], bank[:1], rtol=1e-4, atol=1e-4)
     assert not other[:, n_channels : 2 * n_channels].any()
-    for given, expected in {"": "auto", "--faithful": "same", "--faithful --reference auto": "auto"}.items():
+    for given, expected in {"": "auto", "--faithful": "same", "--faithful --reference open": "open"}.items():
         assert inference_joygen.parse(["--audio_path", "a", "--video_path", "b", *given.split()]).reference == expected
+
+
+def test_a_composed_reference_is_the_frame_with_another_s_mouth(folder, edit):
+    references, rows = inference_joygen.choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=True)
+    index = int(np.flatnonzero(edit.valid[:N_MOTION])[0])
+    image = next(read_frames_at(folder / CLIP_NAME, [int(edit.frame_index[index])]))
+    face = inference_joygen.face_edit(edit, index, True)
+    still = replace(face, landmarks=face.source_landmarks)
+    red = replace(
+        references, faces=torch.zeros_like(references.faces) + torch.tensor([255, 0, 0])[:, None, None].byte()
+    )
+    prepared = prepare_composed(image, still, (IMAGE_SIZE, IMAGE_SIZE), red, rows[index])
+    mouth = mouth_mask(still.source_landmarks, face.depth.shape).astype(float)
+    mouth = cv2.dilate(cv2.resize(mouth, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA), np.ones((7, 7))) > 0
+    changed = (prepared.composed != prepared.crop).any(axis=-1)
+    assert not (changed & ~mouth)[IMAGE_SIZE // 2 :].any()
+    assert prepared.depth.shape == (IMAGE_SIZE, IMAGE_SIZE)

@@ -164,11 +164,12 @@ def make_reference(
 
 
 def frame_near(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
-    """Mostly a neighbour of about the same pose and light, as at inference; now and then any distant frame."""
+    """Mostly a neighbour, the nearer the likelier: at inference it is the frame itself. Now and then a distant one."""
     distances = np.abs(np.arange(len(valid)) - frame)
     near = np.flatnonzero(valid & (distances > 0) & (distances <= NEAR_DISTANCE))
     if len(near) and rng.random() < NEAR_FRAMES:
-        return int(rng.choice(near))
+        shares = 1 / distances[near]
+        return int(rng.choice(near, p=shares / shares.sum()))
     return choose_reference(valid, frame, rng)
 
 
