@@ -35,10 +35,14 @@ def positional_encoding(n_positions: int, n_channels: int) -> Float[Tensor, "n c
 class Generator(nn.Module):
     """Diffusers' UNet2DConditionModel at timestep 0, with audio windows for cross-attention."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: nn.Module, lean: bool = True) -> None:
         super().__init__()
         self.unet = unet
         use_contiguous_group_norm(unet)
+        if lean:
+            from models.fast_blocks import use_lean_resnets
+
+            use_lean_resnets(unet)
 
     @classmethod
     def create(cls, config: Mapping[str, Any], seed: int = 0) -> Generator:

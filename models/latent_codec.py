@@ -8,12 +8,12 @@ depth       the depth image, its upper half black    (what the mouth does)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from models.group_norm import use_contiguous_group_norm
@@ -26,7 +26,9 @@ from utils.official_files import fetch_advice
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 N_INPUT_IMAGES = 3
 BLACK = -1.0
+Stretch = tuple[int, int]  # first row or column and the one after the last
 CPU_IMAGES_AT_ONCE = 4  # the wide layers then stay in the cache: half the time per image of a batch of 32
+WIDE = 64  # channels; from here on a CPU gains by convolving less, below it loses more on the way
 
 
 def hide_lower_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -44,14 +46,31 @@ def hide_upper_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"
 
 
 class LatentCodec:
-    """A frozen diffusers AutoencoderKL; latents are times its scaling factor, images are in [-1, 1]."""
+    """A frozen diffusers AutoencoderKL; latents are times its scaling factor, images are in [-1, 1].
 
-    def __init__(self, vae: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+    lean: leaves out work that changes nothing but the order of sums (models/fast_blocks.py, models/folded_encoder.py).
+    """
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        lean: bool = True,
+    ) -> None:
         self.vae = vae.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.vae.requires_grad_(False).eval()
         use_contiguous_group_norm(self.vae)
         self.device, self.dtype = torch.device(device), dtype
         config: Any = vae.config
+        self.is_wide = self.device.type == "cpu" and min(config.block_out_channels) >= WIDE
+        self.lean = lean
+        if lean:
+            from models.fast_blocks import use_lean_resnets, use_phased_upsampling
+
+            use_lean_resnets(self.vae)
+            if self.is_wide:
+                use_phased_upsampling(self.vae)
         self.scale: float = config.scaling_factor
         self.channels: int = config.latent_channels
         self.factor: int = 2 ** (len(config.block_out_channels) - 1)
@@ -74,7 +93,7 @@ class LatentCodec:
         self, images: Float[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Scaled latents, float32: the posterior's mean, or a draw from it if a generator is given."""
-        n_at_once = CPU_IMAGES_AT_ONCE if self.device.type == "cpu" else len(images)
+        n_at_once = len(images) if self.device.type != "cpu" else 1 if self.is_wide else CPU_IMAGES_AT_ONCE
         latents = []
         for part in images.split(n_at_once):
             posterior = self.vae.encode(self._prepared(part)).latent_dist
@@ -107,16 +126,50 @@ class LatentCodec:
         self, faces: Float[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Latents of RGB crops in [-1, 1] whose lower half is hidden."""
-        return self.encode(hide_lower_half(faces), generator)
+        hidden = hide_lower_half(faces)
+        if not self._folds(faces.shape[2:], generator):
+            return self.encode(hidden, generator)
+        rows = ((faces.shape[2] // 2, faces.shape[2]),)
+        return torch.cat([self._encode_folded(image, rows, ()) for image in hidden.split(1)])
 
     def encode_depth(
         self, depths: UInt8[Tensor, "b 1 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Latents of depth images whose upper half is hidden."""
-        return self.encode(hide_upper_half(to_signed(depths).expand(-1, 3, -1, -1)), generator)
+        hidden = hide_upper_half(to_signed(depths).expand(-1, 3, -1, -1))
+        if not self._folds(depths.shape[2:], generator):
+            return self.encode(hidden, generator)
+        latents = []
+        for image in hidden.split(1):
+            is_shown = image[0, 0] != BLACK
+            latents.append(self._encode_folded(image, black_ends(is_shown.any(1)), black_ends(is_shown.any(0))))
+        return torch.cat(latents)
+
+    def _folds(self, size: Sequence[int], generator: torch.Generator | None) -> bool:
+        """Whether black stretches are worth a way around them. Drawn latents follow upstream's order of draws."""
+        if not (self.lean and self.is_wide) or generator is not None or torch.is_grad_enabled():
+            return False
+        from models.folded_encoder import can_fold
+
+        return all(can_fold(self.vae, side) for side in size)
+
+    def _encode_folded(self, image: Tensor, rows: tuple[Stretch, ...], columns: tuple[Stretch, ...]) -> Tensor:
+        from models.folded_encoder import encode_folded
+
+        moments = encode_folded(self.vae, self._prepared(image), rows, columns)
+        return moments[:, : self.channels].float() * self.scale
 
     def _prepared(self, tensor: Tensor) -> Tensor:
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+
+
+def black_ends(is_shown: Bool[Tensor, " n"]) -> tuple[Stretch, ...]:
+    """The stretches before the first and after the last row (or column) where anything is shown."""
+    shown, size = is_shown.nonzero()[:, 0], len(is_shown)
+    if len(shown) == 0:
+        return ((0, size),)
+    ends = ((0, int(shown[0])), (int(shown[-1]) + 1, size))
+    return tuple((start, stop) for start, stop in ends if start < stop)
 
 
 def build_vae(config: dict[str, Any]) -> nn.Module:

@@ -18,9 +18,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.generator import Generator
+from models.latent_cache import LatentCache
 from models.latent_codec import N_INPUT_IMAGES, LatentCodec
 from models.refiner import Refiner, resize_pictures
 from models.whisper_encoder import WhisperEncoder
+from utils.allocator import keep_freed_memory
 from utils.blending import Parser, blend_with_parsing, mix_images, paste_face
 from utils.colour import match_colours
 from utils.errors import BadInput
@@ -99,6 +101,8 @@ class TalkingFace:
     ) -> None:
         self.codec, self.generator, self.image_size, self.sampling = codec, generator, image_size, sampling
         self.refiner = refiner
+        one_by_one = codec.device.type == "cpu"
+        self._kept_masked, self._kept_whole = LatentCache(one_by_one), LatentCache(one_by_one)
 
     @property
     def fine_size(self) -> int:
@@ -131,11 +135,19 @@ class TalkingFace:
         references: Float[Tensor, "b c h w"] | None = None,
     ) -> Float[Tensor, "b i h w"]:
         """The masked, reference and depth latents; without ``references`` a frame is its own."""
-        images = resize_pictures(to_signed(faces), self.image_size)
+        if self.sampling is not None:  # every frame has draws of its own
+            images = self._resized(faces)
+            if references is None:
+                return self.codec.generator_input(images, images, depths, self.sampling)
+            masked = self.codec.encode_masked(images, self.sampling)
+            return torch.cat((masked, references, self.codec.encode_depth(depths, self.sampling)), dim=1)
+        masked = self._kept_masked(faces, lambda missing: self.codec.encode_masked(self._resized(missing)))
         if references is None:
-            return self.codec.generator_input(images, images, depths, self.sampling)
-        masked = self.codec.encode_masked(images, self.sampling)
-        return torch.cat((masked, references, self.codec.encode_depth(depths, self.sampling)), dim=1)
+            references = self._kept_whole(faces, lambda missing: self.codec.encode(self._resized(missing)))
+        return torch.cat((masked, references, self.codec.encode_depth(depths)), dim=1)
+
+    def _resized(self, faces: UInt8[Tensor, "b 3 p p"]) -> Float[Tensor, "b 3 s s"]:
+        return resize_pictures(to_signed(faces), self.image_size)
 
     @torch.inference_mode()
     def encode_references(self, faces: UInt8[Tensor, "k 3 p p"]) -> Float[Tensor, "k c h w"]:
@@ -174,6 +186,8 @@ def load_talking_face(
     refiner_dir: Path | None = None,
 ) -> tuple[TalkingFace, WhisperEncoder]:
     """Open the networks of stage 3. Raises BadInput if they do not belong together or to ``image_size``."""
+    if device.type == "cpu":
+        keep_freed_memory()
     encoder = WhisperEncoder.load(whisper_path, device)
     codec = LatentCodec.load(vae_dir, device, dtype)
     generator = Generator.load(unet_dir, device, dtype)

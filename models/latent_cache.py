@@ -1,0 +1,52 @@
+"""Latents of pictures that were encoded before: a clip that runs to and fro shows each of its frames many times."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+LIMIT_BYTES = 64 * 1024 * 1024  # 160 s of the official networks' latents, 25 s of the mini pack's
+
+
+class LatentCache:
+    """Keeps the latents that were used last, by what the pictures show, up to ``limit_bytes``.
+
+    one_by_one: how pictures are encoded, else all of a batch where one of them is not kept. In neither case does a
+    picture's result depend on what is kept.
+    """
+
+    def __init__(self, one_by_one: bool, limit_bytes: int = LIMIT_BYTES) -> None:
+        self.one_by_one, self.limit_bytes = one_by_one, limit_bytes
+        self.n_bytes, self.n_encoded = 0, 0
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def __call__(
+        self,
+        pictures: UInt8[Tensor, "b c p q"],
+        encode: Callable[[UInt8[Tensor, "k c p q"]], Float[Tensor, "k z h w"]],
+    ) -> Float[Tensor, "b z h w"]:
+        """``encode(pictures)``, computed for those that are not kept."""
+        keys = [blake2b(picture.cpu().numpy().tobytes(), digest_size=16).digest() for picture in pictures]
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        missing = {key: row for row, key in enumerate(keys) if key not in found}
+        whole = [list(range(len(keys)))] if missing else []
+        for rows in [[row] for row in missing.values()] if self.one_by_one else whole:
+            found |= zip((keys[row] for row in rows), encode(pictures[rows]).clone(), strict=True)
+            self.n_encoded += len(rows)
+        for key in keys:
+            self._keep(key, found[key])
+        return torch.stack([found[key] for key in keys])
+
+    def _keep(self, key: bytes, latents: Tensor) -> None:
+        if key not in self._kept:
+            self._kept[key] = latents
+            self.n_bytes += latents.nbytes
+        self._kept.move_to_end(key)
+        while self.n_bytes > self.limit_bytes:
+            _, dropped = self._kept.popitem(last=False)
+            self.n_bytes -= dropped.nbytes
