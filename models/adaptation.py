@@ -31,6 +31,7 @@ from utils.segments import SegmentSource
 from utils.training import OptimizerConfig, writing
 
 CHECK_INTERVAL = 50  # steps between looks at the held-back frames
+PATIENCE = 100  # steps without a gain on them after which there will be none
 N_CHECKED = 32  # held-back frames that are looked at
 VALIDATION_SEED = 1_000_003
 LAST_NAME = "last.pt"
@@ -42,7 +43,7 @@ class AdaptationSettings:
 
     steps: int = 300
     batch_size: int = 8
-    lr: float = 2e-4
+    lr: float = 5e-4
     held_back: float = 0.1
     seed: int = 0
 
@@ -84,7 +85,7 @@ class Adaptation:
         self._resume()
         if self.learner.step == 0:
             self.psnr_before = self._look(report).psnr
-        while self.learner.step < self.settings.steps:
+        while self.learner.step < min(self.settings.steps, self.best_step + PATIENCE):
             step = self.learner.step
             self.learner.update([(step, self.training[step])], step / self.settings.steps)
             if self.learner.step % CHECK_INTERVAL == 0 or self.learner.step == self.settings.steps:
