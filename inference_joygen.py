@@ -15,8 +15,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from utils import cli, packs, store
 from utils.errors import BadInput
 from utils.time_options import add_rate_argument, rate_text, resolve_rate
@@ -27,7 +25,7 @@ from utils.version import VERSION
 if TYPE_CHECKING:
     import torch
 
-    from models.talking_face import FaceEdit, References, SourceFrame, TalkingFrame
+    from models.talking_face import TalkingFrame
     from utils.speech import Speech
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -39,7 +37,6 @@ NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in 
     "fps",  # the rate stands in stage 2's record
 )
 SILENCE_HEARD = SAMPLE_RATE  # samples after the speech; the states that follow repeat their last
-STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and speech"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -154,15 +151,15 @@ def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult
     n_bytes = video.path.stat().st_size
     if (record.width, record.height, record.source_bytes) != (video.width, video.height, n_bytes):
         found = f"{video.path.name}, {video.width}x{video.height}, {n_bytes} bytes"
-        raise BadInput("stage 2 result of another clip", directory, expected, found, STAGE2_ADVICE)
+        raise BadInput("stage 2 result of another clip", directory, expected, found, store.STAGE2_ADVICE)
     if record.source_digest and record.source_digest != file_digest(video.path):
         found = f"{video.path.name} with other content"
-        raise BadInput("stage 2 result of another clip", directory, expected, found, STAGE2_ADVICE)
+        raise BadInput("stage 2 result of another clip", directory, expected, found, store.STAGE2_ADVICE)
     if len(edit) == 0 or edit.frame_index.min() < 0 or edit.frame_index.max() >= record.n_source_frames:
-        raise BadInput("stage 2 result names no frames of its clip", directory, expected, advice=STAGE2_ADVICE)
+        raise BadInput("stage 2 result names no frames of its clip", directory, expected, advice=store.STAGE2_ADVICE)
     boxes = edit.boxes[edit.valid]
     if (boxes[:, 2:] <= boxes[:, :2]).any():
-        raise BadInput("stage 2 result has an empty box", directory, "x1 < x2 and y1 < y2", advice=STAGE2_ADVICE)
+        raise BadInput("stage 2 result has an empty box", directory, "x1 < x2 and y1 < y2", advice=store.STAGE2_ADVICE)
     return edit
 
 
@@ -175,7 +172,9 @@ def count_frames(edit: store.EditResult, n_samples: int, faithful: bool) -> int:
     n_wanted = n_result_frames(record.length, n_video_frames(n_samples, SAMPLE_RATE, fps), record.n_source_frames)
     if len(edit) < n_wanted - MAX_MISSING_FRAMES * max(1, fps / MOTION_FPS):
         expected = f"{n_wanted} frames for this speech"
-        raise BadInput("stage 2 result of a shorter speech", edit.directory, expected, str(len(edit)), STAGE2_ADVICE)
+        raise BadInput(
+            "stage 2 result of a shorter speech", edit.directory, expected, str(len(edit)), store.STAGE2_ADVICE
+        )
     if faithful and record.length not in ("cut", "silence"):
         from utils.windows import upstream_window_count
 
@@ -200,6 +199,7 @@ def make_frames(
     """Load the networks; the frames of ``parts`` are decoded, generated and pasted as they are asked for."""
     import torch
 
+    from models.edited_clip import choose_shown, source_frames
     from models.face_parsing import FaceParsing
     from models.talking_face import load_talking_face, talking_frames
     from models.talking_video import windows_of_parts
@@ -233,27 +233,6 @@ def resolve_reference(options: argparse.Namespace, pack: packs.Pack) -> str:
     return "composed" if pack.refiner else "open"
 
 
-def choose_shown(
-    edit: store.EditResult, video_path: Path, n_frames: int, size: int, composed: bool
-) -> tuple[References, list[int | None]]:
-    """The frames that show what the face looks like, at ``size``, and each frame's row of them."""
-    from models.talking_face import References, fine_crop
-    from utils.images import stack_images
-    from utils.references import choose_references
-    from utils.video import read_frames_at
-
-    boxes, valid = edit.boxes[:n_frames], edit.valid[:n_frames]
-    chosen = choose_references(edit.source_landmarks, (boxes[:, 2:] - boxes[:, :2]).astype(float), valid)
-    shown = np.unique(chosen[valid])
-    images = read_frames_at(video_path, edit.frame_index[shown].tolist(), edit.record.fps)
-    crops, scales = zip(
-        *(fine_crop(image, boxes[index], size) for index, image in zip(shown, images, strict=True)), strict=True
-    )
-    landmarks = edit.source_landmarks[shown] * np.stack(scales)[:, None]
-    rows = [int(np.searchsorted(shown, index)) if index >= 0 else None for index in chosen]
-    return References(stack_images(crops), landmarks, composed), rows
-
-
 def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dtype:
     """What --dtype names; auto: the device's fastest faithful one, and float32 where upstream's is asked for."""
     import torch
@@ -261,39 +240,6 @@ def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dt
     if options.dtype != "auto":
         return getattr(torch, options.dtype)
     return torch.float32 if options.faithful else cli.resolve_dtype(device)
-
-
-def source_frames(
-    edit: store.EditResult,
-    video_path: Path,
-    references: Sequence[int | None],
-    pose_driven: bool,
-    parts: Sequence[range] | None = None,
-) -> Iterator[SourceFrame]:
-    """Decode the clip again, frame by frame, each with what stage 2 says of it and the row of its reference.
-
-    Each part of the result is decoded by itself, so that its frames do not depend on whether those before are there.
-    """
-    from models.talking_face import SourceFrame
-    from utils.video import read_frames_at
-
-    for part in [range(len(references))] if parts is None else parts:
-        images = read_frames_at(video_path, edit.frame_index[part.start : part.stop].tolist(), edit.record.fps)
-        for index, image in zip(part, images, strict=True):
-            face = face_edit(edit, index, pose_driven) if edit.valid[index] else None
-            yield SourceFrame(image, face, references[index])
-
-
-def face_edit(edit: store.EditResult, index: int, pose_driven: bool) -> FaceEdit:
-    from models.talking_face import FaceEdit
-
-    x1, y1, x2, y2 = edit.boxes[index].tolist()
-    depth = edit.depth(index) if pose_driven else None
-    if depth is not None and depth.shape != (y2 - y1, x2 - x1):
-        path, found = store.depth_path(edit.directory, index), f"{depth.shape[1]}x{depth.shape[0]}"
-        raise BadInput("depth image of another size than its box", path, f"{x2 - x1}x{y2 - y1}", found, STAGE2_ADVICE)
-    strength = float(edit.strength[index])
-    return FaceEdit(edit.boxes[index], edit.landmarks[index], edit.source_landmarks[index], depth, strength)
 
 
 def write_result(

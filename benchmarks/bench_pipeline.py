@@ -167,7 +167,8 @@ def bench_networks(
 ) -> Iterator[Row]:
     import torch
 
-    from models.talking_face import FaceEdit, load_talking_face, paste, prepare_crop
+    from models.face_crops import FaceEdit, prepare_crop
+    from models.talking_face import load_talking_face, paste
     from utils.images import stack_gray, stack_images
     from utils.video import VideoWriter
     from utils.windows import WINDOW_ROWS
@@ -193,7 +194,7 @@ def bench_networks(
     with VideoWriter(work_dir / "bench.mp4", MOTION_FPS, options.speech) as writer:
         for i in range(len(frames)):
             face = i % len(rows)
-            writer.write(paste(frames[rows[face]], generated[face], edits[face]))
+            writer.write(paste(frames[rows[face]], generated[face], edits[face])[0])
     yield step("blend and video encode", len(frames), time.perf_counter() - start)
 
 

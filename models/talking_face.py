@@ -17,70 +17,32 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from models.face_crops import Batch, FaceEdit, References, SourceFrame, prepare_batches
 from models.generator import Generator
 from models.latent_cache import LatentCache
 from models.latent_codec import N_INPUT_IMAGES, LatentCodec
 from models.refiner import Refiner, resize_pictures
 from models.whisper_encoder import WhisperEncoder
 from utils.allocator import keep_freed_memory
-from utils.blending import Parser, blend_with_parsing, mix_images, paste_face
+from utils.blending import Parser, as_levels, mix_images, parsing_mask, paste_face
 from utils.colour import match_colours
 from utils.errors import BadInput
-from utils.face_warp import compose_reference
 from utils.geometry import crop_box, resize_image
-from utils.images import jpeg_round_trip, mouth_depth, stack_gray, stack_images, to_bytes, to_signed
+from utils.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
 from utils.masks import face_mask, lower_face_mask
-from utils.streaming import batched, run_ahead
-
-
-@dataclass(frozen=True)
-class FaceEdit:
-    """The face of one frame and what it shall do.
-
-    box: int32 [4], source-frame pixels.
-    landmarks, source_landmarks: float32 [468, 2] relative to the box, with the new expression and as tracked.
-    depth: uint8 [h, w] of the box's size, or None where the mouth shall follow the sound alone.
-    strength: how much of the new mouth is shown, 0 to 1; it fades beside frames that pass through untouched.
-    """
-
-    box: np.ndarray
-    landmarks: np.ndarray
-    source_landmarks: np.ndarray
-    depth: np.ndarray | None
-    strength: float = 1.0
-
-
-@dataclass(frozen=True)
-class SourceFrame:
-    """A decoded frame, uint8 RGB [H, W, 3]; ``face`` is None where none was found.
-
-    reference: row of the References that show what the face looks like; None: the frame itself.
-    """
-
-    image: np.ndarray
-    face: FaceEdit | None
-    reference: int | None = None
-
-
-@dataclass(frozen=True)
-class References:
-    """Frames of the clip that show what the face looks like.
-
-    faces: uint8 [k, 3, r, r]; landmarks: float32 [k, 468, 2], pixels of the faces. composed: only what is between the
-    lips is taken from them, the rest from the frame itself, bent to its new lips; else they are shown as they are.
-    """
-
-    faces: Tensor
-    landmarks: np.ndarray
-    composed: bool
+from utils.streaming import run_ahead
 
 
 @dataclass(frozen=True)
 class TalkingFrame:
-    """A source frame and its picture with the new mouth; without a face, the picture is the source's own."""
+    """A source frame and its picture with the new mouth; without a face, the picture is the source's own.
+
+    mask: uint8 of the face box's size, how much of the generated face is shown; None without a face.
+    """
 
     source: SourceFrame
     image: np.ndarray
+    mask: np.ndarray | None = None
 
 
 class TalkingFace:
@@ -229,94 +191,10 @@ def talking_frames(
     for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face, references)):
         generated = iter(faces)
         for source in batch.sources:
-            image = (
-                source.image
-                if source.face is None
-                else paste(source.image, next(generated), source.face, parse, faithful)
-            )
-            yield TalkingFrame(source, image)
-
-
-@dataclass(frozen=True)
-class PreparedFace:
-    """What the networks see of one frame: crop, depth of the mouth, and the reference if it is composed."""
-
-    crop: np.ndarray
-    depth: np.ndarray
-    composed: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Consecutive frames; the faces are those of the frames with a face, in order."""
-
-    sources: list[SourceFrame]
-    faces: list[PreparedFace]
-
-    @property
-    def rows(self) -> list[int]:
-        """Which of the frames have a face."""
-        return [row for row, source in enumerate(self.sources) if source.face is not None]
-
-
-def prepare_batches(
-    sources: Iterable[SourceFrame],
-    sizes: tuple[int, int],
-    batch_size: int,
-    faithful: bool = False,
-    references: References | None = None,
-) -> Iterator[Batch]:
-    """sizes: that the generator works at, and that of crops with a composed reference."""
-    for frames in batched(sources, batch_size):
-        faces = [
-            prepare_crop(source.image, source.face, sizes[0], faithful)
-            if references is None or not references.composed or source.reference is None
-            else prepare_composed(source.image, source.face, sizes, references, source.reference)
-            for source in frames
-            if source.face is not None
-        ]
-        yield Batch(frames, faces)
-
-
-def prepare_crop(image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int, faithful: bool = False) -> PreparedFace:
-    """The face crop and the depth image of its mouth, both at the size that the generator works at.
-
-    faithful: both were JPEG files on their way. upstream: inference_edit_expression.py:282-284
-    """
-    store = jpeg_round_trip if faithful else np.asarray
-    crop = resize_image(store(crop_box(image, face.box)), size, size, "lanczos")
-    return PreparedFace(crop, prepare_depth(face, size, faithful))
-
-
-def prepare_depth(face: FaceEdit, size: int, faithful: bool = False) -> UInt8[np.ndarray, "size size"]:
-    """The depth image of the mouth; 0 where none is to be followed."""
-    if face.depth is None:
-        return np.zeros((size, size), np.uint8)
-    depth = jpeg_round_trip(face.depth) if faithful else face.depth
-    return resize_image(mouth_depth(depth, face.landmarks), size, size, "lanczos")
-
-
-def prepare_composed(
-    image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, sizes: tuple[int, int], references: References, row: int
-) -> PreparedFace:
-    """Crop and composed reference of the larger of the sizes, and the depth image of the smaller one."""
-    size, fine = sizes
-    crop, scale = fine_crop(image, face.box, fine)
-    mouth_face = references.faces[row].permute(1, 2, 0).numpy()
-    composed = compose_reference(
-        crop, face.source_landmarks * scale, mouth_face, references.landmarks[row], face.landmarks * scale
-    )
-    return PreparedFace(crop, prepare_depth(face, size), composed)
-
-
-def fine_crop(
-    image: UInt8[np.ndarray, "H W 3"], box: np.ndarray, size: int
-) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, " 2"]]:
-    """A face crop as training data has it, and what pixels of the box are multiplied by there."""
-    crop = crop_box(image, box)
-    height, width = crop.shape[:2]
-    shrinking = "area" if min(height, width) > size else "bilinear"
-    return resize_image(crop, size, size, shrinking), np.array([size / width, size / height], np.float32)
+            if source.face is None:
+                yield TalkingFrame(source, source.image)
+            else:
+                yield TalkingFrame(source, *paste(source.image, next(generated), source.face, parse, faithful))
 
 
 def generate_batches(
@@ -348,28 +226,25 @@ def paste(
     edit: FaceEdit,
     parse: Parser | None = None,
     faithful: bool = False,
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Put a generated face back into its frame; pixels outside the blending mask stay as they are, bit for bit.
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w"]]:
+    """A generated face back in its frame, and the blending mask, of the box's size.
 
-    With a mask from the landmarks the face is first brought to the colours of the skin around it. faithful: it is not,
-    and the frame was a JPEG file on its way. upstream: inference_edit_expression.py:285
+    Pixels where the mask is 0 stay as they are, bit for bit. With a mask from the landmarks the face is first brought
+    to the colours of the skin around it. faithful: it is not, and the frame was a JPEG file on its way. upstream:
+    inference_edit_expression.py:285
     """
     if faithful:
         image = jpeg_round_trip(image)
-    pasted = _paste_whole(image, face, edit, parse, faithful)
-    return pasted if edit.strength >= 1 else mix_images(image, pasted, edit.strength)
-
-
-def _paste_whole(
-    image: np.ndarray, face: np.ndarray, edit: FaceEdit, parse: Parser | None, faithful: bool
-) -> UInt8[np.ndarray, "H W 3"]:
     x1, y1, x2, y2 = (int(edge) for edge in edit.box)
-    resized = resize_image(face, x2 - x1, y2 - y1, "bilinear")
-    if parse is not None:
-        return blend_with_parsing(image, resized, edit.box, parse)
     size = (y2 - y1, x2 - x1)
-    mask = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
-    if not faithful:
-        known = (1 - mask) * face_mask(edit.source_landmarks, size)
-        resized = match_colours(resized, crop_box(image, edit.box), known)
-    return paste_face(image, resized, edit.box, mask)
+    resized = resize_image(face, size[1], size[0], "bilinear")
+    if parse is not None:
+        mask = parsing_mask(image, edit.box, parse)
+    else:
+        shown = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
+        if not faithful:
+            known = (1 - shown) * face_mask(edit.source_landmarks, size)
+            resized = match_colours(resized, crop_box(image, edit.box), known)
+        mask = as_levels(shown)
+    pasted = paste_face(image, resized, edit.box, mask)
+    return (pasted if edit.strength >= 1 else mix_images(image, pasted, edit.strength)), mask

@@ -17,6 +17,8 @@ from utils.types import PictureFormat
 from utils.video import VideoWriter
 from utils.video_parts import part_path
 
+N_ROWS = 4  # of the contact sheet, see sheet_column
+
 
 def windows_of_parts(
     windows: Iterable[Float[Tensor, "b n d"]],
@@ -63,19 +65,21 @@ def column_path(folder: Path, index: int) -> Path:
 
 
 def sheet_column(frame: TalkingFrame) -> list[np.ndarray]:
-    """Source, depth and output around the face."""
+    """Source, depth, blending mask and output around the face."""
     image, face = frame.source.image, frame.source.face
     view = view_around((image.shape[0], image.shape[1]), None if face is None else face.box)
-    depth, corner = np.zeros((1, 1), np.uint8), np.zeros(2, int)
-    if face is not None and face.depth is not None:
-        depth, corner = face.depth, face.box[:2]
-    depth_view = tuple(np.subtract(view, np.tile(corner, 2)).tolist())
-    return [cut_tile(image, view), cut_tile(depth, depth_view), cut_tile(frame.image, view)]
+    corner = np.zeros(2, int) if face is None else face.box[:2]
+    face_view = tuple(np.subtract(view, np.tile(corner, 2)).tolist())
+    of_face = (None if face is None else face.depth, frame.mask)
+    shown = [cut_tile(np.zeros((1, 1), np.uint8) if tile is None else tile, face_view) for tile in of_face]
+    return [cut_tile(image, view), *shown, cut_tile(frame.image, view)]
 
 
 def write_sheet(path: Path, folder: Path, shown: Sequence[int]) -> None:
     """Draw the contact sheet of what write_parts has put aside."""
     advice = "give --force"
-    columns = [list(store.load_array(column_path(folder, index), (3, None, None, 3), "u", advice)) for index in shown]
+    columns = [
+        list(store.load_array(column_path(folder, index), (N_ROWS, None, None, 3), "u", advice)) for index in shown
+    ]
     with store.atomic_path(path) as temporary:
         store.write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in shown]))

@@ -17,17 +17,11 @@ import torch
 from PIL import Image
 
 import inference_joygen
+from models.edited_clip import choose_shown, edited_face, source_frames
+from models.face_crops import FaceEdit, SourceFrame, prepare_composed, prepare_crop
 from models.generator import Generator
 from models.latent_codec import LatentCodec
-from models.talking_face import (
-    FaceEdit,
-    SourceFrame,
-    TalkingFace,
-    paste,
-    prepare_composed,
-    prepare_crop,
-    talking_frames,
-)
+from models.talking_face import TalkingFace, paste, talking_frames
 from tests.talking_clip import (
     CLIP_NAME,
     FACELESS,
@@ -70,7 +64,7 @@ def networks(folder) -> tuple[TalkingFace, torch.Tensor]:
 
 def talk(folder: Path, edit: store.EditResult, networks, batch_size: int = 4, pose_driven: bool = True):
     talking_face, windows = networks
-    sources = inference_joygen.source_frames(edit, folder / CLIP_NAME, [None] * N_MOTION, pose_driven)
+    sources = source_frames(edit, folder / CLIP_NAME, [None] * N_MOTION, pose_driven)
     return list(talking_frames(sources, windows.split(batch_size), talking_face, batch_size=batch_size))
 
 
@@ -202,10 +196,11 @@ def test_inputs_of_the_generator():
 
 def test_paste_with_a_face_parser(folder, edit):
     image = next(read_frames(folder / CLIP_NAME))
-    face_edit = inference_joygen.face_edit(edit, 0, True)
+    face_edit = edited_face(edit, 0, True)
     generated = np.full((64, 64, 3), 255, np.uint8)
-    everywhere = paste(image, generated, face_edit, lambda _: np.full((512, 512), 255, np.uint8))
-    nowhere = paste(image, generated, face_edit, lambda _: np.zeros((512, 512), np.uint8))
+    everywhere = paste(image, generated, face_edit, lambda _: np.full((512, 512), 255, np.uint8))[0]
+    nowhere, mask = paste(image, generated, face_edit, lambda _: np.zeros((512, 512), np.uint8))
+    assert not mask.any()
     assert np.array_equal(nowhere, image)
     x1, y1, x2, y2 = face_edit.box
     assert (everywhere[y2 - 20, (x1 + x2) // 2] > 200).all()
@@ -214,7 +209,7 @@ def test_paste_with_a_face_parser(folder, edit):
 
 def test_upstream_s_images_are_jpeg_files_on_their_way(folder, edit):
     image = next(read_frames(folder / CLIP_NAME))
-    face_edit = inference_joygen.face_edit(edit, 0, True)
+    face_edit = edited_face(edit, 0, True)
     x1, y1, x2, y2 = face_edit.box
     size = (int(x2 - x1), int(y2 - y1))
     prepared = prepare_crop(image, face_edit, 64, faithful=True)
@@ -225,7 +220,9 @@ def test_upstream_s_images_are_jpeg_files_on_their_way(folder, edit):
     mouth = mouth_mask(face_edit.landmarks, size[::-1])
     expected = cv2.resize(jpeg(face_edit.depth) * mouth, (64, 64), interpolation=cv2.INTER_LANCZOS4)
     np.testing.assert_array_equal(depth, expected)
-    nowhere = paste(image, np.zeros((64, 64, 3), np.uint8), face_edit, lambda _: np.zeros((512, 512), np.uint8), True)
+    nowhere = paste(image, np.zeros((64, 64, 3), np.uint8), face_edit, lambda _: np.zeros((512, 512), np.uint8), True)[
+        0
+    ]
     np.testing.assert_array_equal(nowhere, jpeg(image))
     assert not np.array_equal(nowhere, image)
 
@@ -354,7 +351,7 @@ def test_command_ends_with_one_line_and_exit_code_2(folder, tmp_path):
 
 def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, networks, tmp_path):
     talking_face, _ = networks
-    references, rows = inference_joygen.choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=False)
+    references, rows = choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=False)
     assert [row is None for row in rows] == (~edit.valid[:N_MOTION]).tolist()
     bank = talking_face.encode_references(references.faces)
     face, depth = references.faces[:1], torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
@@ -369,10 +366,10 @@ def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, n
 
 
 def test_a_composed_reference_is_the_frame_with_another_s_mouth(folder, edit):
-    references, rows = inference_joygen.choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=True)
+    references, rows = choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=True)
     index = int(np.flatnonzero(edit.valid[:N_MOTION])[0])
     image = next(read_frames_at(folder / CLIP_NAME, [int(edit.frame_index[index])]))
-    face = inference_joygen.face_edit(edit, index, True)
+    face = edited_face(edit, index, True)
     still = replace(face, landmarks=face.source_landmarks)
     red = replace(
         references, faces=torch.zeros_like(references.faces) + torch.tensor([255, 0, 0])[:, None, None].byte()

@@ -39,11 +39,12 @@ def paste_face(
         return result
     inside = np.s_[top - y1 : bottom - y1, left - x1 : right - x1]
     target = result[top:bottom, left:right]
-    target[:] = _mix(target, face[inside], _as_levels(mask[inside]))
+    target[:] = _mix(target, face[inside], as_levels(mask[inside]))
     return result
 
 
-def _as_levels(mask: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+def as_levels(mask: UInt8[np.ndarray, "h w"] | Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """A mask as paste_face applies it."""
     return mask if mask.dtype == np.uint8 else np.rint(mask * 255).astype(np.uint8)
 
 
@@ -72,9 +73,19 @@ def blend_with_parsing(
     parse maps an RGB crop (black outside the frame) to a mask of any size, 255 on the face.
     upstream: MuseTalk musetalk/utils/blending.py, get_image
     """
+    return paste_face(frame, face, box, parsing_mask(frame, box, parse, expansion, upper_boundary))
+
+
+def parsing_mask(
+    frame: UInt8[np.ndarray, "H W 3"],
+    box: Box,
+    parse: Parser,
+    expansion: float = BOX_EXPANSION,
+    upper_boundary: float = UPPER_BOUNDARY,
+) -> UInt8[np.ndarray, "h w"]:
+    """Blending mask of the box's size: the skin that the parser finds, see blend_with_parsing."""
     crop_box = enlarge_box(box, expansion)
-    parsing = parse(_crop(frame, crop_box))
-    return paste_face(frame, face, box, parsing_to_mask(parsing, box, crop_box, upper_boundary))
+    return parsing_to_mask(parse(_crop(frame, crop_box)), box, crop_box, upper_boundary)
 
 
 def enlarge_box(box: Box, expansion: float = BOX_EXPANSION) -> tuple[int, int, int, int]:

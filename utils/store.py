@@ -29,7 +29,7 @@ TRACK_NAME = "track.json"
 SOUND_NAME = "audio.npy"
 PARTIAL = ".partial-"  # begins the names of files and folders that are being written
 _KINDS = {"f": "float", "i": "int", "u": "uint", "b": "bool"}  # of numpy's dtype kinds
-_STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and motion"
+STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and speech"
 
 
 class StoredPath(Protocol):
@@ -238,7 +238,7 @@ def save_track_record(directory: Path, record: TrackRecord) -> None:
 def load_track_record(directory: Path) -> TrackRecord:
     path = directory / TRACK_NAME
     if not path.is_file():
-        raise BadInput("stage 2 result incomplete", path, "track.json", "nothing", _STAGE2_ADVICE)
+        raise BadInput("stage 2 result incomplete", path, "track.json", "nothing", STAGE2_ADVICE)
     try:
         record = TrackRecord(**json.loads(path.read_text(encoding="utf-8")))
         wrong = [name for name in _COUNTS if not isinstance(getattr(record, name), int)]
@@ -248,9 +248,9 @@ def load_track_record(directory: Path) -> TrackRecord:
             raise ValueError(f"fps is {record.fps!r}, length is {record.length!r}")
     except (ValueError, TypeError) as error:
         expected = "the fields of this version"
-        raise BadInput("unreadable track record", path, expected, str(error), _STAGE2_ADVICE) from error
+        raise BadInput("unreadable track record", path, expected, str(error), STAGE2_ADVICE) from error
     if record.schema != SCHEMA_VERSION:
-        raise BadInput("track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), _STAGE2_ADVICE)
+        raise BadInput("track of another version", path, f"schema {SCHEMA_VERSION}", str(record.schema), STAGE2_ADVICE)
     return record
 
 
@@ -337,26 +337,26 @@ def load_edit(directory: Path) -> EditResult:
     n = record.n_frames
 
     def load(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
-        return load_array(directory / name, shape, kind, _STAGE2_ADVICE)
+        return load_array(directory / name, shape, kind, STAGE2_ADVICE)
 
     result = EditResult(
         directory,
         record,
         boxes=load("boxes.npy", (n, 4), "i"),
-        landmarks=ArrayRows(directory / "landmarks.npy", (n, N_LANDMARKS, 2), "f", _STAGE2_ADVICE),
-        source_landmarks=ArrayRows(directory / "source_landmarks.npy", (n, N_LANDMARKS, 2), "f", _STAGE2_ADVICE),
-        coeffs=ArrayRows(directory / "coeffs.npy", (n, N_COEFFS), "f", _STAGE2_ADVICE),
+        landmarks=ArrayRows(directory / "landmarks.npy", (n, N_LANDMARKS, 2), "f", STAGE2_ADVICE),
+        source_landmarks=ArrayRows(directory / "source_landmarks.npy", (n, N_LANDMARKS, 2), "f", STAGE2_ADVICE),
+        coeffs=ArrayRows(directory / "coeffs.npy", (n, N_COEFFS), "f", STAGE2_ADVICE),
         frame_index=load("frame_index.npy", (n,), "i"),
         valid=load("valid.npy", (n,), "b"),
         strength=load("strength.npy", (n,), "f"),
     )
     if not ((result.strength >= 0) & (result.strength <= 1)).all():
         path = directory / "strength.npy"
-        raise BadInput("array does not fit", path, "numbers from 0 to 1", "others", _STAGE2_ADVICE)
+        raise BadInput("array does not fit", path, "numbers from 0 to 1", "others", STAGE2_ADVICE)
     for index in np.flatnonzero(result.valid):
         path = depth_path(directory, index)
         if not path.is_file():
-            raise BadInput("stage 2 result incomplete", path, "a depth image", "nothing", _STAGE2_ADVICE)
+            raise BadInput("stage 2 result incomplete", path, "a depth image", "nothing", STAGE2_ADVICE)
     return result
 
 
@@ -401,4 +401,4 @@ def _read_image(path: StoredPath, mode: str) -> np.ndarray:
         with path.open("rb") as file, Image.open(file) as image:
             return np.asarray(image.convert(mode))
     except (UnidentifiedImageError, OSError) as error:
-        raise BadInput("unreadable image", str(path), "a PNG or JPEG file", str(error), _STAGE2_ADVICE) from error
+        raise BadInput("unreadable image", str(path), "a PNG or JPEG file", str(error), STAGE2_ADVICE) from error

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.talking_face import FaceEdit, SourceFrame, TalkingFace, generate_batches, prepare_batches
+from models.face_crops import FaceEdit, SourceFrame, prepare_batches
+from models.talking_face import TalkingFace, generate_batches
 from utils.geometry import resize_image
 from utils.windows import stream_windows
 
