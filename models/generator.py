@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.diffusers_classes import diffusers_class
 from models.group_norm import use_contiguous_group_norm
 from models.latent_codec import build_described
 from utils.checkpoints import half_precision, load_strict, read_weights, save_weights, weights_file
@@ -95,6 +96,6 @@ class Generator(nn.Module):
 
 def build_unet(config: Mapping[str, Any]) -> nn.Module:
     """A UNet2DConditionModel with random weights; keys starting with _ are notes of the library that wrote them."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(**{key: value for key, value in config.items() if not key.startswith("_")})
+    return diffusers_class("UNet2DConditionModel")(
+        **{key: value for key, value in config.items() if not key.startswith("_")}
+    )

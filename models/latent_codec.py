@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from models.diffusers_classes import diffusers_class
 from models.group_norm import use_contiguous_group_norm
 from utils.checkpoints import load_strict, read_weights, weights_file
 from utils.errors import BadInput
@@ -174,9 +175,7 @@ def black_ends(is_shown: Bool[Tensor, " n"]) -> tuple[Stretch, ...]:
 
 def build_vae(config: dict[str, Any]) -> nn.Module:
     """An AutoencoderKL with random weights; keys starting with _ are notes of the library that wrote them."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("_")})
+    return diffusers_class("AutoencoderKL")(**{key: value for key, value in config.items() if not key.startswith("_")})
 
 
 def build_described(build: Callable[[dict[str, Any]], nn.Module], path: Path) -> nn.Module:

@@ -4,6 +4,7 @@
 # Every flag goes to the stages that know it, by the table below; all others (--debug, --batch_size N ...) go to stage 3.
 # --adapt STEPS first teaches the generator the clip's person (adapt.py). A run that was stopped goes on with the same
 # command, and what is up to date is left as it is, but with --force. --clean removes stage 1's and 2's files in the end.
+# --one-process loads libraries once for all stages (inference_pipeline.py); the files are the same.
 set -euo pipefail
 
 # flag           stages        does a value follow?
@@ -35,6 +36,13 @@ flag_table="
 *                3             none
 "
 
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
+words=()
+for word in "$@"; do [[ "$word" == --one[-_]process ]] && one_process=yes || words+=("$word"); done
+if [[ -n "${one_process-}" ]]; then
+    exec bash "$root/scripts/python.sh" "$root/inference_pipeline.py" ${words[@]+"${words[@]}"}
+fi
+
 # A file of this folder whose name begins with a dash is no flag.
 named_file() { if [[ "$1" == -* && -e "./$1" ]]; then named="./$1"; else named="$1"; fi; }
 named_file "${1-}" && audio="$named"
@@ -45,8 +53,6 @@ if [[ $# -lt 3 || "$audio" == -* || "$video" == -* || "$result_dir" == -* ]]; th
     exit 2
 fi
 shift 3
-
-root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 
 # The first row of the table that fits flag $1, as row_stages and row_value. The last row, *, takes a value with it that
 # follows: it has no dash of its own and goes the same way.
