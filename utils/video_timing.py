@@ -108,7 +108,7 @@ def _has_leaps(path: Path, _size: int, _changed: int) -> bool:
 
 
 def _longest_gap(container: av.container.InputContainer) -> float:
-    is_broadcast = container.format.flags & int(av.format.Flags.ts_discont.value)
+    is_broadcast = container.format.flags & av.format.Flags.ts_discont.value  # type: ignore[operator]
     return LONGEST_GAP_OF_BROADCAST if is_broadcast else LONGEST_GAP
 
 
