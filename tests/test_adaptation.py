@@ -15,6 +15,7 @@ from models import adaptation
 from models.adaptation import Adaptation, AdaptationSettings, split_valid
 from models.clip_preparation import PreparationJob, prepare_clip
 from models.generator import Generator
+from models.refiner import Refiner
 from tests import media
 from utils import packs
 from utils.errors import BadInput
@@ -102,13 +103,15 @@ def test_command_writes_a_generator_that_stage_3_takes(clip, tmp_path, capsys):
     arguments += ["--steps", "2", "--batch_size", "2", "--held_back", "0.3"]
     adapt.main(arguments)
     directory = tmp_path / "adapted" / clip.stem
-    assert {path.name for path in directory.iterdir()} == {"unet", "adaptation.json", "held_back.png"}
+    assert {path.name for path in directory.iterdir()} == {"unet", "refiner", "adaptation.json", "held_back.png"}
     record = json.loads((directory / "adaptation.json").read_text())
     assert record["psnr_after"] >= record["psnr_before"]
     pack, mini = packs.resolve_pack(unet=directory / "unet"), packs.mini_pack()
     assert pack.name == f"{mini.name} adapted to {clip.name}"
     assert (pack.image_size, pack.vae, pack.whisper) == (mini.image_size, mini.vae, mini.whisper)
     Generator.load(pack.unet)
+    assert pack.refiner == directory / "refiner"
+    Refiner.load(pack.refiner)
     capsys.readouterr()
     adapt.main(arguments)
     assert "already adapted" in capsys.readouterr().out

@@ -213,3 +213,44 @@ def test_images_are_signed_once(workspace):
     black = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(codec.encode(to_signed(black)), codec.encode(torch.full((1, 3, SIZE, SIZE), -1.0)))
+
+
+REFINER = (
+    f"refiner={{size: {2 * SIZE}, channels: [8, 8], patch: 4}}",
+    f"dataset.fine_size={2 * SIZE}",
+    "dataset.reference=composed",
+)
+
+
+def test_a_refiner_learns_with_the_generator_or_alone(workspace):
+    learner, batches = build(workspace, *REFINER)
+    batch = batches[0]
+    assert batch.targets.shape[-1] == batch.references.shape[-1] == 2 * SIZE and batch.depths.shape[-1] == SIZE
+    prediction = learner.predict(0, batch)
+    assert prediction.images.shape[-1] == SIZE and prediction.best_images.shape == prediction.fine_images.shape
+    refiner = learner.plain_model.refiner
+    learner.update([(0, batch)], 0.0)  # its last layer, which begins as 0, now lets gradients through
+    learner.losses(learner.predict(0, batch), batch)["total"].backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in refiner.parameters())
+    assert learner.plain_model.generator.unet.conv_in.weight.grad.any()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    alone, _ = build(workspace, *REFINER, "trained_blocks=none", "train_audio_encoder=false")
+    names = {name.split(".")[0] for name, p in alone.plain_model.named_parameters() if p.requires_grad}
+    assert names == {"refiner"}
+
+
+def test_what_is_exported_can_be_started_from(workspace, tmp_path):
+    learner, batches = build(workspace, *REFINER)
+    learner.update([(0, batches[0])], 0.0)
+    learner.plain_model.export(tmp_path, half=False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    again, _ = build(workspace, *REFINER[1:], f"refiner_resume_dir={tmp_path / 'refiner'}")
+    for name, weights in learner.plain_model.refiner.state_dict().items():
+        assert torch.equal(again.plain_model.refiner.state_dict()[name], weights)
+
+
+@pytest.mark.parametrize("without", [1, 2])
+def test_a_refiner_needs_its_pictures(workspace, without):
+    overrides = [override for index, override in enumerate(REFINER) if index != without]
+    with pytest.raises(BadInput, match="refiner without its pictures"):
+        build(workspace, *overrides)

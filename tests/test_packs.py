@@ -90,6 +90,16 @@ def test_a_generator_from_elsewhere_brings_what_belongs_to_it(mini, tmp_path):
     assert packs.resolve_pack(unet=mini / "unet").image_size == 160
 
 
+def test_a_refiner_lies_beside_its_generator(mini, tmp_path):
+    put(tmp_path / "unet" / "config.json", mini / "refiner" / "config.json")
+    assert packs.resolve_pack().refiner == mini / "refiner"
+    assert packs.resolve_pack(unet=tmp_path / "unet").refiner is None
+    put(tmp_path / "refiner" / "config.json")
+    pack = packs.resolve_pack(unet=tmp_path / "unet")
+    assert pack.refiner == tmp_path / "refiner"
+    assert pack.name == "mini 1.2 with other unet"
+
+
 def test_a_face_model_from_elsewhere_brings_its_coefficient_network(mini, tmp_path):
     recon = mini.parent / "face_recon_feat0.2_augment" / "epoch_20.pth"
     put(recon, tmp_path / "BFM" / "BFM_model_front.mat")
