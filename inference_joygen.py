@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from utils.speech import Speech
 
 DTYPES = ("auto", "float32", "bfloat16")
+VAE_KINDS = ("full", "tiny")
 MAX_MISSING_FRAMES = 4  # stage 1 rounds the speech's length; anything more is another speech
 KEY_TAG = "description"  # the video's tag that says what it is made of
 NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in the video
@@ -48,6 +49,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--enable_pose_driven", action="store_true", help="follow stage 2's depth, not only the sound")
     parser.add_argument("--unet_model_path", type=Path, help="folder of the generator (default: the pack's)")
     parser.add_argument("--vae_model_path", type=Path, help="folder of the VAE (default: the pack's)")
+    parser.add_argument(
+        "--vae",
+        choices=VAE_KINDS,
+        default=VAE_KINDS[0],
+        help="tiny: diffusers' AutoencoderTiny from --vae_model_path, faster and an approximation (default full)",
+    )
     parser.add_argument("--whisper_model_path", type=Path, help="Whisper's .pt (default: the pack's)")
     parser.add_argument("--img_size", type=int, help="side of the face crop in pixels (default: the pack's)")
     add_rate_argument(
@@ -129,6 +136,9 @@ def is_up_to_date(result_path: Path, key: str, with_sheet: bool) -> bool:
 def check_numbers(options: argparse.Namespace) -> None:
     if options.batch_size < 1:
         raise BadInput("batch size not possible", None, "--batch_size of at least 1", str(options.batch_size))
+    if options.vae == "tiny" and options.vae_model_path is None:
+        advice = "give --vae_model_path FOLDER, such as a download of madebyollin/taesd"
+        raise BadInput("tiny VAE without weights", None, "a folder of diffusers' AutoencoderTiny", "none", advice)
 
 
 def check_rate(fps: str | None, video: VideoInfo, edit: store.EditResult) -> None:
@@ -210,7 +220,7 @@ def make_frames(
     size = pack.image_size if options.img_size is None else options.img_size
     sampling = torch.Generator().manual_seed(options.seed) if options.faithful else None
     talking_face, encoder = load_talking_face(
-        pack.unet, pack.vae, pack.whisper, size, device, dtype, sampling, pack.refiner
+        pack.unet, pack.vae, pack.whisper, size, device, dtype, sampling, pack.refiner, options.vae == "tiny"
     )
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
     fps = exact_rate(edit.record.fps)

@@ -72,14 +72,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("speech", type=Path)
     parser.add_argument("--frames", type=int, default=100, help="of the clip, for the steps one by one (default 100)")
     cli.add_device_argument(parser)
-    options = parser.parse_args(arguments)
+    report(parser.parse_args(arguments))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
         stages = list(bench_stages(options, work_dir))  # first: a child's peak memory counts what its parent held
         steps = bench_steps(options, work_dir)
     print(describe_machine(options))
     print("\n| | frames/s | s per s of video | peak MiB | start-up s |\n|---|---|---|---|---|")
-    for row in (stages[0], stages[1], *steps[:3], stages[2], *steps[3:], stages[3]):
+    for row in (stages[0], stages[1], *steps[:3], stages[2], *steps[3:], *stages[3:]):
         print(row)
 
 
@@ -107,6 +111,17 @@ def bench_stages(options: argparse.Namespace, work_dir: Path) -> Iterator[Row]:
         max(row.peak_mebibytes for row in rows),
         sum(row.startup_seconds for row in rows),
     )
+    yield bench_together(options, work_dir, video_seconds)
+
+
+def bench_together(options: argparse.Namespace, work_dir: Path, video_seconds: float) -> Row:
+    """The three stages in one process."""
+    script = "inference_pipeline.py"
+    startup = statistics.median(run_stage(script, ["--help"])[0] for _ in range(N_HELP_RUNS))
+    flags = [options.speech, options.clip, work_dir / "together", "--gpu_id", options.gpu_id]
+    seconds, peak = run_stage(script, flags)
+    frames_per_second = video_seconds * MOTION_FPS / seconds
+    return Row(f"**{script}**", frames_per_second, seconds / video_seconds, peak, startup)
 
 
 def run_stage(script: str, flags: list[object]) -> tuple[float, float]:

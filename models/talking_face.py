@@ -22,6 +22,7 @@ from models.generator import Generator
 from models.latent_cache import LatentCache
 from models.latent_codec import N_INPUT_IMAGES, LatentCodec
 from models.refiner import Refiner, resize_pictures
+from models.tiny_codec import load_tiny_or_full
 from models.whisper_encoder import WhisperEncoder
 from utils.allocator import keep_freed_memory
 from utils.blending import Parser, as_levels, mix_images, parsing_mask, paste_face
@@ -146,12 +147,13 @@ def load_talking_face(
     dtype: torch.dtype,
     sampling: torch.Generator | None = None,
     refiner_dir: Path | None = None,
+    tiny_vae: bool = False,
 ) -> tuple[TalkingFace, WhisperEncoder]:
     """Open the networks of stage 3. Raises BadInput if they do not belong together or to ``image_size``."""
     if device.type == "cpu":
         keep_freed_memory()
     encoder = WhisperEncoder.load(whisper_path, device)
-    codec = LatentCodec.load(vae_dir, device, dtype)
+    codec = load_tiny_or_full(vae_dir, tiny_vae, device, dtype)
     generator = Generator.load(unet_dir, device, dtype)
     advice = "choose weights that were trained together"
     n_latents = N_INPUT_IMAGES * codec.channels

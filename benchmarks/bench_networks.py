@@ -1,0 +1,148 @@
+"""Stage 3's networks in each size and number type, and driven as upstream drives them.
+
+    python -m benchmarks.bench_networks demo/portrait.mp4 demo/speech.wav [--official DIR] [--frames 4]
+
+Every row is a process of its own, so that its memory is its own; all rows see the same crops and depth images of the
+clip. FLOPs are counted while the row runs, so work that is left out does not count; their rate is compared with that of
+a large matrix product in the same numbers. ``reference-schedule``: float32, the plain memory layout and diffusers' own
+blocks; of every frame the masked crop, the crop and the depth image encoded one at a time; frame, crop and depth image
+as JPEG files on the way. The ratio in brackets is to its frames/s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench_pipeline import KILOBYTE, MEBIBYTE, run_stage
+from utils import cli, packs, store
+from utils.errors import BadInput, StageFailure
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = "reference-schedule"
+SCHEDULES = (REFERENCE, "float32", "bfloat16")  # the reference first, for the ratio
+OFFICIAL_SIZE = 256  # pixels
+COLUMNS = (
+    *("networks", "numbers", "frames/s", "ms per frame: encode, UNet, decode, rest"),
+    *("GFLOP per frame", "GFLOP/s", "first batch", "peak MiB"),
+)
+HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Benchmark stage 3's networks and the schedule of the reference.")
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("speech", type=Path)
+    add_arguments(parser)
+    cli.add_device_argument(parser)
+    options = parser.parse_args(arguments)
+    print(HEADER)
+    for line in network_rows(options):
+        print(line, flush=True)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--official", type=Path, metavar="DIR", help="tree of official sizes; random weights if absent")
+    parser.add_argument("--batch", type=int, default=4, help="frames that the networks draw at once (default 4)")
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES, help="rows (default: all)")
+
+
+def network_rows(options: argparse.Namespace) -> Iterator[str]:
+    """The table's lines, each as soon as it is measured."""
+    sizes = [mini_networks()] + ([official_networks(options.official)] if options.official else [])
+    with tempfile.TemporaryDirectory() as folder:
+        edit_dir = edit_clip(options, Path(folder))
+        for name, networks in sizes:
+            reference = None
+            for schedule in (schedule for schedule in SCHEDULES if schedule in options.schedules):
+                job = {"clip": str(options.clip), "edit_dir": str(edit_dir), "n_frames": options.batch}
+                found = run_row(job | networks | {"gpu_id": options.gpu_id, "schedule": schedule})
+                seconds = found["encode"] + found["unet"] + found["decode"] + found["rest"]
+                reference = seconds if schedule == REFERENCE else reference
+                yield describe(name, schedule, found, options.batch, None if reference is None else reference / seconds)
+
+
+def describe(name: str, schedule: str, found: dict[str, float], n_frames: int, ratio: float | None) -> str:
+    steps = [found[step] for step in ("encode", "unet", "decode", "rest")]
+    rate = found["flops"] / sum(steps[:3])
+    times = "" if ratio is None or schedule == REFERENCE else f" ({ratio:.1f}×)"
+    cells = (
+        name,
+        schedule,
+        f"{n_frames / sum(steps):.2f}{times}",
+        ", ".join(f"{1e3 * seconds / n_frames:.0f}" for seconds in steps),
+        f"{found['flops'] / n_frames / 1e9:.1f}",
+        f"{rate / 1e9:.0f}, {rate / found['peak_rate']:.0%} of a product's",
+        f"{found['first']:.1f} s",
+        f"{found['mebibytes']:.0f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def mini_networks() -> tuple[str, dict[str, Any]]:
+    pack = packs.resolve_pack()
+    return pack.name, job_part(pack.unet, pack.vae, pack.whisper, pack.refiner, pack.image_size)
+
+
+def official_networks(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Networks of a tree in the official layout; it is made first, with random weights, if it is not there."""
+    from scripts import make_filled_weights
+
+    if not folder.exists():
+        make_filled_weights.main([str(folder)])
+    paths = (folder / "joygen", folder / "sd-vae-ft-mse", folder / "whisper" / "tiny.pt")
+    for path in paths:
+        if not path.exists():
+            raise BadInput("incomplete tree of weights", path, "the official tree", "nothing", "name a new folder")
+    return "official size", job_part(*paths, None, OFFICIAL_SIZE)
+
+
+def job_part(unet: Path, vae: Path, whisper: Path, refiner: Path | None, image_size: int) -> dict[str, Any]:
+    return {
+        "unet": str(unet),
+        "vae": str(vae),
+        "whisper": str(whisper),
+        "refiner": str(refiner or ""),
+        "image_size": image_size,
+    }
+
+
+def edit_clip(options: argparse.Namespace, folder: Path) -> Path:
+    """Stages 1 and 2, so that the rows see real crops, depth images and boxes."""
+    motion_path = folder / f"{options.speech.stem}.npy"
+    run_stage(
+        "inference_audio2motion.py",
+        ["--drv_aud", options.speech, "--result_dir", folder, "--exp_file", motion_path.name],
+    )
+    run_stage(
+        "inference_edit_expression.py",
+        ["--infer_video_path", options.clip, "--infer_exp_coeff_path", motion_path, "--infer_result_dir", folder],
+    )
+    return store.edit_dir(folder, options.clip, motion_path)
+
+
+def run_row(job: dict[str, Any]) -> dict[str, float]:
+    """What a process of its own measures, and its peak memory."""
+    command = [sys.executable, "-m", "benchmarks.network_schedules", json.dumps(job | {"started": time.time()})]
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            raise StageFailure(f"networks failed, {job['schedule']}: {log.read().strip()[-400:]}")
+        output.seek(0)
+        found: dict[str, float] = json.loads(output.read().splitlines()[-1])
+    return found | {"mebibytes": usage.ru_maxrss * KILOBYTE / MEBIBYTE}
+
+
+if __name__ == "__main__":
+    cli.run(main)

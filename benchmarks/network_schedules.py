@@ -1,0 +1,201 @@
+"""One row of benchmarks/bench_networks.py, in a process of its own: stage 3's networks over a few frames of a clip.
+
+python -m benchmarks.network_schedules JSON
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.edited_clip import choose_shown, source_frames
+from models.face_crops import SourceFrame, prepare_batches, prepare_crop
+from models.generator import Generator, build_unet
+from models.latent_codec import build_vae, current_name, hide_lower_half, hide_upper_half, read_model_config
+from models.talking_face import TalkingFace, load_talking_face, paste
+from models.whisper_encoder import WhisperEncoder
+from utils import cli
+from utils.checkpoints import load_strict, read_weights, weights_file
+from utils.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
+from utils.store import EditResult, load_edit
+from utils.windows import WINDOW_ROWS
+
+T = TypeVar("T")
+MATMUL_SIDE, MATMUL_RUNS = 2048, 5
+REFERENCE = "reference-schedule"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which networks, over which frames, how. refiner: "" where there is none; started: time.time() of the request."""
+
+    clip: str
+    edit_dir: str
+    n_frames: int
+    gpu_id: int
+    schedule: str
+    unet: str
+    vae: str
+    whisper: str
+    refiner: str
+    image_size: int
+    started: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each step for all frames, and to the first batch; FLOPs of all frames, FLOP/s of a matrix product."""
+
+    encode: float
+    unet: float
+    decode: float
+    rest: float
+    flops: float
+    peak_rate: float
+    first: float
+
+    @property
+    def seconds(self) -> float:
+        return self.encode + self.unet + self.decode + self.rest
+
+
+class Clock:
+    """Adds up the seconds of steps by name; waits for the accelerator."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, dict.fromkeys(("encode", "unet", "decode", "rest"), 0.0)
+
+    def __call__(self, name: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] += time.perf_counter() - start
+        return result
+
+
+def measure(job: Job) -> Measured:
+    """Draw the frames twice: once to warm up and to count, once for the time."""
+    device = cli.resolve_device(job.gpu_id)
+    dtype = torch.float32 if job.schedule == REFERENCE else getattr(torch, job.schedule)
+    edit = load_edit(Path(job.edit_dir))
+    schedule = (Upstream if job.schedule == REFERENCE else Ours)(job, edit, device, dtype)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        schedule.draw(Clock(device))
+    first = time.time() - job.started
+    clock = Clock(device)
+    with torch.inference_mode():
+        schedule.draw(clock)
+    return Measured(**clock.seconds, flops=counter.get_total_flops(), peak_rate=matmul_rate(device, dtype), first=first)
+
+
+class Ours:
+    """As stage 3 draws them; the references of the clip are encoded before."""
+
+    def __init__(self, job: Job, edit: EditResult, device: torch.device, dtype: torch.dtype) -> None:
+        refiner = Path(job.refiner) if job.refiner else None
+        paths = (Path(job.unet), Path(job.vae), Path(job.whisper))
+        self.networks, encoder = load_talking_face(*paths, job.image_size, device, dtype, None, refiner)
+        size = self.networks.fine_size if refiner else job.image_size
+        self.references, rows = choose_shown(edit, Path(job.clip), len(edit), size, refiner is not None)
+        self.latents = None if refiner else self.networks.encode_references(self.references.faces)
+        self.sources = faces_of(job, edit, rows)
+        self.audio = windows_for(encoder, len(self.sources))
+
+    def draw(self, clock: Clock) -> None:
+        networks = self.networks
+        fresh = TalkingFace(networks.codec, networks.generator, networks.image_size, None, networks.refiner)
+        sizes, n_frames = (networks.image_size, networks.fine_size), len(self.sources)
+        (batch,) = clock("rest", lambda: list(prepare_batches(self.sources, sizes, n_frames, False, self.references)))
+        crops = stack_images([face.crop for face in batch.faces])
+        depths = stack_gray([face.depth for face in batch.faces])
+        composed = [face.composed for face in batch.faces if face.composed is not None]
+        pictures = stack_images(composed) if composed else None
+        latents = clock("encode", lambda: fresh.encode(crops, depths, self._reference_latents(fresh, pictures)))
+        drawn = clock("unet", lambda: fresh.generate(latents, self.audio))
+        images = clock("decode", lambda: fresh.decode(drawn, pictures, depths).permute(0, 2, 3, 1).cpu().numpy())
+        clock("rest", lambda: [paste(s.image, i, s.face) for s, i in zip(self.sources, images, strict=True) if s.face])
+
+    def _reference_latents(self, networks: TalkingFace, composed: Tensor | None) -> Tensor | None:
+        if composed is not None:
+            return networks.encode_references(composed)
+        return None if self.latents is None else self.latents[[source.reference for source in self.sources]]
+
+
+class Upstream:
+    """As the reference draws them: its JPEG files, encodes of one picture, drawn latents, float32, no layout chosen."""
+
+    def __init__(self, job: Job, edit: EditResult, device: torch.device, dtype: torch.dtype) -> None:
+        self.vae = self._load(build_vae, Path(job.vae), current_name).to(device, dtype)
+        self.unet = self._load(build_unet, Path(job.unet), lambda key: key.removeprefix("module.")).to(device, dtype)
+        self.generator = Generator(self.unet, lean=False).eval()
+        self.scale = float(self.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
+        self.device, self.image_size = device, job.image_size
+        self.sources = faces_of(job, edit, [None] * len(edit))
+        self.audio = windows_for(WhisperEncoder.load(Path(job.whisper), device), len(self.sources)).to(device)
+
+    @staticmethod
+    def _load(build: Callable[[dict[str, Any]], nn.Module], folder: Path, rename: Callable[[str], str]) -> nn.Module:
+        network, path = build(read_model_config(folder / "config.json")), weights_file(folder)
+        load_strict(network, read_weights(path), path, rename=rename)
+        return network.float().eval().requires_grad_(False)
+
+    def draw(self, clock: Clock) -> None:
+        latents, frames = [], []
+        for source in self.sources:
+            frames.append(clock("rest", lambda source=source: jpeg_round_trip(source.image)))
+            prepared = clock(
+                "rest", lambda source=source: prepare_crop(source.image, source.face, self.image_size, True)
+            )
+            crop, depth = to_signed(stack_images([prepared.crop])), to_signed(stack_gray([prepared.depth]))
+            parts = (hide_lower_half(crop), crop, hide_upper_half(depth.expand(-1, 3, -1, -1)))
+            latents.append(
+                clock("encode", lambda parts=parts: torch.cat([self._encode(part) for part in parts], dim=1))
+            )
+        drawn = clock("unet", lambda: self.generator(torch.cat(latents), self.audio))
+        images = clock("decode", lambda: to_bytes(self.vae.decode(drawn / self.scale).sample))
+        shown = images.permute(0, 2, 3, 1).cpu().numpy()
+        pasted = zip(frames, shown, self.sources, strict=True)
+        clock("rest", lambda: [paste(frame, image, source.face, None, True) for frame, image, source in pasted])
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return self.vae.encode(image.to(self.device)).latent_dist.sample() * self.scale
+
+
+def faces_of(job: Job, edit: EditResult, rows: list[int | None]) -> list[SourceFrame]:
+    """The first frames with a face."""
+    chosen = np.flatnonzero(edit.valid)[: job.n_frames].tolist()
+    parts = [range(index, index + 1) for index in chosen]
+    return list(source_frames(edit, Path(job.clip), rows, True, parts))
+
+
+def windows_for(encoder: WhisperEncoder, n_frames: int) -> Tensor:
+    return torch.zeros(n_frames, WINDOW_ROWS * encoder.n_states, encoder.dims.n_audio_state)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a product of two square matrices, the best of a few."""
+    one, other = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
+    clocks = [Clock(device) for _ in range(MATMUL_RUNS)]
+    for clock in clocks:
+        clock("rest", lambda: one @ other)
+    return 2 * MATMUL_SIDE**3 / min(clock.seconds["rest"] for clock in clocks)
+
+
+def main() -> None:
+    print(json.dumps(asdict(measure(Job(**json.loads(sys.argv[1]))))))
+
+
+if __name__ == "__main__":
+    cli.run(lambda _: main())
