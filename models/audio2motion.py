@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
 from models.flow import FlowVAE, FlowVAESizes, Reconstruction
+from utils.bounds import Size
 from utils.checkpoints import load_strict, newest_checkpoint, read_weights
 from utils.errors import BadInput
 from utils.official_files import fetch_advice
@@ -40,7 +41,7 @@ class Audio2MotionConfig:
     use_pitch: bool = True
     use_mouth_amp_embed: bool = True  # pitch variant only
     use_eye_amp_embed: bool = False  # pitch variant only
-    cond_channels: int = 128  # 64 in the published plain variant
+    cond_channels: Size = 128  # 64 in the published plain variant
     sizes: FlowVAESizes = field(default_factory=FlowVAESizes)
 
 

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from utils.bounds import Layers, Size
+
 LOG_2_PI = math.log(2 * math.pi)
 
 
@@ -138,16 +140,16 @@ class CouplingFlow(nn.Module):
 class FlowVAESizes:
     """Channel and layer counts; the defaults are those of the published checkpoint."""
 
-    hidden: int = 256
-    latent: int = 16
-    kernel_size: int = 5
-    n_encoder_layers: int = 8
-    n_decoder_layers: int = 4
-    flow_hidden: int = 64
-    flow_kernel_size: int = 3
-    n_flow_layers: int = 4
-    n_couplings: int = 4
-    stride: int = 4  # motion frames per latent step
+    hidden: Size = 256
+    latent: Size = 16
+    kernel_size: Size = 5
+    n_encoder_layers: Layers = 8
+    n_decoder_layers: Layers = 4
+    flow_hidden: Size = 64
+    flow_kernel_size: Size = 3
+    n_flow_layers: Layers = 4
+    n_couplings: Layers = 4
+    stride: Size = 4  # motion frames per latent step
 
 
 @dataclass(frozen=True)

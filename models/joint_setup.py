@@ -20,6 +20,7 @@ from models.latent_codec import LatentCodec, read_model_config
 from models.refiner import Refiner, RefinerConfig
 from models.whisper_encoder import LOG_MEL_PADDING, EncoderDims, WhisperEncoder, log_mel_spectrogram
 from utils.augment import NO_AUGMENTATION
+from utils.bounds import Amount, Count, Decay, Seed, Whole
 from utils.cli import resolve_dtype
 from utils.clips import open_clips
 from utils.dataset import DatasetConfig, TrainingBatches, split_clips
@@ -40,9 +41,9 @@ MIN_SYNC_FRAMES = 2  # decoded frames of a clip that its sounds are told apart b
 class CriticConfig:
     """How the networks behind loss.adversarial and loss.sync learn; they are made only if those weights are not 0."""
 
-    lr: float = 1e-4  # constant
-    betas: tuple[float, float] = (0.5, 0.99)
-    start: int = 0  # steps that the critics learn before the generator heeds them
+    lr: Amount = 1e-4  # constant
+    betas: tuple[Decay, Decay] = (0.5, 0.99)
+    start: Whole = 0  # steps that the critics learn before the generator heeds them
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class JoyGenConfig:
     trained_blocks: Literal["all", "last", "auto", "none"] = "all"
     loss: LossWeights = field(default_factory=LossWeights)
     critics: CriticConfig = field(default_factory=CriticConfig)
-    decode_batch: int | None = None  # items of a batch whose images are decoded for the loss; null: all
+    decode_batch: Count | None = None  # items of a batch whose images are decoded for the loss; null: all
     sample_posterior: bool = False  # draw latents from the VAE's posterior, as upstream does, instead of its mean
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None  # null: what accelerate's config says
     # auto: bfloat16 where the hardware multiplies it, else float32; float16 only with mixed_precision fp16, whose
@@ -72,12 +73,12 @@ class JoyGenConfig:
     gradient_checkpointing: bool = False  # compute the UNet's and the decoder's states again for their gradients
     compile: bool = False  # torch.compile the UNet
     compile_backend: str = "inductor"
-    seed: int = 0
+    seed: Seed = 0
     tensorboard: bool | None = None  # write its event files; null: if it is installed
-    console_log_interval: int = 2  # steps
-    checkpoint_save_interval: int = 5000
-    checkpoint_validation_interval: int = 5000
-    validation_batches: int = 4
+    console_log_interval: Count = 2  # steps
+    checkpoint_save_interval: Count = 5000
+    checkpoint_validation_interval: Count = 5000
+    validation_batches: Whole = 4
     export_half: bool = False  # write fp16 weights
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from models.audio2motion import Audio2MotionConfig
 from models.audio_features import AUDIO_DIMS
 from models.sync_expert import SyncExpertSizes
+from utils.bounds import Amount, Count, Decay, Factor, Positive, Seed, Whole
 from utils.errors import BadInput
 from utils.motion_dataset import MotionDataConfig
 from utils.motion_losses import LossConfig
@@ -24,12 +25,12 @@ class OptimizerConfig:
     The weights that are validated and exported follow the trained ones by (1 - average_decay) of the way each step.
     """
 
-    learning_rate: float = 5e-4
-    warmup_steps: int = 1000
-    decay_steps: int = 250_000
-    decay_factor: float = 0.1
-    clip_norm: float = 1.0
-    average_decay: float = 0.0
+    learning_rate: Amount = 5e-4
+    warmup_steps: Whole = 1000
+    decay_steps: Count = 250_000
+    decay_factor: Factor = 0.1
+    clip_norm: Positive = 1.0
+    average_decay: Decay = 0.0
 
     def rate(self, step: int) -> float:
         warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
@@ -41,16 +42,16 @@ class SyncConfig:
     """Training of the sync expert (--task sync); Adam, whose rate falls by decay_factor after every decay_steps."""
 
     output_dir: Path = Path("./results/train_sync_expert")
-    max_steps: int = 40_000
-    report_interval: int = 100
-    validation_interval: int = 1000
-    checkpoint_interval: int = 1000
-    batch_pairs: int = 8192
-    learning_rate: float = 1e-3
-    decay_steps: int = 5000
-    decay_factor: float = 0.98
-    min_rate: float = 5e-5
-    weight_decay: float = 0.0
+    max_steps: Count = 40_000
+    report_interval: Count = 100
+    validation_interval: Count = 1000
+    checkpoint_interval: Count = 1000
+    batch_pairs: Count = 8192
+    learning_rate: Amount = 1e-3
+    decay_steps: Count = 5000
+    decay_factor: Factor = 0.98
+    min_rate: Amount = 5e-5
+    weight_decay: Amount = 0.0
     use_identity: bool = True  # see SyncExpertConfig
     sizes: SyncExpertSizes = field(default_factory=SyncExpertSizes)
 
@@ -69,14 +70,14 @@ class TrainConfig:
     output_dir: Path
     hubert_dir: Path | None = None  # for network.audio_type hubert
     sync_expert: Path | None = None  # file that --task sync wrote, for loss.sync
-    sync_clips: int = 8096  # clips of five frames that the expert judges per step, at most
-    max_steps: int = 400_000
-    seed: int = 0
-    report_interval: int = 100  # steps
-    validation_interval: int = 2000
-    checkpoint_interval: int = 2000
+    sync_clips: Count = 8096  # clips of five frames that the expert judges per step, at most
+    max_steps: Count = 400_000
+    seed: Seed = 0
+    report_interval: Count = 100  # steps
+    validation_interval: Count = 2000
+    checkpoint_interval: Count = 2000
     keep_newest: bool = False  # the newest weights count as the best, whatever the validation says
-    export_gain: float = 1.0  # the lips of an exported network open this much farther about the mean expression
+    export_gain: Positive = 1.0  # the lips of an exported network open this much farther about the mean expression
     network: Audio2MotionConfig = field(default_factory=Audio2MotionConfig)
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.audio2motion import Audio2MotionConfig
+from utils.bounds import Layers, Size
 from utils.checkpoints import load_strict, read_metadata, read_weights, save_weights
 from utils.errors import BadInput
 from utils.sync_pairs import PAIR_FRAMES, PAIR_STEPS
@@ -29,9 +30,9 @@ EXPERT_NAME = "sync_expert.safetensors"
 class SyncExpertSizes:
     """Widths grow from ``hidden`` to four times that; every width has one plain and n_layers - 1 residual layers."""
 
-    hidden: int = 128
-    embedding: int = 1024
-    n_layers: int = 3
+    hidden: Size = 128
+    embedding: Size = 1024
+    n_layers: Layers = 3
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from utils.bounds import Amount
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -15,13 +17,13 @@ class LossWeights:
     The last three ask for more than the images, so the trainer adds them.
     """
 
-    latent: float = 1.0  # L1 between latents
-    pixel: float = 2.0  # L1 between lower halves of the images, in [-1, 1]
-    gradient: float = 0.0  # L1 between the horizontal and vertical differences of the lower halves: crisper edges
-    mouth: float = 0.0  # extra weight of pixels inside the lips, in the pixel term
-    perceptual: float = 0.0  # distance of the lower halves in the VAE encoder's features (models/perceptual.py)
-    adversarial: float = 0.0  # patch discriminator on the lower halves (models/critics.py)
-    sync: float = 0.0  # expert of lower halves and sound (models/critics.py)
+    latent: Amount = 1.0  # L1 between latents
+    pixel: Amount = 2.0  # L1 between lower halves of the images, in [-1, 1]
+    gradient: Amount = 0.0  # L1 between the horizontal and vertical differences of the lower halves: crisper edges
+    mouth: Amount = 0.0  # extra weight of pixels inside the lips, in the pixel term
+    perceptual: Amount = 0.0  # distance of the lower halves in the VAE encoder's features (models/perceptual.py)
+    adversarial: Amount = 0.0  # patch discriminator on the lower halves (models/critics.py)
+    sync: Amount = 0.0  # expert of lower halves and sound (models/critics.py)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from jaxtyping import Bool, Float, Int
 
+from utils.bounds import Count
 from utils.clips import clip_folders
 from utils.errors import BadInput
 from utils.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
@@ -35,8 +36,8 @@ class MotionDataConfig:
 
     validation_clips: tuple[str, ...] = ()  # without any, preprocess_dataset_extra.py's lists serve if they are there
     speakers: Path | None = None  # lines of <clip> <speaker>; a clip that it does not name is a speaker of its own
-    window_frames: int = 100  # 4 s; a multiple of 4
-    batch_size: int = 16
+    window_frames: Count = 100  # 4 s; a multiple of 4
+    batch_size: Count = 16
     lag_table: Path | None = None  # YAML, clip: frames by which its lips come later than its sound
     weight_table: Path | None = None  # YAML, clip: how much oftener than others a frame of it is drawn; 0 leaves it out
     center_expression: bool = False  # replace each clip's mean expression by the mean of the training clips

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from utils.bounds import Amount, Count
 from utils.landmarks import EYE_CONTOURS, INNER_LIPS, OUTER_LIPS, UNMATCHED_IN_BFM
 from utils.types import N_LANDMARKS
 
@@ -23,16 +24,16 @@ UPPER_LIDS = (161, 160, 159, 158, 157, 388, 387, 386, 385, 384)
 class LossConfig:
     """Weights of the terms; the defaults are the reference's."""
 
-    kl: float = 0.02  # top of the cycle
-    kl_period: int = 4000  # steps; the weight rises from 0 over the first half and stays for the second
-    expression: float = 0.5
-    landmarks: float = 0.5
-    laplacian: float = 1.0
-    magnitude: float = 0.1
-    sync: float = 0.2  # disbelief of the sync expert, if the config names one
-    prior_expression: float = 0.0  # of what the most likely prior sample decodes to; not in the reference
-    prior_landmarks: float = 0.0  # the same, on landmarks
-    prior_sync: float = 0.0  # the same, of the sync expert
+    kl: Amount = 0.02  # top of the cycle
+    kl_period: Count = 4000  # steps; the weight rises from 0 over the first half and stays for the second
+    expression: Amount = 0.5
+    landmarks: Amount = 0.5
+    laplacian: Amount = 1.0
+    magnitude: Amount = 0.1
+    sync: Amount = 0.2  # disbelief of the sync expert, if the config names one
+    prior_expression: Amount = 0.0  # of what the most likely prior sample decodes to; not in the reference
+    prior_landmarks: Amount = 0.0  # the same, on landmarks
+    prior_sync: Amount = 0.0  # the same, of the sync expert
 
 
 def cyclic_weight(step: int, top: float, period: int) -> float:

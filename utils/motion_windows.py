@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
+from utils.bounds import Amount, Decay, Share, Whole
 from utils.errors import BadInput
 from utils.motion_dataset import STEPS_PER_FRAME, MotionClip
 from utils.types import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -22,15 +23,15 @@ MARGIN_FRAMES = 1  # of sound on both sides of a window, so that its first featu
 class AugmentationConfig:
     """Random disturbances of training windows; the defaults are none, as in the reference."""
 
-    gain_db: float = 0.0  # loudness changes by up to this much either way
-    noise_probability: float = 0.0  # not with HuBERT, whose features are computed once per clip
+    gain_db: Amount = 0.0  # loudness changes by up to this much either way
+    noise_probability: Share = 0.0  # not with HuBERT, whose features are computed once per clip
     noise_snr_db: tuple[float, float] = (5.0, 40.0)  # uniform between the two
-    speed: float = 0.0  # sound and lips run up to this share faster or slower; pitch follows
-    channel: float = 0.0  # standard deviation of a constant added to each feature channel: another microphone
-    time_masks: int = 0  # up to this many runs of steps lose their features
-    time_mask_steps: int = 20  # longest run
-    coefficient_masks: int = 0  # up to this many feature channels are blanked over the whole window
-    mirror_probability: float = 0.0  # swap left and right, where the face model knows how
+    speed: Decay = 0.0  # sound and lips run up to this share faster or slower; pitch follows
+    channel: Amount = 0.0  # standard deviation of a constant added to each feature channel: another microphone
+    time_masks: Whole = 0  # up to this many runs of steps lose their features
+    time_mask_steps: Whole = 20  # longest run
+    coefficient_masks: Whole = 0  # up to this many feature channels are blanked over the whole window
+    mirror_probability: Share = 0.0  # swap left and right, where the face model knows how
 
 
 @dataclass(frozen=True)

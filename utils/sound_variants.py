@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from utils.bounds import Amount, Decay, Share, Whole
 from utils.motion_dataset import MotionClip
 from utils.motion_windows import add_noise
 from utils.types import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -27,15 +28,15 @@ ROOM_SHARE = (0.1, 0.7)  # amplitude of the echo beside the direct sound
 class VariantConfig:
     """How many copies, and how far they go; the defaults are none, as in the reference."""
 
-    count: int = 0  # copies of every clip; only with network.audio_type mfcc_norm, whose features are kept in memory
-    pitch: float = 0.0  # semitones up or down, the mouth's resonances staying
-    formants: float = 0.0  # share by which the resonances go up or down, pitch staying: another size of head
-    speed: float = 0.0  # share by which sound and lips run faster or slower
-    equaliser_db: float = 0.0  # standard deviation of a smooth change of the spectrum: another microphone
-    room_probability: float = 0.0
-    noise_probability: float = 0.0
+    count: Whole = 0  # copies of every clip; only with network.audio_type mfcc_norm, whose features are kept in memory
+    pitch: Amount = 0.0  # semitones up or down, the mouth's resonances staying
+    formants: Decay = 0.0  # share by which the resonances go up or down, pitch staying: another size of head
+    speed: Decay = 0.0  # share by which sound and lips run faster or slower
+    equaliser_db: Amount = 0.0  # standard deviation of a smooth change of the spectrum: another microphone
+    room_probability: Share = 0.0
+    noise_probability: Share = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 40.0)  # uniform between the two
-    gain_db: float = 0.0  # loudness, up to this much either way
+    gain_db: Amount = 0.0  # loudness, up to this much either way
 
 
 def variants(clip: MotionClip, settings: VariantConfig, rng: np.random.Generator) -> list[MotionClip]:

@@ -16,22 +16,23 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from utils.bounds import Amount, Count, Decay, Positive, Share, Whole
 from utils.errors import StageFailure
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    max_steps: int
-    lr: float
-    min_lr: float
-    warmup_steps: int = 0
-    max_minutes: float | None = None  # stop earlier after this much time; the schedule follows
-    gradient_accumulation_steps: int = 1
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
+    max_steps: Count
+    lr: Amount
+    min_lr: Amount
+    warmup_steps: Whole = 0
+    max_minutes: Positive | None = None  # stop earlier after this much time; the schedule follows
+    gradient_accumulation_steps: Count = 1
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    weight_decay: Amount = 0.01
+    max_grad_norm: Positive = 1.0
     use_ema: bool = False
-    ema_decay: float = 0.999
+    ema_decay: Share = 0.999
 
 
 @dataclass(frozen=True)
