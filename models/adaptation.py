@@ -150,7 +150,9 @@ def adaptation_config(pack: Pack, data_dir: Path, work_dir: Path, settings: Adap
             reference="composed" if pack.refiner else "other",
             batch_size=settings.batch_size,
             frames_per_clip=settings.batch_size,
-            augment=Augmentation((0.9, 1.0), color_jitter=0.05, grayscale=0.0, flip=0.0, depth=0.9, depth_shift=0.01),
+            augment=Augmentation(
+                (0.9, 1.0), color_jitter=0.05, grayscale=0.0, flip=0.0, depth=0.9, depth_shift=0.01, same_frame=0.4
+            ),
         ),
         opti=OptimizerConfig(
             max_steps=settings.steps, lr=settings.lr, min_lr=0.1 * settings.lr, warmup_steps=10, use_ema=True,

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from utils.bounds import Amount, Factor, Share
 from utils.images import truncate_to_bytes
 
 GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
@@ -18,12 +19,15 @@ GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
 class Augmentation:
     """The defaults are the reference's."""
 
-    crop_scale: tuple[float, float] = (0.8, 1.0)  # share of the image's area that is kept, square
-    color_jitter: float = 0.1  # brightness, contrast and saturation change by up to this factor
-    grayscale: float = 0.1  # probability
-    flip: float = 0.0  # probability
-    depth: float = 0.5  # probability that the depth image is used; else it is black
-    depth_shift: float = 0.02  # of the size, largest shift of the depth image in x and in y
+    crop_scale: tuple[Factor, Factor] = (0.8, 1.0)  # share of the image's area that is kept, square
+    color_jitter: Amount = 0.1  # brightness, contrast and saturation change by up to this factor
+    grayscale: Share = 0.1  # probability
+    flip: Share = 0.0  # probability
+    depth: Share = 0.5  # probability that the depth image is used; else it is black
+    depth_shift: Share = 0.02  # of the size, largest shift of the depth image in x and in y
+    # probability that a composed reference has the very frame around its mouth, as at inference: so the network learns
+    # to keep skin that is right, and from the others to mend what is not
+    same_frame: Share = 0.0
 
 
 NO_AUGMENTATION = Augmentation((1.0, 1.0), color_jitter=0.0, grayscale=0.0, depth=1.0, depth_shift=0.0)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from utils.augment import Augmentation, sample_color, sample_placement, sample_shift, shift_image
+from utils.bounds import Count, Size, Whole
 from utils.clips import STORED_SIZE, Clip, clip_names
 from utils.errors import BadInput
 from utils.face_warp import compose_reference
@@ -33,15 +34,15 @@ NEAR_FRAMES, OPEN_MOUTHS = 0.75, 0.75  # shares of composed references from a ne
 @dataclass(frozen=True)
 class DatasetConfig:
     root_dir: Path
-    img_size: int  # side of what the generator sees and draws
-    batch_size: int
+    img_size: Size  # side of what the generator sees and draws
+    batch_size: Count
     train_file: Path | None = None  # names of the training clips, one per line; null: see split_clips
     val_file: Path | None = None  # names of the held-out clips
-    num_workers: int = 0
-    frames_per_clip: int = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
+    num_workers: Whole = 0
+    frames_per_clip: Count = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
     # other: another frame of the clip, as it is; composed: see compose_reference, from a near frame and an open mouth
     reference: Literal["other", "composed"] = "other"
-    fine_size: int | None = None  # side of targets and references where a refiner is trained; null: img_size
+    fine_size: Size | None = None  # side of targets and references where a refiner is trained; null: img_size
     in_memory: bool = False  # keep decoded images (200 kB and 65 kB per frame)
     augment: Augmentation = field(default_factory=Augmentation)
 
@@ -151,10 +152,11 @@ def make_item(
 def make_reference(
     clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """What the generator is shown of the person, never the frame that it has to draw."""
+    """What the generator is shown of the person; never the mouth that it has to draw."""
     if config.reference == "other":
         return clip.faces[choose_reference(clip.valid, frame, rng)]
-    around = frame_near(clip.valid, frame, rng)
+    is_own = rng.random() < config.augment.same_frame
+    around = frame if is_own else frame_near(clip.valid, frame, rng)
     distant = np.abs(np.arange(len(clip)) - frame) >= MIN_REFERENCE_DISTANCE
     is_open = rng.random() < OPEN_MOUTHS and (clip.opened & distant).any()
     mouth = choose_reference(clip.opened if is_open else clip.valid, frame, rng)
@@ -164,7 +166,7 @@ def make_reference(
 
 
 def frame_near(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
-    """Mostly a neighbour, the nearer the likelier: at inference it is the frame itself. Now and then a distant one."""
+    """Mostly a neighbour, the nearer the likelier; now and then a distant frame."""
     distances = np.abs(np.arange(len(valid)) - frame)
     near = np.flatnonzero(valid & (distances > 0) & (distances <= NEAR_DISTANCE))
     if len(near) and rng.random() < NEAR_FRAMES:
