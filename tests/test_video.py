@@ -246,6 +246,18 @@ def test_alpha_and_rgb_sources(tmp_path):
         assert probe_video(path).picture.matrix == 1
 
 
+def test_size_that_changes_on_the_way(tmp_path):
+    """As in broadcasts and calls: every frame has the size of the first, wherever decoding begins."""
+    first = media.write_clip(tmp_path / "first.ts", media.numbered_frames(20, 64, 48))
+    second = media.write_clip(tmp_path / "second.ts", media.numbered_frames(40, 96, 64)[20:])
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    frames = list(read_frames(path))
+    assert {frame.shape for frame in frames} == {(48, 64, 3)}
+    assert [media.number_of(frame) for frame in frames] == list(range(40))
+    assert [media.number_of(frame) for frame in read_frames(path, start=28)] == list(range(28, 40))
+
+
 @pytest.mark.parametrize("turn", list(media.TURNS))
 def test_display_matrix_is_obeyed(tmp_path, turn):
     image = media.smooth_picture(192, 128)

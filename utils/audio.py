@@ -22,6 +22,7 @@ AAC_BITS_PER_SECOND = 128_000
 MP3_BITS_PER_SECOND = 48_000
 SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp than this is moved there
 START_TOLERANCE = 0.001  # seconds, the unit of time stamps in Matroska; the first sound is not further from its place
+LONGEST_GAP = 600.0  # seconds that nothing may come for; later stamps have leapt
 _INT16_SCALE = 32768.0
 _WARM_UP = 0.5  # seconds of sound that are decoded before a start in the middle of a file
 _AUDIO_ADVICE = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
@@ -36,10 +37,15 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     Raises BadInput for a missing or unreadable file, or one without sound.
     """
     blocks = [block[0] for block in _sound_blocks(path, "s16", "mono", sample_rate)]
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
-    if len(samples) == 0:
+    wave = np.empty(sum(map(len, blocks)), np.float32)
+    if len(wave) == 0:
         raise BadInput("no sound could be decoded", path, "at least one sample", "none", _AUDIO_ADVICE)
-    return samples.astype(np.float32) / _INT16_SCALE
+    n_filled = 0
+    for block in blocks:
+        wave[n_filled : n_filled + len(block)] = block
+        n_filled += len(block)
+    wave /= np.float32(_INT16_SCALE)
+    return wave
 
 
 def waveform_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
@@ -80,6 +86,13 @@ def moving_pictures(container: av.container.InputContainer) -> list[av.VideoStre
     """A file's video streams; the cover picture of a song is none."""
     cover = av.stream.Disposition.attached_pic
     return [stream for stream in container.streams.video if not stream.disposition & cover]
+
+
+def require_decoder(stream: av.AudioStream | av.VideoStream, path: Path) -> None:
+    """Raise BadInput for a stream whose codec FFmpeg does not know."""
+    if stream.codec_context is None:
+        advice = "convert or download the file again"
+        raise BadInput(f"{stream.type} of an unknown codec", path, "one that FFmpeg decodes", "another", advice)
 
 
 def start_seconds(stream: av.AudioStream | av.VideoStream) -> float | None:
@@ -164,6 +177,7 @@ class AudioEncoder:
 def _sound_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
     if not container.streams.audio:
         raise BadInput("no sound track", path, "an audio stream", "none", _AUDIO_ADVICE)
+    require_decoder(container.streams.audio[0], path)
     return container.streams.audio[0]
 
 
@@ -219,7 +233,8 @@ class _Placement:
         streams = moving_pictures(container) or (container.streams.audio if start else [])
         begins = start_seconds(streams[0]) if streams else None
         self.origin = None if begins is None else begins + start  # seconds by the file's clock
-        self._longest_gap = (container.duration or 0) / av.time_base + 1.0  # seconds; above, the stamps are nonsense
+        # seconds; above, the stamps are nonsense, and so may be what a damaged header says of the length
+        self._longest_gap = min((container.duration or 0) / av.time_base + 1.0, LONGEST_GAP)
 
     def gap(self, time: float | None) -> int:
         """Samples that are missing before ``time``; negative: that many of the sound's first samples come too early."""

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -15,10 +16,11 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from utils.audio import AudioEncoder, decode_tolerantly, open_media
-from utils.errors import BadInput, StageFailure
+from utils.errors import BadInput
 from utils.store import atomic_path
 from utils.timeline import stretches
 from utils.types import MOTION_FPS, PictureFormat, VideoInfo
+from utils.video_parts import failing_readably
 from utils.video_timing import constant_rate, timed_frames, video_stream
 
 X264_CRF = 18
@@ -40,7 +42,7 @@ def probe_video(path: Path) -> VideoInfo:
         frame = next(decode_tolerantly(container, stream), None)
         if frame is None:
             raise BadInput("no video frame can be decoded", path, "at least one frame", "none", "convert the file")
-        height, width = _upright_rgb(frame).shape[:2]
+        height, width = _upright_rgb(frame, path).shape[:2]
         if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
         else:
@@ -53,19 +55,20 @@ def read_frames(path: Path, fps: float = MOTION_FPS, start: int = 0, stop: int |
     """Yield upright uint8 RGB [H, W, 3] frames ``start`` to ``stop`` of the clip played at a constant ``fps``.
 
     A source frame at time t (from the stream's start on) is shown from output frame round(t * fps) until the next
-    one; gaps of variable-rate clips repeat the last frame. A damaged end cuts the clip short with a warning.
+    one; gaps of variable-rate clips repeat the last frame. A damaged end cuts the clip short with a warning. Where the
+    size changes on the way, frames are brought to that of the first.
     """
-    next_index, shown = start, None
+    next_index, shown, size = start, None, _stored_size(path)
     for timed in timed_frames(path, fps, start):
         end = timed.slot if stop is None else min(stop, timed.slot)
         while shown is not None and next_index < end:
-            yield _upright_rgb(shown.frame)
+            yield _upright_rgb(shown.frame, path, size)
             next_index += 1
         if stop is not None and next_index >= stop:
             return
         shown = timed
     while shown is not None and next_index < (shown.end if stop is None else min(stop, shown.end)):
-        yield _upright_rgb(shown.frame)
+        yield _upright_rgb(shown.frame, path, size)
         next_index += 1
 
 
@@ -134,7 +137,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_failing_readably(self._path))
+            stack.enter_context(failing_readably(self._path))
             temporary = stack.enter_context(atomic_path(self._path))
             self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
             self._container.metadata.update(self._metadata)
@@ -192,15 +195,6 @@ class VideoWriter:
                 self._audio.close()
 
 
-@contextlib.contextmanager
-def _failing_readably(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except av.FFmpegError as error:
-        reason = error.strerror or type(error).__name__
-        raise StageFailure(f"video could not be written ({path}): {reason}; check the free space") from error
-
-
 def _picture_format(stream: av.VideoStream, frame: av.VideoFrame) -> PictureFormat:
     aspect = stream.sample_aspect_ratio or Fraction(1)
     if _display_axes(frame)[0, 0] == 0:
@@ -212,11 +206,36 @@ def _picture_format(stream: av.VideoStream, frame: av.VideoFrame) -> PictureForm
     return PictureFormat(matrix, primaries, transfer, aspect)
 
 
-def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """The frame as it is meant to be seen, uint8 RGB [H, W, 3]."""
+def _stored_size(path: Path) -> tuple[int, int]:
+    """Width and height of the first frame that can be decoded, before it is turned."""
+    status = path.stat() if path.is_file() else None
+    return _size_of(path, status and (status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=32)
+def _size_of(path: Path, _state: object) -> tuple[int, int]:
+    with open_media(path) as container:
+        frame = next(decode_tolerantly(container, video_stream(container, path)), None)
+        return (frame.width, frame.height) if frame else (0, 0)
+
+
+def _upright_rgb(frame: av.VideoFrame, path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """The frame as it is meant to be seen, uint8 RGB [H, W, 3]; ``size``: as it is stored, if that is not its own."""
     is_known = frame.format.is_rgb or frame.colorspace in (*_MATRICES, *_BT601_CODES)
     matrix = None if is_known else _BT601
-    image = frame.to_ndarray(format="rgb24", src_colorspace=matrix, dst_colorspace=matrix, interpolation=_EXACT)
+    width, height = size or (frame.width, frame.height)
+    try:
+        image = frame.to_ndarray(
+            width=width,
+            height=height,
+            format="rgb24",
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            interpolation=_EXACT,
+        )
+    except (av.FFmpegError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise BadInput("frame cannot be converted to RGB", path, "a usual kind of pixels", reason) from error
     (x_to_x, x_to_y), (y_to_x, y_to_y) = _display_axes(frame)
     if x_to_x == 0:
         image, x_to_x, y_to_y = image.transpose(1, 0, 2), y_to_x, x_to_y

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import av
 
-from utils.audio import decode_tolerantly, moving_pictures, open_media, start_seconds
+from utils.audio import LONGEST_GAP, decode_tolerantly, moving_pictures, open_media, require_decoder, start_seconds
 from utils.errors import BadInput
 from utils.types import MOTION_FPS
 
 LARGEST_DENOMINATOR = 1001  # of 30000/1001, the rates of NTSC
 FASTEST = 250  # frames per second; more is the unit of a clock, not a rate
-LONGEST_GAP = 600.0  # seconds that a frame may stay; later stamps have leapt
 LONGEST_GAP_OF_BROADCAST = 10.0  # where stamps may start over at any time (FFmpeg's TS_DISCONT formats)
 _STEP_BACK = 0.5  # seconds; stamps that go back further have started over
 _N_MEASURED = 250  # frames whose distance tells the rate where the file contradicts itself
@@ -30,6 +29,8 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
     streams = moving_pictures(container)
     if not streams:
         raise BadInput("no video stream", path, "a video", "sound only", "give a clip that shows a face")
+    require_decoder(streams[0], path)
+    streams[0].thread_type = "AUTO"  # everywhere, since what comes of damaged frames can depend on it
     return streams[0]
 
 
@@ -120,7 +121,6 @@ def _decode_from(
     What a decoder gives before the first key frame lacks its neighbours and is left out.
     """
     stream = video_stream(container, path)
-    stream.thread_type = "AUTO"
     origin: float | None = None
     if seconds > 0:
         origin = _origin(path)
