@@ -40,7 +40,10 @@ def has_part(folder: Path, frames: range) -> bool:
         return False
     try:
         with av.open(str(path)) as container:
-            return bool(container.streams.video) and container.streams.video[0].frames == len(frames)
+            if not container.streams.video:
+                return False
+            packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+            return len(packets) == len(frames) and not any(packet.is_corrupt for packet in packets)
     except av.FFmpegError:
         return False
 
