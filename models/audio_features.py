@@ -6,6 +6,7 @@ Waves are float32 [n], mono, 16 kHz, in [-1, 1) unless said otherwise.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,10 @@ VOICING_THRESHOLD = 0.6
 PITCH_BINS = 256
 PITCH_BIN_RANGE = (50.0, 1100.0)  # Hz
 
-_FRAMES_PER_BLOCK = 4096  # bounds memory on long clips
+_FRAMES_PER_BLOCK = 1024  # spectra held at once: about 20 s
+_PITCH_STEPS = 3000  # pitch that is searched at once, 60 s
+_PITCH_MARGIN = 500  # steps on both sides that a search hears besides: the best paths meet at every pause
+_PITCH_TAIL = 50  # steps behind a stretch of sound that stand for the rest of the wave
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def hubert_features(wave: Float[np.ndarray, " n"], hubert: HubertEncoder | None)
 
 def mfcc_features(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
     """MFCC as the motion network takes them: from 24 kHz, scaled by 1/100, zero-padded to a multiple of 8 steps."""
-    return pad_to_multiple(mfcc(resample(wave, SAMPLE_RATE, MFCC_RATE))) * np.float32(MFCC_SCALE)
+    return pad_to_multiple(_mfcc(_resampled(wave, SAMPLE_RATE, MFCC_RATE))) * np.float32(MFCC_SCALE)
 
 
 def mfcc(wave24k: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
@@ -96,13 +100,16 @@ def mfcc(wave24k: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
 
     Equals librosa.feature.mfcc(n_mfcc=13, n_fft=1200, hop_length=480, n_mels=80, fmin=80, fmax=12000).
     """
+    return _mfcc([wave24k])
+
+
+def _mfcc(pieces: Iterable[Float[np.ndarray, " n"]]) -> Float[np.ndarray, "t 13"]:
     from librosa import power_to_db
 
     hop = MFCC_RATE // FEATURE_RATE
-    centred = np.pad(wave24k, MFCC_WINDOW // 2)
+    centred = _between_zeros(pieces, MFCC_WINDOW // 2)
     bands = _mel_spectrum(centred, MFCC_RATE, MFCC_WINDOW, hop, MFCC_BANDS, MFCC_RANGE, power=2)
-    decibels = power_to_db(bands, top_db=DYNAMIC_RANGE)
-    return dct(decibels, type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]].astype(np.float32)
+    return _cepstrum(power_to_db(bands, top_db=DYNAMIC_RANGE)).astype(np.float32)
 
 
 def normalised_mfcc(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 26"]:
@@ -112,15 +119,17 @@ def normalised_mfcc(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 26"]:
     coefficients come twice: with all that is soft, and cut off where noise would be heard.
     """
     hop = SAMPLES_PER_FEATURE
-    centred = np.pad(wave, NORM_WINDOW // 2)
-    bands = _mel_spectrum(centred, SAMPLE_RATE, NORM_WINDOW, hop, MFCC_BANDS, NORM_RANGE, power=2)
-    decibels = 10 * np.log10(bands + _SILENCE)
+    centred = _between_zeros([wave], NORM_WINDOW // 2)
+    decibels = _mel_spectrum(centred, SAMPLE_RATE, NORM_WINDOW, hop, MFCC_BANDS, NORM_RANGE, power=2)
+    decibels += _SILENCE
+    np.log10(decibels, out=decibels)
+    decibels *= 10
     loudest = decibels.max(axis=1)
     decibels -= np.percentile(loudest, LOUD_PERCENTILE)
     is_active = loudest >= np.percentile(loudest, LOUD_PERCENTILE) - ACTIVE_RANGE
     parts = []
     for floor in NORM_FLOORS:
-        cepstrum = dct(np.maximum(decibels, -floor), type=2, axis=1, norm="ortho")[:, : AUDIO_DIMS["mfcc"]]
+        cepstrum = _cepstrum(decibels, -floor)
         parts.append(cepstrum - cepstrum[is_active].mean(axis=0))
     return (np.concatenate(parts, axis=1) * MFCC_SCALE).astype(np.float32)
 
@@ -131,7 +140,7 @@ def log_mel(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 80"]:
     A wave under one window is padded with zeros to 512 samples (the reference fails on it).
     """
     wave = _at_least_one_window(wave)
-    bands = _mel_spectrum(wave, SAMPLE_RATE, MEL_WINDOW, SAMPLES_PER_FEATURE, MEL_BANDS, MEL_RANGE, power=1)
+    bands = _mel_spectrum([wave], SAMPLE_RATE, MEL_WINDOW, SAMPLES_PER_FEATURE, MEL_BANDS, MEL_RANGE, power=1)
     return np.log10(np.maximum(bands, MEL_FLOOR)).astype(np.float32)
 
 
@@ -149,13 +158,42 @@ def pitch_contour(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
 def praat_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     """Praat's autocorrelation pitch, one value per 20 ms, float64 Hz.
 
-    The wave is first zero-padded to the next whole step, a whole one if it ends on a step.
+    The wave is first zero-padded to the next whole step, a whole one if it ends on a step; there is no value for
+    the last. Praat holds the sound several times in double precision, so that a long one is searched in stretches:
+
+        wave     |-----------|-----------|---- ...
+        search 0 [===========--]t            kept (=), heard besides (-), and a tail (t) that gives
+        search 1           [--===========--]t    the stretch the mean and the peak of the whole wave
     """
+    n_steps = len(wave) // SAMPLES_PER_FEATURE + 1
+    if n_steps <= _PITCH_STEPS + 2 * _PITCH_MARGIN:
+        return _search_pitch(fit_length(wave, n_steps * SAMPLES_PER_FEATURE))
+    mean = np.mean(wave, dtype=np.float64) * (len(wave) / (n_steps * SAMPLES_PER_FEATURE))
+    low, high = wave.min(), wave.max()
+    peak = float(low if mean - low > high - mean else high)
+    found = []
+    for start in range(0, n_steps, _PITCH_STEPS):
+        first, last = max(0, start - _PITCH_MARGIN), min(n_steps, start + _PITCH_STEPS + _PITCH_MARGIN)
+        stretch = fit_length(wave[first * SAMPLES_PER_FEATURE :], (last - first) * SAMPLES_PER_FEATURE)
+        pitch = _search_pitch(_with_tail(stretch, mean, peak))[: last - first]
+        found.append(pitch[start - first :][:_PITCH_STEPS])
+    return np.concatenate(found)[: n_steps - 1]
+
+
+def _with_tail(stretch: Float[np.ndarray, " n"], mean: float, peak: float) -> Float[np.ndarray, " m"]:
+    """A stretch of sound and, behind it, what gives it the given mean and the sample furthest from it."""
+    tail = np.zeros(_PITCH_TAIL * SAMPLES_PER_FEATURE)
+    tail[len(tail) // 2] = peak
+    n_samples = len(stretch) + len(tail)
+    missing = mean * n_samples - np.sum(stretch, dtype=np.float64) - peak
+    tail[len(tail) // 2 + 1 :] = missing / (len(tail) - len(tail) // 2 - 1)
+    return np.concatenate([stretch, tail])
+
+
+def _search_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     import parselmouth
 
-    n_padded = (len(wave) // SAMPLES_PER_FEATURE + 1) * SAMPLES_PER_FEATURE
-    sound = parselmouth.Sound(fit_length(wave, n_padded), SAMPLE_RATE)
-    pitch = sound.to_pitch_ac(
+    pitch = parselmouth.Sound(wave, SAMPLE_RATE).to_pitch_ac(
         time_step=1 / FEATURE_RATE,
         voicing_threshold=VOICING_THRESHOLD,
         pitch_floor=PITCH_FLOOR,
@@ -179,7 +217,7 @@ def coarse_pitch(f0: Float[Tensor, "*t"], round_half_up: bool = True) -> Int[Ten
 def fit_length(steps: Float[np.ndarray, "t *c"], n_steps: int) -> Float[np.ndarray, "n *c"]:
     """Cut, or append zeros, to ``n_steps``."""
     missing = max(0, n_steps - len(steps))
-    return np.pad(steps[:n_steps], [(0, missing)] + [(0, 0)] * (steps.ndim - 1))
+    return np.pad(steps[:n_steps], [(0, missing)] + [(0, 0)] * (steps.ndim - 1)) if missing else steps[:n_steps]
 
 
 def pad_to_multiple(steps: Float[np.ndarray, "t *c"], multiple: int = STEPS_MULTIPLE) -> Float[np.ndarray, "n *c"]:
@@ -195,12 +233,51 @@ def resample(wave: Float[np.ndarray, " n"], rate: float, new_rate: float) -> Flo
     return fit_length(soxr.resample(wave, rate, new_rate, quality="HQ"), n_samples)
 
 
+def _resampled(wave: Float[np.ndarray, " n"], rate: float, new_rate: float) -> Iterator[Float[np.ndarray, " m"]]:
+    """What resample returns, piece by piece."""
+    import soxr
+
+    stream = soxr.ResampleStream(rate, new_rate, 1, dtype="float32", quality="HQ")
+    missing = int(np.ceil(len(wave) * new_rate / rate))
+    for start in range(0, len(wave), SAMPLE_RATE):
+        piece = stream.resample_chunk(wave[start : start + SAMPLE_RATE], last=start + SAMPLE_RATE >= len(wave))
+        yield piece[:missing]
+        missing -= len(piece[:missing])
+    yield np.zeros(missing, np.float32)
+
+
 def _at_least_one_window(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
     return fit_length(wave, max(len(wave), MEL_WINDOW))
 
 
+def _between_zeros(pieces: Iterable[Float[np.ndarray, " n"]], n_zeros: int) -> Iterator[Float[np.ndarray, " m"]]:
+    yield np.zeros(n_zeros, np.float32)
+    yield from pieces
+    yield np.zeros(n_zeros, np.float32)
+
+
+def _frame_blocks(
+    pieces: Iterable[Float[np.ndarray, " n"]], window: int, hop: int
+) -> Iterator[Float[np.ndarray, "t w"]]:
+    """Windows of a wave that comes in pieces of any length, a number of them at a time."""
+    waiting = np.zeros(0, np.float32)
+    for piece in pieces:
+        for start in range(0, len(piece), _FRAMES_PER_BLOCK * hop):
+            waiting = np.concatenate([waiting, piece[start : start + _FRAMES_PER_BLOCK * hop]], dtype=np.float32)
+            if len(waiting) >= window:
+                frames = np.lib.stride_tricks.sliding_window_view(waiting, window)[::hop]
+                yield frames
+                waiting = waiting[len(frames) * hop :]
+
+
+def _cepstrum(decibels: Float[np.ndarray, "t bands"], floor: float = -np.inf) -> Float[np.ndarray, "t 13"]:
+    blocks = [decibels[start : start + _FRAMES_PER_BLOCK] for start in range(0, len(decibels), _FRAMES_PER_BLOCK)]
+    n_kept = AUDIO_DIMS["mfcc"]
+    return np.concatenate([dct(np.maximum(block, floor), type=2, axis=1, norm="ortho")[:, :n_kept] for block in blocks])
+
+
 def _mel_spectrum(
-    wave: Float[np.ndarray, " n"],
+    pieces: Iterable[Float[np.ndarray, " n"]],
     rate: int,
     window: int,
     hop: int,
@@ -208,12 +285,11 @@ def _mel_spectrum(
     band_range: tuple[float, float],
     power: int,
 ) -> Float[np.ndarray, "t bands"]:
-    """Short-time |spectrum|^power through Slaney's mel filter bank, in blocks so that memory stays bounded."""
+    """Short-time |spectrum|^power through Slaney's mel filter bank, of a wave that comes in pieces of any length."""
     from librosa.filters import mel
 
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
     low, high = band_range
     filters = mel(sr=rate, n_fft=window, n_mels=n_bands, fmin=low, fmax=high).T
-    frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float32), window)[::hop]
-    blocks = [frames[start : start + _FRAMES_PER_BLOCK] for start in range(0, len(frames), _FRAMES_PER_BLOCK)]
+    blocks = _frame_blocks(pieces, window, hop)
     return np.concatenate([np.abs(rfft(block * hann, axis=1)) ** power @ filters for block in blocks])

@@ -22,6 +22,7 @@ MIN_LEVEL = -60.0  # dB of full scale; below it nothing is speech
 SHORTEST_SOUND, SHORTEST_PAUSE = 2, 6  # frames
 EDGE = 2  # frames on both sides of a change
 _SILENCE = 1e-10  # power that stands for digital silence
+_FRAMES_PER_BLOCK = 512  # bounds memory on long clips
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Loudness:
 
 def loudness(wave: Float[np.ndarray, " n"], n_frames: int) -> Loudness:
     """Of a 16 kHz wave in [-1, 1) that begins with the first of ``n_frames`` > 0 video frames; beyond it is silence."""
-    samples = fit_length(wave, n_frames * SAMPLES_PER_FRAME).reshape(n_frames, SAMPLES_PER_FRAME)
-    levels = 10 * np.log10(np.mean(samples.astype(np.float64) ** 2, axis=1) + _SILENCE)
+    levels = 10 * np.log10(_powers(wave, n_frames) + _SILENCE)
     if levels.max() < MIN_LEVEL:
         return Loudness(levels, np.zeros(n_frames, bool), np.zeros(n_frames, bool))
     per_frame = FEATURE_RATE // MOTION_FPS
@@ -53,6 +53,16 @@ def loudness(wave: Float[np.ndarray, " n"], n_frames: int) -> Loudness:
     below = np.percentile(levels, LOUD_PERCENTILE) - levels
     heard = ((below <= LOUD_RANGE) | (voiced & (below <= VOICED_RANGE))) & (levels >= MIN_LEVEL)
     return Loudness(levels, voiced, heard)
+
+
+def _powers(wave: Float[np.ndarray, " n"], n_frames: int) -> Float[np.ndarray, " t"]:
+    """Mean square of every frame."""
+    powers = np.zeros(n_frames)
+    for start in range(0, n_frames, _FRAMES_PER_BLOCK):
+        n_now = min(_FRAMES_PER_BLOCK, n_frames - start)
+        samples = fit_length(wave[start * SAMPLES_PER_FRAME :], n_now * SAMPLES_PER_FRAME).astype(np.float64)
+        powers[start : start + n_now] = np.mean(samples.reshape(n_now, SAMPLES_PER_FRAME) ** 2, axis=1)
+    return powers
 
 
 def speech_activity(wave: Float[np.ndarray, " n"], n_frames: int) -> SpeechActivity:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import librosa
 import numpy as np
 import pytest
@@ -108,3 +110,40 @@ def test_fit_length_is_exact() -> None:
     assert af.fit_length(steps, 2).tolist() == [[0, 1], [2, 3]]
     assert af.fit_length(steps, 4)[3].tolist() == [0, 0]
     assert len(af.pad_to_multiple(steps)) == 8
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.05])
+def test_pitch_of_a_long_wave_is_searched_in_stretches(monkeypatch, offset: float) -> None:
+    """Praat compares with the loudest sample and the mean of the whole wave, which lie in other stretches here."""
+    seconds = np.arange(20 * 16_000) / 16_000
+    hertz = 150 + 40 * np.sin(2 * np.pi * 0.3 * seconds)
+    wave = np.sin(2 * np.pi * np.cumsum(hertz) / 16_000) * (np.sin(2 * np.pi * 0.8 * seconds) > -0.3)
+    wave = (0.02 * wave + 0.2 * noise(len(wave)) * 0.02 + offset).astype(np.float32)
+    wave[-500:] += 0.5
+    wave = wave[:-77]
+    whole = af.praat_pitch(wave)
+    assert 0.3 < np.mean(whole > 0) < 0.9
+    monkeypatch.setattr(af, "_PITCH_STEPS", 200)
+    monkeypatch.setattr(af, "_PITCH_MARGIN", 150)
+    np.testing.assert_allclose(af.praat_pitch(wave), whole, rtol=1e-9)
+
+
+def test_mfcc_features_are_those_of_the_resampled_wave() -> None:
+    wave = noise(83_211)
+    whole = af.pad_to_multiple(af.mfcc(af.resample(wave, 16_000, 24_000))) * np.float32(0.01)
+    np.testing.assert_allclose(af.mfcc_features(wave), whole, rtol=0, atol=2e-6)
+
+
+def test_memory_does_not_grow_with_the_sound() -> None:
+    """Beside wave and features, ten times the length takes as much."""
+    af.normalised_mfcc(noise(16_000))
+
+    def most(n_samples: int) -> int:
+        wave = noise(n_samples)
+        tracemalloc.start()
+        af.normalised_mfcc(wave)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - n_samples // 320 * 2 * 80 * 4  # the spectrum, and once more where its blocks are joined
+
+    assert most(60 * 16_000 * 10) < 1.2 * most(60 * 16_000)
