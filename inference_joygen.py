@@ -153,6 +153,7 @@ def check_rate(fps: str | None, video: VideoInfo, edit: store.EditResult) -> Non
 def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult:
     """Stage 2's result for this clip and speech; raises BadInput if it is another's or incomplete."""
     from utils.content_key import file_digest
+    from utils.edit_check import require_possible_faces
 
     directory = store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path)
     edit = store.load_edit(directory)
@@ -167,9 +168,7 @@ def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult
         raise BadInput("stage 2 result of another clip", directory, expected, found, store.STAGE2_ADVICE)
     if len(edit) == 0 or edit.frame_index.min() < 0 or edit.frame_index.max() >= record.n_source_frames:
         raise BadInput("stage 2 result names no frames of its clip", directory, expected, advice=store.STAGE2_ADVICE)
-    boxes = edit.boxes[edit.valid]
-    if (boxes[:, 2:] <= boxes[:, :2]).any():
-        raise BadInput("stage 2 result has an empty box", directory, "x1 < x2 and y1 < y2", advice=store.STAGE2_ADVICE)
+    require_possible_faces(edit)
     return edit
 
 

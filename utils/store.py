@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -400,5 +401,8 @@ def _read_image(path: StoredPath, mode: str) -> np.ndarray:
     try:
         with path.open("rb") as file, Image.open(file) as image:
             return np.asarray(image.convert(mode))
-    except (UnidentifiedImageError, OSError) as error:
+    except (
+        *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error),
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow raises on damaged files, found by feeding it some
         raise BadInput("unreadable image", str(path), "a PNG or JPEG file", str(error), STAGE2_ADVICE) from error
