@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
 from models.flow import FlowVAE, FlowVAESizes, Reconstruction
+from models.motion_blocks import blocks
 from utils.bounds import Size
 from utils.checkpoints import load_strict, newest_checkpoint, read_weights
 from utils.errors import BadInput
@@ -104,18 +105,31 @@ class Audio2Motion(nn.Module, ABC):
         The noise is drawn on the CPU whatever the device: the same seed gives the same noise everywhere.
         Temperature 0 gives the most likely motion and ignores the seed.
         """
+        n_latent_steps = len(features.audio) // STEPS_PER_FRAME // self.vae.sizes.stride
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(1, self.vae.sizes.latent, n_latent_steps, generator=generator) * temperature
+        motion = []
+        for block in blocks(n_latent_steps, self.vae.sizes):
+            made = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
+            first = (block.kept.start - block.read.start) * self.vae.sizes.stride
+            motion.append(made[first : first + len(block.kept) * self.vae.sizes.stride])
+        return np.concatenate(motion)
+
+    def _predict_block(
+        self, features: SpeechFeatures, noise: Float[Tensor, "1 z s"], read: range, mouth_amp: float, eye_amp: float
+    ) -> Float[np.ndarray, "t 64"]:
+        """The motion of some latent steps, from their features and noise alone."""
         device = next(self.parameters()).device
-        audio = torch.from_numpy(features.audio)[None].to(device)
+        n_heard = STEPS_PER_FRAME * self.vae.sizes.stride
+        heard = slice(read.start * n_heard, read.stop * n_heard)
         inputs = MotionInputs(
-            audio,
-            f0=torch.from_numpy(features.f0)[None].to(device),
+            torch.from_numpy(features.audio[heard])[None].to(device),
+            f0=torch.from_numpy(features.f0[heard])[None].to(device),
             mouth_amp=torch.full((1, 1), mouth_amp, device=device),
             eye_amp=torch.full((1, 1), eye_amp, device=device),
         )
-        n_latent_steps = audio.shape[1] // STEPS_PER_FRAME // self.vae.sizes.stride
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(1, self.vae.sizes.latent, n_latent_steps, generator=generator) * temperature
-        return self.sample(inputs, noise.to(device))[0].float().cpu().numpy()
+        made = self.sample(inputs, noise[:, :, read.start : read.stop].to(device))
+        return made[0].float().cpu().numpy()
 
 
 class PlainAudio2Motion(Audio2Motion):

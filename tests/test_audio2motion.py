@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import motion_blocks
 from models.audio2motion import Audio2MotionConfig, MotionInputs, build_audio2motion, load_audio2motion
 from models.audio_features import SpeechFeatures
 from models.flow import FlowVAESizes
@@ -117,6 +118,21 @@ def test_prediction(config: Audio2MotionConfig) -> None:
     assert motion.dtype == np.float32
     np.testing.assert_array_equal(network.predict(features, seed=3, temperature=0.5), motion)
     assert np.abs(network.predict(features, seed=4, temperature=0.5) - motion).max() > 0
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_long_motion_is_made_in_blocks(monkeypatch, config: Audio2MotionConfig) -> None:
+    torch.manual_seed(0)
+    network = build_audio2motion(config, audio_dim=13).eval()
+    for coupling in network.vae.prior_flow.flows[::2]:
+        torch.nn.init.normal_(coupling.post.weight)  # otherwise the flow does nothing
+    features = speech(n_steps=824)
+    whole = network.predict(features, temperature=1.0)
+    monkeypatch.setattr(motion_blocks, "BLOCK_FRAMES", 40)
+    np.testing.assert_allclose(network.predict(features, temperature=1.0), whole, rtol=0, atol=1e-5)
+    assert len(list(motion_blocks.blocks(103, config.sizes))) == 11
+    monkeypatch.setattr(motion_blocks, "reach_in_latent_steps", lambda _: 1)
+    assert np.abs(network.predict(features, temperature=1.0) - whole).max() > 1e-3
 
 
 def test_temperature_zero_ignores_the_seed() -> None:
