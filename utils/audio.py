@@ -90,7 +90,7 @@ def moving_pictures(container: av.container.InputContainer) -> list[av.VideoStre
 
 def require_decoder(stream: av.AudioStream | av.VideoStream, path: Path) -> None:
     """Raise BadInput for a stream whose codec FFmpeg does not know."""
-    if stream.codec_context is None:
+    if getattr(stream, "codec_context", None) is None:  # which its type does not admit
         advice = "convert or download the file again"
         raise BadInput(f"{stream.type} of an unknown codec", path, "one that FFmpeg decodes", "another", advice)
 
