@@ -50,8 +50,8 @@ PITCH_BINS = 256
 PITCH_BIN_RANGE = (50.0, 1100.0)  # Hz
 
 _FRAMES_PER_BLOCK = 1024  # spectra held at once: about 20 s
-_PITCH_STEPS = 3000  # pitch that is searched at once, 60 s
-_PITCH_MARGIN = 500  # steps on both sides that a search hears besides: the best paths meet at every pause
+_PITCH_STEPS = 1500  # pitch that is searched at once, 30 s
+_PITCH_MARGIN = 250  # steps on both sides that a search hears besides: the best paths meet at every pause
 _PITCH_TAIL = 50  # steps behind a stretch of sound that stand for the rest of the wave
 
 
@@ -168,7 +168,7 @@ def praat_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     n_steps = len(wave) // SAMPLES_PER_FEATURE + 1
     if n_steps <= _PITCH_STEPS + 2 * _PITCH_MARGIN:
         return _search_pitch(fit_length(wave, n_steps * SAMPLES_PER_FEATURE))
-    mean = np.mean(wave, dtype=np.float64) * (len(wave) / (n_steps * SAMPLES_PER_FEATURE))
+    mean = float(np.mean(wave, dtype=np.float64)) * len(wave) / (n_steps * SAMPLES_PER_FEATURE)
     low, high = wave.min(), wave.max()
     peak = float(low if mean - low > high - mean else high)
     found = []

@@ -36,14 +36,12 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     16-bit integers, as they do in the reference's intermediate wav file.
     Raises BadInput for a missing or unreadable file, or one without sound.
     """
-    blocks = [block[0] for block in _sound_blocks(path, "s16", "mono", sample_rate)]
-    wave = np.empty(sum(map(len, blocks)), np.float32)
-    if len(wave) == 0:
+    samples = bytearray()  # one piece of memory, which goes back to the system as a whole
+    for block in _sound_blocks(path, "s16", "mono", sample_rate):
+        samples += block.tobytes()
+    if not samples:
         raise BadInput("no sound could be decoded", path, "at least one sample", "none", _AUDIO_ADVICE)
-    n_filled = 0
-    for block in blocks:
-        wave[n_filled : n_filled + len(block)] = block
-        n_filled += len(block)
+    wave = np.frombuffer(samples, np.int16).astype(np.float32)
     wave /= np.float32(_INT16_SCALE)
     return wave
 
