@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import sys
 import tempfile
 import wave
 from collections.abc import Iterator
@@ -42,7 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
             place = Path(folder) / str(seconds)
             place.mkdir()
             clip, speech = repeat_clip(options, place, seconds), repeat_speech(options.speech, place, seconds)
-            peaks[seconds] = [run_stage(script, flags)[1] for script, flags in commands(options, clip, speech, place)]
+            peaks[seconds] = []
+            for script, flags in commands(options, clip, speech, place):
+                taken, peak = run_stage(script, flags)
+                peaks[seconds].append(peak)
+                print(f"{script}, {seconds} s: {peak:.0f} MiB, done in {taken:.0f} s", file=sys.stderr)
             left = disk_use(place / "edit", seconds) | disk_use(place / "a2m", seconds)
     print(f"\n| | {SHORT_SECONDS} s, MiB | {options.seconds} s, MiB | ratio |\n|---|---|---|---|")
     for script, short, long in zip(STAGES, peaks[SHORT_SECONDS], peaks[options.seconds], strict=True):
