@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.face_finder import Box, overlap
-from models.face_tracker import MIN_DETECTION_CONFIDENCE, MIN_TRACKING_CONFIDENCE, without_native_logs
+from models.face_tracker import open_face_mesh, without_native_logs
 from utils.shots import leaps
 from utils.types import N_LANDMARKS
 
@@ -27,17 +27,7 @@ class FaceFollower:
     """Follows one face at a time. ``landmarks``: float32 [468, 3] of the last frame, source pixels; None: lost."""
 
     def __init__(self) -> None:
-        from mediapipe.python.solutions import face_mesh
-
-        with without_native_logs():
-            self._mesh = face_mesh.FaceMesh(
-                static_image_mode=False,
-                max_num_faces=1,
-                refine_landmarks=True,
-                min_detection_confidence=MIN_DETECTION_CONFIDENCE,
-                min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
-            )
-            self._mesh.process(_BLACK)
+        self._mesh = open_face_mesh()
         self.landmarks: np.ndarray | None = None
         self._window, self._side = (0, 0, 0, 0), 0.0
 

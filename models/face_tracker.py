@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -56,23 +56,29 @@ class LandmarkTracker(Protocol):
     ) -> None: ...
 
 
+def open_face_mesh() -> Any:
+    """MediaPipe's FaceMesh for one face in a video, with refined lips and eyes."""
+    # The solution is imported by itself: the package's top level pulls in tasks that need more dependencies.
+    from mediapipe.python.solutions import face_mesh
+
+    with without_native_logs():
+        mesh = face_mesh.FaceMesh(
+            static_image_mode=False,
+            max_num_faces=1,
+            refine_landmarks=True,
+            min_detection_confidence=MIN_DETECTION_CONFIDENCE,
+            min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
+        )
+        # MediaPipe starts in threads of its own, which have said all they want to say after one frame.
+        mesh.process(np.zeros((_WARM_UP_SIZE, _WARM_UP_SIZE, 3), np.uint8))
+    return mesh
+
+
 class MediaPipeTracker:
     """MediaPipe FaceMesh in video mode with refined lips and eyes; its models come inside the wheel."""
 
     def __init__(self) -> None:
-        # The solution is imported by itself: the package's top level pulls in tasks that need more dependencies.
-        from mediapipe.python.solutions import face_mesh
-
-        with without_native_logs():
-            self._mesh = face_mesh.FaceMesh(
-                static_image_mode=False,
-                max_num_faces=1,
-                refine_landmarks=True,
-                min_detection_confidence=MIN_DETECTION_CONFIDENCE,
-                min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
-            )
-            # MediaPipe starts in threads of its own, which have said all they want to say after one frame.
-            self._mesh.process(np.zeros((_WARM_UP_SIZE, _WARM_UP_SIZE, 3), np.uint8))
+        self._mesh = open_face_mesh()
 
     def __call__(self, frame: np.ndarray) -> TrackedFace | None:
         with without_native_logs():
