@@ -12,13 +12,12 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import UInt8
 
-from models.face_tracker import MIN_DETECTION_CONFIDENCE, without_native_logs
+from models.face_tracker import MIN_DETECTION_CONFIDENCE, WARM_UP_FRAME, without_native_logs
 
 PART = 480  # pixels, side of the parts; a face of 15 px is then 3 % of them
 PART_STEP = 320  # parts overlap by more than the faces that the whole picture hides, up to 4K
 MIN_SIDE = 16.0  # pixels
 SAME_FACE_OVERLAP = 0.3  # of the smaller box, from which two boxes are one face
-_BLACK = np.zeros((64, 64, 3), np.uint8)  # a first frame, at which the threads of a new network speak up
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -38,7 +37,7 @@ class FaceFinder:
                 for selection in (0, 1)
             )
             for network in (self._near, self._far):
-                network.process(_BLACK)
+                network.process(WARM_UP_FRAME)
 
     def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> list[Box]:
         """Boxes in pixels, the surest first; one per face."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from models.face_finder import Box, overlap
-from models.face_tracker import open_face_mesh, without_native_logs
+from models.face_tracker import WARM_UP_FRAME, open_face_mesh, without_native_logs
 from utils.shots import leaps
 from utils.types import N_LANDMARKS
 
@@ -20,7 +20,6 @@ WHOLE_FRAME = 0.6  # share of the frame from which a window becomes all of it
 MARGIN = 0.3  # of the face's side that must lie between it and the window's edge, where that is not the frame's
 GROWTH = 1.6  # of the face since the window was chosen, from which it is chosen anew
 MIN_FACE_OVERLAP = 0.25  # of landmarks with the box that they are looked for in
-_BLACK = np.zeros((64, 64, 3), np.uint8)
 
 
 class FaceFollower:
@@ -81,7 +80,7 @@ class FaceFollower:
         window = (0, 0, frame_width, frame_height) if width == WINDOW and is_most else (x1, y1, x2, y2)
         with without_native_logs():
             self._mesh.reset()  # what it followed is another face, or lies elsewhere in the new window
-            self._mesh.process(_BLACK)
+            self._mesh.process(WARM_UP_FRAME)
         self._window = window
 
     def _find(self, frame: np.ndarray) -> np.ndarray | None:

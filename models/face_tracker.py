@@ -39,7 +39,7 @@ MIN_TRACKING_CONFIDENCE = 0.5
 N_POINTS = 68
 MIN_DWPOSE_SCORE = 0.3  # mean of the 68; DWPose's own pictures leave out points below it
 MAX_DISAGREEMENT = 0.25  # of the face's height, mean distance of DWPose's points to MediaPipe's
-_WARM_UP_SIZE = 64  # pixels
+WARM_UP_FRAME = np.zeros((64, 64, 3), np.uint8)  # at which the threads of a new network say all they want to say
 
 
 class LandmarkTracker(Protocol):
@@ -69,8 +69,7 @@ def open_face_mesh() -> Any:
             min_detection_confidence=MIN_DETECTION_CONFIDENCE,
             min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
         )
-        # MediaPipe starts in threads of its own, which have said all they want to say after one frame.
-        mesh.process(np.zeros((_WARM_UP_SIZE, _WARM_UP_SIZE, 3), np.uint8))
+        mesh.process(WARM_UP_FRAME)
     return mesh
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from models.face_tracker import (
     MIN_DETECTION_CONFIDENCE,
     MIN_TRACKING_CONFIDENCE,
+    WARM_UP_FRAME,
     without_native_logs,
 )
 from utils.geometry import crop_box, face_box_from_68, landmarks_68
@@ -26,7 +27,6 @@ MESH_FACES = 3
 DETECT_EVERY = 5  # frames
 WINDOW = 3.0  # side of the window for a face that the mesh overlooks, in sides of the detector's box
 SAME_FACE_OVERLAP = 0.2  # intersection over the smaller box from which two boxes are one face
-_BLACK = np.zeros((64, 64, 3), np.uint8)  # a first frame, at which the threads of a new network speak up
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
@@ -64,7 +64,7 @@ class FaceWatcher:
                 model_selection=1, min_detection_confidence=MIN_DETECTION_CONFIDENCE
             )
             for network in (self._mesh, self._detector):
-                network.process(_BLACK)
+                network.process(WARM_UP_FRAME)
         self._window: np.ndarray | None = None  # int [4], where the mesh looks; None: at the whole frame
         self._detected: list[Box] = []
         self._until_detection, self._had_faces = 0, False
@@ -117,7 +117,7 @@ class FaceWatcher:
         self._window = window
         with without_native_logs():
             self._mesh.reset()  # what it followed lies elsewhere in the new window
-            self._mesh.process(_BLACK)
+            self._mesh.process(WARM_UP_FRAME)
 
     def _detect(self, frame: np.ndarray) -> list[Box]:
         with without_native_logs():
