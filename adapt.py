@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import cli, packs, store
+from utils.atomic import atomic_path, require_writable
 from utils.errors import BadInput
+from utils.image_files import write_rgb
 
 WORK_PREFIX = ".adapting-"
 
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     settings = AdaptationSettings(options.steps, options.batch_size, options.lr, options.held_back, options.seed)
     pack, directory = packs.resolve_pack(), options.result_dir / options.video_path.stem
-    store.require_writable(directory)
+    require_writable(directory)
     print(packs.describe(pack))
     record = describe(options.video_path, pack, settings)
     if is_done(directory, record):
@@ -135,8 +137,8 @@ def remove_other_work(directory: Path, work_dir: Path) -> None:
 def save(directory: Path, record: dict[str, object], result: AdaptationResult) -> None:
     """The record, which says that the adaptation is finished, and a sheet of held-back frames."""
     figures = {name: value for name, value in vars(result).items() if name != "sheet"}
-    store.write_rgb(directory / "held_back.png", result.sheet)
-    with store.atomic_path(directory / packs.ADAPTATION_RECORD) as temporary:
+    write_rgb(directory / "held_back.png", result.sheet)
+    with atomic_path(directory / packs.ADAPTATION_RECORD) as temporary:
         temporary.write_text(json.dumps(record | figures, indent=2) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils import cli, packs, store
+from utils import cli, packs
+from utils.atomic import require_writable
 from utils.clip_pairs import ClipPair, Matches, match_clips
 from utils.errors import BadInput
 from utils.figures import METRICS, NEEDS_WEIGHTS
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     metrics = wanted_metrics(options)
     matches = match_clips(options.generated, options.reference)
-    store.require_writable(options.out)
+    require_writable(options.out)
     networks = load_networks(options, metrics)
 
     from models.evaluation import overall_figures, with_agreement

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import cli, packs, store
+from utils.atomic import require_writable
 from utils.errors import BadInput
 from utils.types import SAMPLES_PER_FRAME
 
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = cli.resolve_device(options.gpu_id)
     network = load_audio2motion(pack.audio2motion, device)
     motion_path = result_path(options)
-    store.require_writable(motion_path.parent)
+    require_writable(motion_path.parent)
     print(packs.describe(pack))
 
     features = hear(wave, network, pack.hubert, device)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils import cli, packs, store
+from utils.atomic import atomic_path, require_writable, swap_in
 from utils.errors import BadInput
 from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
+from utils.image_files import write_rgb
 from utils.motion_timing import n_motion_frames, resample_motion, settle
 from utils.speaker import add_speaker_arguments
 from utils.time_options import add_length_argument, add_rate_argument, resolve_rate
@@ -130,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
         record = track_record(video, options.infer_exp_coeff_path, clip.valid, index, pack, key)
         record = replace(record, fps=float(rate), length=options.length)
         store.save_track_record(new, record)
-        store.swap_in(new, result_dir)
+        swap_in(new, result_dir)
     for line in clip.summary:
         print(line)
     print(f"{result_dir}: {record.n_frames} frames, {record.n_frames - record.n_valid} of them untouched")
@@ -185,7 +187,7 @@ def show_speakers(options: argparse.Namespace) -> None:
 
     video = probe_video(options.infer_video_path)
     path = store.speakers_path(options.infer_result_dir, video.path)
-    store.require_writable(path.parent)
+    require_writable(path.parent)
     frames = frame_source(video, LISTED_FRAMES, MOTION_FPS)()
     found = list_speakers(
         frames, lambda numbers: read_frames_at(video.path, numbers), options.speaker or Speaker(), Ears.of(video)
@@ -193,8 +195,8 @@ def show_speakers(options: argparse.Namespace) -> None:
     if found is None:
         raise no_face(video.path, f"nobody in the first {LISTED_FRAMES // MOTION_FPS} s")
     lines, sheet = found
-    with store.atomic_path(path) as temporary:
-        store.write_rgb(temporary, sheet)
+    with atomic_path(path) as temporary:
+        write_rgb(temporary, sheet)
     print("\n".join([*lines, f"{path}: {len(lines) - 1} with their numbers"]))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import cli, packs, store
+from utils.atomic import require_writable
 from utils.errors import BadInput
 from utils.time_options import add_rate_argument, rate_text, resolve_rate
 from utils.timeline import exact_rate, n_result_frames, n_video_frames
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_rate(options.fps, video, edit)
     n_frames = count_frames(edit, speech.n_samples, options.faithful)
     result_path = store.talk_path(options.result_dir, options.video_path, options.audio_path)
-    store.require_writable(result_path.parent)
+    require_writable(result_path.parent)
     pack = packs.resolve_pack(
         unet=options.unet_model_path, vae=options.vae_model_path, whisper=options.whisper_model_path
     )

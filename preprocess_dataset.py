@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import cli, packs, store
+from utils import cli, packs
+from utils.atomic import require_writable
 from utils.errors import BadInput, StageFailure
 from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 from utils.ray_queue import run_on_ray
@@ -59,7 +60,7 @@ def at_least_one(text: str) -> int:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     paths = clip_paths(options.video_dir)
-    store.require_writable(options.result_dir)
+    require_writable(options.result_dir)
     job = resolve_job(options)
 
     with sole_run(options.result_dir, WAITING_FOLDER):

@@ -11,7 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils import cli, splits, store
+from utils import cli, splits
+from utils.atomic import require_writable
 from utils.clips import clip_folders
 from utils.errors import BadInput
 
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.dry_run:
         print(f"nothing written: {describe(split)}")
         return
-    store.require_writable(options.data_dir)
+    require_writable(options.data_dir)
     splits.write_split(options.data_dir, clips, split, options.seed)
     print(f"{options.data_dir / splits.TRAIN_LIST}: {describe(split)}")
 

@@ -16,7 +16,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from utils import cli, clip_choice, clip_record, clip_report, store
+from utils import cli, clip_choice, clip_record, clip_report
+from utils.atomic import require_writable
 from utils.clip_choice import Limits, Stretch
 from utils.clip_record import Row, VideoRecord
 from utils.errors import BadInput, StageFailure
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     limits = Limits(options.min_frames, options.min_face, options.max_turn, options.min_voiced)
     paths = video_paths(options.raw_dir, options.clips_dir)
-    store.require_writable(options.clips_dir)
+    require_writable(options.clips_dir)
 
     failures = []
     work = partial(prepare_video, clips_dir=options.clips_dir, limits=limits)

@@ -19,9 +19,9 @@ from models.motion_config import TrainConfig, check_config
 from models.motion_learner import MotionLearner, export
 from models.sync_learner import SyncLearner
 from utils import cli
+from utils.atomic import require_writable
 from utils.config import load_config
 from utils.processes import Processes, join_processes, leave_processes
-from utils.store import require_writable
 from utils.training_loop import TrainingLoop
 
 if TYPE_CHECKING:

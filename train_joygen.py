@@ -13,9 +13,9 @@ from pathlib import Path
 
 from models.joint_setup import JoyGenConfig, build_accelerator
 from models.joint_trainer import Trainer
+from utils.atomic import require_writable
 from utils.cli import run
 from utils.config import load_config
-from utils.store import require_writable
 
 
 def main(arguments: list[str] | None = None) -> None:

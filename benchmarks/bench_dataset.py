@@ -28,7 +28,8 @@ from models.face_tracker import track_face
 from utils import cli, packs
 from utils.clips import clip_folders, clip_names, open_clips
 from utils.shard_writer import ShardPacker, pack_clip, waiting_path
-from utils.store import StoredPath, depth_path, face_path
+from utils.store import depth_path, face_path
+from utils.stored_path import StoredPath
 from utils.types import MOTION_FPS
 from utils.video import probe_video, read_frames
 

@@ -31,9 +31,10 @@ from utils import cli
 from utils.checkpoints import save_weights
 from utils.config import load_config
 from utils.dataset import Batch, TrainingBatches
+from utils.image_files import write_gray, write_rgb
 from utils.images import to_signed
 from utils.losses import generator_losses
-from utils.store import depth_path, face_path, write_gray, write_rgb
+from utils.store import depth_path, face_path
 from utils.training import peak_memory
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from models.bfm_conversion import RAW_FILES, NamedArrays, convert_bfm
+from utils.atomic import atomic_path
 from utils.errors import BadInput
 from utils.geometry import five_points
 from utils.official_files import fetch_advice
-from utils.store import atomic_path
 from utils.types import N_LANDMARKS
 
 BFM_FILE = "BFM_model_front.mat"

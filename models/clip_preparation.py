@@ -18,10 +18,12 @@ from models.clip_analysis import FaceAnalyser, FittedClip, load_analyser
 from models.clip_tracking import track_clip
 from models.speaker_choice import Ears
 from utils import cli, store
+from utils.atomic import PARTIAL, atomic_dir
 from utils.audio import load_waveform
 from utils.clips import STORED_SIZE
 from utils.errors import BadInput
 from utils.geometry import crop_box, resize_image
+from utils.image_files import write_gray, write_rgb
 from utils.packs import Pack
 from utils.shard_writer import pack_clip, waiting_path
 from utils.types import N_LANDMARKS, VideoInfo
@@ -71,12 +73,12 @@ def prepare_clip(job: PreparationJob, path: Path) -> str:
     clip = analyser.fit(tracked.track, lambda: read_frames(path), (video.width, video.height))
     require_face(path, clip.track.boxes, clip.track.valid, job.min_face)
     if job.as_shards:
-        with tempfile.TemporaryDirectory(dir=job.result_dir, prefix=store.PARTIAL) as name:
+        with tempfile.TemporaryDirectory(dir=job.result_dir, prefix=PARTIAL) as name:
             write_clip(Path(name), video, clip, analyser, wave, job.pack.name)
             pack_clip(Path(name), path.stem, waiting_path(job.result_dir, path.stem))
     else:
         store.require_replaceable(job.result_dir / path.stem)
-        with store.atomic_dir(job.result_dir / path.stem) as folder:
+        with atomic_dir(job.result_dir / path.stem) as folder:
             write_clip(folder, video, clip, analyser, wave, job.pack.name)
     return f"{clip.track.valid.sum()} of {len(clip.track)} frames"
 
@@ -137,8 +139,6 @@ def write_images(folder: Path, frames: Iterator[np.ndarray], clip: FittedClip, a
         landmarks[index] = face.landmarks
         crop = crop_box(frame, boxes[index])
         shrinking = "area" if min(crop.shape[:2]) > STORED_SIZE else "bilinear"
-        store.write_rgb(store.face_path(folder, index), resize_image(crop, STORED_SIZE, STORED_SIZE, shrinking))
-        store.write_gray(
-            store.depth_path(folder, index), resize_image(face.depth, STORED_SIZE, STORED_SIZE, "bilinear")
-        )
+        write_rgb(store.face_path(folder, index), resize_image(crop, STORED_SIZE, STORED_SIZE, shrinking))
+        write_gray(store.depth_path(folder, index), resize_image(face.depth, STORED_SIZE, STORED_SIZE, "bilinear"))
     store.save_edit_arrays(folder, boxes, landmarks, clip.coeffs, np.arange(len(valid)), valid)

@@ -11,9 +11,12 @@ import numpy as np
 from models.clip_analysis import FaceAnalyser, FittedClip
 from models.face_model import EXPRESSION
 from utils import cli, store
+from utils.array_files import save_array, save_rows
 from utils.array_rows import ArrayRows
+from utils.atomic import atomic_dir
 from utils.disk_arrays import blocks_of
 from utils.geometry import Alignment
+from utils.image_files import write_gray
 from utils.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
 
 PART_FRAMES = 250
@@ -87,12 +90,12 @@ def stored_clip(
 
 
 def _save(directory: Path, found: FoundClip) -> None:
-    with store.atomic_dir(directory) as new:
+    with atomic_dir(directory) as new:
         for field in fields(found.clip.track):
             array = getattr(found.clip.track, field.name)
-            store.save_rows(new / f"{field.name}.npy", blocks_of(array), len(array), array.dtype)
-        store.save_array(new / "coeffs.npy", found.clip.coeffs)
-        store.save_array(new / f"{_STRENGTH}.npy", found.strength)
+            save_rows(new / f"{field.name}.npy", blocks_of(array), len(array), array.dtype)
+        save_array(new / "coeffs.npy", found.clip.coeffs)
+        save_array(new / f"{_STRENGTH}.npy", found.strength)
         (new / _SUMMARY).write_text("\n".join(found.summary), encoding="utf-8")
 
 
@@ -109,7 +112,7 @@ def draw_parts(
     )
     for part in left:
         landmarks = np.stack([next(drawn) for _ in part])
-        store.save_array(_landmarks_path(folder, part), landmarks)
+        save_array(_landmarks_path(folder, part), landmarks)
     blocks = [frame_index[part.start : part.stop] for part in parts]
     store.save_edit_arrays(
         result,
@@ -148,5 +151,5 @@ def _drawings(
                 yield np.zeros((N_LANDMARKS, 2), np.float32)
                 continue
             face = analyser.draw(values, clip.alignments[source], clip.boxes[source])
-            store.write_gray(store.depth_path(result, index), face.depth)
+            write_gray(store.depth_path(result, index), face.depth)
             yield face.landmarks

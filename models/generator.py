@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from models.diffusers_classes import diffusers_class
 from models.group_norm import use_contiguous_group_norm
 from models.latent_codec import build_described
+from utils.atomic import atomic_path
 from utils.checkpoints import half_precision, load_strict, read_weights, save_weights, weights_file
-from utils.store import atomic_path
 
 TIMESTEP = 0  # the UNet's diffusion clock stands still: one step makes the picture
 WAVELENGTH_BASE = 10_000.0

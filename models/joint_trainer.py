@@ -15,11 +15,12 @@ from torch import Tensor
 from models.joint_learner import Learner, NotFiniteError, Numbered
 from models.joint_setup import JoyGenConfig, build_data
 from models.joint_validation import validate
+from utils.atomic import atomic_path
 from utils.batch_loader import numbered_batches
 from utils.checkpoints import read_weights, save_checkpoint
 from utils.config import to_dict
 from utils.errors import BadInput, StageFailure
-from utils.store import atomic_path, write_rgb
+from utils.image_files import write_rgb
 from utils.training import Budget, all_finite, peak_memory, writing
 from utils.training_log import TrainingLog
 

@@ -31,6 +31,7 @@ from models.motion_validation import (
     ridge_matches,
 )
 from models.sync_expert import SyncExpert, disbelief, load_expert
+from utils.atomic import atomic_path
 from utils.checkpoints import half_precision, read_weights, save_weights
 from utils.config import to_dict
 from utils.errors import BadInput
@@ -46,7 +47,6 @@ from utils.motion_losses import (
 )
 from utils.motion_windows import WindowSampler
 from utils.processes import Processes
-from utils.store import atomic_path
 from utils.training import batch_seed, writing
 from utils.training_loop import BEST_NAME, Learner
 from utils.types import N_EXP

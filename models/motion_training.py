@@ -26,13 +26,13 @@ from models.audio_features import (
 )
 from models.face_model import FaceModel
 from models.hubert import HubertEncoder, n_states, weights_path
+from utils.array_files import load_array, save_array
 from utils.checkpoints import sha256
 from utils.cli import progress
 from utils.motion_dataset import STEPS_PER_FRAME, MotionClip, blink_labels, eye_amplitude, mouth_amplitude
 from utils.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionWindow, mask_features
 from utils.processes import Processes
 from utils.sound_variants import VariantConfig, variants
-from utils.store import load_array, save_array
 
 _DIGEST_LENGTH = 12  # hexadecimal digits that tell one HuBERT's states from another's
 

@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.latent_codec import read_model_config
+from utils.atomic import atomic_path
 from utils.checkpoints import REFINER_WEIGHTS, half_precision, load_strict, read_weights, save_weights
 from utils.errors import BadInput
-from utils.store import atomic_path
 
 N_INPUTS = 7  # colours of drawn picture and reference, depth
 FIRST_TRUST = 2.0  # logit of the reference's share

@@ -11,8 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.talking_face import TalkingFrame
-from utils import cli, store
+from utils import cli
+from utils.array_files import load_array, save_array
+from utils.atomic import atomic_path
 from utils.contact_sheet import cut_tile, draw_sheet, view_around
+from utils.image_files import write_rgb
 from utils.types import PictureFormat
 from utils.video import VideoWriter
 from utils.video_parts import part_path
@@ -57,7 +60,7 @@ def write_parts(
                 frame = next(coming)
                 writer.write(frame.image)
                 if index in shown:
-                    store.save_array(column_path(folder, index), np.stack(sheet_column(frame)))
+                    save_array(column_path(folder, index), np.stack(sheet_column(frame)))
 
 
 def column_path(folder: Path, index: int) -> Path:
@@ -78,8 +81,6 @@ def sheet_column(frame: TalkingFrame) -> list[np.ndarray]:
 def write_sheet(path: Path, folder: Path, shown: Sequence[int]) -> None:
     """Draw the contact sheet of what write_parts has put aside."""
     advice = "give --force"
-    columns = [
-        list(store.load_array(column_path(folder, index), (N_ROWS, None, None, 3), "u", advice)) for index in shown
-    ]
-    with store.atomic_path(path) as temporary:
-        store.write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in shown]))
+    columns = [list(load_array(column_path(folder, index), (N_ROWS, None, None, 3), "u", advice)) for index in shown]
+    with atomic_path(path) as temporary:
+        write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in shown]))

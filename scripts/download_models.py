@@ -27,6 +27,7 @@ from scripts.downloads.failures import SourceFailure, size_text
 from scripts.downloads.sources import DRIVE_PREFIX, fault, fetch, fetch_from_drive, place
 from scripts.downloads.transfer import PART_SUFFIX, TAG_SUFFIX
 from utils import cli
+from utils.atomic import require_writable
 from utils.errors import BadInput, StageFailure
 from utils.official_files import (
     GROUPS,
@@ -39,7 +40,6 @@ from utils.official_files import (
     Url,
     stand_in,
 )
-from utils.store import require_writable
 
 WORKSPACE = ".downloads"  # in the weights folder: parts of files, archives; removed when nothing is left to do
 PRESENT, REPLACED, MISSING, DAMAGED = "present", "replaced", "missing", "damaged"

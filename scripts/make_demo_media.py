@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 
 from utils import cli
+from utils.atomic import atomic_path, require_writable
 from utils.audio import load_waveform, write_mp3
 from utils.errors import BadInput, StageFailure
-from utils.store import atomic_path, require_writable
 from utils.types import MOTION_FPS, SAMPLE_RATE
 from utils.video import VideoWriter
 

@@ -68,7 +68,7 @@ def test_success_exits_normally_and_bugs_are_not_hidden():
 
 def test_termination_removes_temporary_files(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from utils import cli; from utils.store import atomic_path\n"
+        "import sys, time; from pathlib import Path; from utils import cli; from utils.atomic import atomic_path\n"
         "def main(_):\n"
         "    with atomic_path(Path(sys.argv[1])):\n"
         "        print('writing', flush=True); time.sleep(60)\n"

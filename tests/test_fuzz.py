@@ -29,6 +29,7 @@ from tests.damage import damaged, examined
 from utils import store
 from utils.config import load_config
 from utils.errors import BadInput, StageFailure
+from utils.image_files import write_gray
 from utils.video import probe_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +95,7 @@ def edited(tmp_path_factory) -> Path:
         strength=np.linspace(1, 0.5, N_FRAMES),
     )
     for index in (0, 1, 3):
-        store.write_gray(store.depth_path(folder / "edit", index), np.full((40, 40), 90, np.uint8))
+        write_gray(store.depth_path(folder / "edit", index), np.full((40, 40), 90, np.uint8))
     record = store.TrackRecord("clip.mp4", clip.stat().st_size, 64, 48, N_FRAMES, N_FRAMES, 3, "speech.npy", "mini")
     store.save_track_record(folder / "edit", record)
     return folder

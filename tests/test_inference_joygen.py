@@ -36,6 +36,7 @@ from tests.talking_clip import (
 )
 from utils import store
 from utils.errors import BadInput
+from utils.image_files import read_rgb, write_gray
 from utils.masks import lower_face_mask, mouth_mask
 from utils.types import SAMPLE_RATE, VideoInfo
 from utils.video import VideoWriter, probe_video, read_frames, read_frames_at
@@ -89,7 +90,7 @@ def test_result_has_the_speech_s_length_sound_and_a_label(folder, tmp_path, caps
     metadata = media_tags(path)
     assert "synthetic" in metadata["title"]
     assert "joygen 0.1.0" in metadata["comment"]
-    sheet = store.read_rgb(path.with_suffix(".png"))
+    sheet = read_rgb(path.with_suffix(".png"), "advice")
     assert sheet.std() > 10
     assert sorted(file.name for file in tmp_path.iterdir()) == [path.name, path.with_suffix(".png").name]
 
@@ -320,7 +321,7 @@ def test_stage_2_of_a_shorter_speech(edit):
 
 
 def test_depth_image_of_another_size(folder, tmp_path):
-    store.write_gray(copied_edit(folder, tmp_path) / "depth" / "00000002.png", np.zeros((5, 6), np.uint8))
+    write_gray(copied_edit(folder, tmp_path) / "depth" / "00000002.png", np.zeros((5, 6), np.uint8))
     assert "6x5" in refusal(folder, tmp_path)
 
 

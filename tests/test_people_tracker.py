@@ -15,9 +15,10 @@ from models.people_tracker import PeopleTracker
 from models.speaker_choice import Ears
 from tests import media, people_scene
 from tests.people_scene import alone, at, second_person, two_people
-from utils import packs, store
+from utils import packs
 from utils.errors import BadInput
 from utils.face_frames import FADE
+from utils.image_files import read_rgb
 from utils.people import Person, gather_people
 from utils.speaker import Speaker
 
@@ -162,7 +163,7 @@ def test_who_is_there_is_listed_and_drawn(tmp_path: Path, capsys):
     assert [line[:2] for line in lines[:2]] == ["0:", "1:"]
     assert lines[2].startswith("--speaker auto means 0: ")
     assert lines[3] == f"{path}: 2 with their numbers"
-    sheet = store.read_rgb(path)
+    sheet = read_rgb(path, "advice")
     assert sheet.shape[1] == people_scene.SCENE[1]
     boxes = ((sheet[..., 1] > 240) & (sheet[..., 0] < 90)).sum(axis=0)
     assert boxes[:280].sum() > 200 and boxes[280:].sum() > 200

@@ -10,9 +10,9 @@ import torch
 
 from models.face_model import EXPRESSION, FaceModel
 from models.rest_expression import MOST_FRAMES, lip_gaps, rest_expression
+from utils.array_files import save_array
 from utils.array_rows import ArrayRows
 from utils.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP
-from utils.store import save_array
 from utils.types import N_COEFFS
 
 FACE_MODEL = Path(__file__).resolve().parents[1] / "pretrained_models" / "mini" / "face_model.safetensors"

@@ -13,6 +13,7 @@ import pytest
 
 import inference_edit_expression
 import inference_joygen
+from models import clip_store
 from tests.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
 from utils import packs, store
 from utils.errors import BadInput
@@ -92,12 +93,12 @@ def count_calls(monkeypatch, place: object, name: str) -> list[int]:
 def test_stage_2_goes_on_where_it_was_killed(folder, tmp_path, monkeypatch, capsys):
     stage = "inference_edit_expression"
     inference_edit_expression.main(edit_flags(folder, tmp_path / "whole"))
-    code, _ = stopped_run(stage, edit_flags(folder, tmp_path / "killed"), "utils.store", "write_gray", 6, KILL)
+    code, _ = stopped_run(stage, edit_flags(folder, tmp_path / "killed"), "models.clip_store", "write_gray", 6, KILL)
     assert code == -signal.SIGKILL
     result = store.edit_dir(tmp_path / "killed", folder / CLIP_NAME, folder / SPEECH_NAME)
     assert not result.exists()
     found = count_calls(monkeypatch, inference_edit_expression, "frame_source")
-    drawn = count_calls(monkeypatch, store, "write_gray")
+    drawn = count_calls(monkeypatch, clip_store, "write_gray")
     inference_edit_expression.main(edit_flags(folder, tmp_path / "killed"))
     assert (len(found), len(drawn)) == (0, N_DEPTHS - PART)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from utils import store
+from utils.array_files import load_array
 from utils.errors import BadInput
+from utils.image_files import write_gray
 
 ROOT = Path(__file__).resolve().parents[1]
 N = 4  # frames of the small stage-2 result
@@ -52,101 +50,9 @@ def write_edit(directory: Path) -> store.TrackRecord:
         strength=valid * 0.5,
     )
     for index in np.flatnonzero(valid):
-        store.write_gray(store.depth_path(directory, index), np.full((8, 10), 40 * index, np.uint8))
+        write_gray(store.depth_path(directory, index), np.full((8, 10), 40 * index, np.uint8))
     store.save_track_record(directory, record())
     return record()
-
-
-def test_atomic_path_replaces_on_success_only(tmp_path):
-    target = tmp_path / "a" / "b" / "result.npy"
-    with store.atomic_path(target) as temporary:
-        assert temporary.parent == target.parent
-        assert temporary.suffix == ".npy"
-        temporary.write_text("new")
-        assert not target.exists()
-    assert listing(tmp_path) == ["a", "a/b", "a/b/result.npy"]
-    with pytest.raises(RuntimeError), store.atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert target.read_text() == "new"
-    assert listing(tmp_path) == ["a", "a/b", "a/b/result.npy"]
-
-
-@pytest.mark.parametrize("atomic", [store.atomic_path, store.atomic_dir])
-def test_failure_leaves_no_new_folders(tmp_path, atomic):
-    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "x" / "y" / "z"):
-        raise KeyboardInterrupt
-    assert listing(tmp_path) == []
-
-
-def test_atomic_dir_swaps_whole_folders(tmp_path):
-    target = tmp_path / "results" / "clip"
-    for content in ("old", "new"):
-        with store.atomic_dir(target) as temporary:
-            (temporary / f"{content}.txt").write_text(content)
-        assert listing(tmp_path) == ["results", "results/clip", f"results/clip/{content}.txt"]
-    with pytest.raises(RuntimeError), store.atomic_dir(target) as temporary:
-        (temporary / "half.txt").write_text("half")
-        raise RuntimeError
-    assert listing(tmp_path) == ["results", "results/clip", "results/clip/new.txt"]
-
-
-def test_atomic_dir_keeps_the_old_folder_if_the_swap_fails(tmp_path, monkeypatch):
-    target = tmp_path / "clip"
-    target.mkdir()
-    (target / "old.txt").write_text("old")
-    rename = Path.rename
-
-    def failing(self: Path, other: Path) -> Path:
-        if self.name == "new":
-            raise OSError(28, "No space left on device")
-        return rename(self, other)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OSError, match="No space"), store.atomic_dir(target):
-        pass
-    assert listing(tmp_path) == ["clip", "clip/old.txt"]
-
-
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_writer_leaves_no_result(tmp_path, signal_number):
-    code = (
-        "import signal, sys, time; from pathlib import Path; from utils.store import atomic_path\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs are started with it ignored
-        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
-    )
-    target = tmp_path / "result.mp4"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(target)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    with process:
-        assert process.stdout.readline() == b"writing\n"
-        process.send_signal(signal_number)
-        process.wait(20)
-    assert not target.exists()
-    if signal_number == signal.SIGINT:
-        assert listing(tmp_path) == []
-
-
-def test_writable_folders_are_not_made_by_asking(tmp_path):
-    store.require_writable(tmp_path / "new" / "deep")
-    assert listing(tmp_path) == []
-    file = tmp_path / "file"
-    file.write_text("mine")
-    for directory in (file, file / "below", tmp_path / ("x" * 300)):
-        with pytest.raises(BadInput, match="result folder cannot be written") as caught:
-            store.require_writable(directory)
-        assert str(directory) in str(caught.value)
-    assert listing(tmp_path) == ["file"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_folder_without_write_permission(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(BadInput, match="Permission denied"):
-        store.require_writable(tmp_path / "new")
-    tmp_path.chmod(0o700)
 
 
 def test_only_own_results_are_replaced(tmp_path):
@@ -161,26 +67,6 @@ def test_only_own_results_are_replaced(tmp_path):
     for path in (foreign, file):
         with pytest.raises(BadInput, match=path.name):
             store.require_replaceable(path)
-
-
-@pytest.mark.parametrize("name", ["a.npy", "a.dat", "a"])
-def test_array_round_trip_under_any_name(tmp_path, name):
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    store.save_array(tmp_path / name, array)
-    assert listing(tmp_path) == [name]
-    loaded = store.load_array(tmp_path / name, (None, 3), "f", "advice")
-    np.testing.assert_array_equal(loaded, array)
-    assert loaded.dtype == array.dtype
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind", "expected"),
-    [((2, 4), "f", r"expected float \[2, 4\], found float32 \[2, 3\]"), ((2, 3), "i", "expected int"), ((6,), "f", "")],
-)
-def test_array_that_does_not_fit(tmp_path, shape, kind, expected):
-    store.save_array(tmp_path / "a.npy", np.zeros((2, 3), np.float32))
-    with pytest.raises(BadInput, match=rf"a\.npy.*{expected}"):
-        store.load_array(tmp_path / "a.npy", shape, kind, "advice")
 
 
 def bad_files(directory: Path) -> list[Path]:
@@ -200,7 +86,7 @@ def bad_files(directory: Path) -> list[Path]:
 
 def test_files_that_are_no_arrays(tmp_path):
     for path in bad_files(tmp_path):
-        for load in (store.load_motion, lambda name: store.load_array(name, (None, 64), "f", "advice")):
+        for load in (store.load_motion, lambda name: load_array(name, (None, 64), "f", "advice")):
             with pytest.raises(BadInput) as caught:
                 load(path)
             assert str(path) in str(caught.value)
@@ -292,26 +178,6 @@ def test_track_records_of_another_kind(tmp_path, change):
     path.write_text(json.dumps(json.loads(path.read_text()) | change) if isinstance(change, dict) else change)
     with pytest.raises(BadInput, match=r"track\.json"):
         store.load_edit(tmp_path)
-
-
-def test_damaged_images(tmp_path):
-    path = tmp_path / "a.png"
-    store.write_gray(path, np.zeros((8, 8), np.uint8))
-    path.write_bytes(path.read_bytes()[:40])
-    for read in (store.read_gray, store.read_rgb):
-        with pytest.raises(BadInput, match=r"a\.png"):
-            read(path)
-
-
-def test_images_round_trip(tmp_path):
-    rng = np.random.default_rng(0)
-    gray, rgb = rng.integers(0, 256, (5, 7), np.uint8), rng.integers(0, 256, (5, 7, 3), np.uint8)
-    store.write_gray(tmp_path / "new" / "gray.png", gray)
-    store.write_rgb(tmp_path / "rgb.png", rgb)
-    np.testing.assert_array_equal(store.read_gray(tmp_path / "new" / "gray.png"), gray)
-    np.testing.assert_array_equal(store.read_rgb(tmp_path / "rgb.png"), rgb)
-    store.write_rgb(tmp_path / "flat.jpg", np.full((16, 16, 3), (200, 100, 50), np.uint8))
-    assert np.abs(store.read_rgb(tmp_path / "flat.jpg").astype(int) - (200, 100, 50)).max() <= 3
 
 
 def test_sound_round_trip(tmp_path):

@@ -22,7 +22,8 @@ from models.whisper_encoder import WhisperEncoder
 from tests.training_data import SIZE, UNET_CONFIG, write_clip, write_config, write_networks
 from utils.checkpoints import read_weights
 from utils.errors import BadInput, StageFailure
-from utils.store import face_path, read_rgb
+from utils.image_files import read_rgb
+from utils.store import face_path
 from utils.training_log import read_log
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -103,7 +104,7 @@ def test_what_a_training_leaves(workspace, tmp_path):
     stored = state["average"][f"generator.{key}"]
     assert torch.equal(generator.state_dict()[key], stored.half().float())
     assert (tmp_path / "step_00000003" / "unet" / "config.json").is_file()
-    sheet = read_rgb(tmp_path / "validation_00000002.png")
+    sheet = read_rgb(tmp_path / "validation_00000002.png", "advice")
     assert sheet.shape[0] == 5 * SIZE and sheet.shape[1] % SIZE == 0
     masked, depth = sheet[SIZE : 2 * SIZE], sheet[4 * SIZE :]
     assert masked[: SIZE // 2].any() and not masked[SIZE // 2 :].any() and depth.any()

@@ -11,8 +11,9 @@ import yaml
 
 from models.latent_codec import build_vae
 from utils.checkpoints import save_weights
+from utils.image_files import write_gray, write_rgb
 from utils.landmarks import OUTER_LIPS
-from utils.store import depth_path, face_path, write_gray, write_rgb
+from utils.store import depth_path, face_path
 
 SIZE = 32  # pixels, what the tiny networks work at
 VAE_CONFIG = {

@@ -9,8 +9,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from utils.array_files import require_fit, shape_text
 from utils.errors import BadInput
-from utils.store import StoredPath, require_fit, shape_text
+from utils.stored_path import StoredPath
 
 _VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 

@@ -13,8 +13,8 @@ from typing import Any
 import av
 import numpy as np
 
+from utils.atomic import atomic_path
 from utils.errors import BadInput
-from utils.store import atomic_path
 from utils.types import SAMPLE_RATE
 
 AAC_RATE = 48_000  # Hz

@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from utils.atomic import atomic_path
 from utils.errors import BadInput
 from utils.mat_file import parse_mat
 from utils.numpy_scalars import numbers_allowed
 from utils.official_files import fetch_advice
-from utils.store import atomic_path
 
 REFINER_WEIGHTS = "refiner.safetensors"
 _N_NAMED_KEYS = 3

@@ -13,9 +13,9 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from utils.atomic import atomic_path
 from utils.clip_choice import Limits, Stretch
 from utils.errors import BadInput
-from utils.store import atomic_path
 from utils.types import MOTION_FPS
 
 SCHEMA_VERSION = 1

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from utils.atomic import atomic_path
 from utils.clip_record import REPORT_DIR, Row
-from utils.store import atomic_path
 from utils.types import MOTION_FPS
 
 TABLE_NAME, FIGURE_NAME = "stretches.csv", "histograms.png"

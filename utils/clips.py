@@ -14,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.array_files import load_array
 from utils.array_rows import ArrayRows
 from utils.errors import BadInput
+from utils.image_files import read_gray, read_rgb
 from utils.references import widest_mouths
 from utils.shards import sharded_clips
 from utils.splits import usable_frames
-from utils.store import SOUND_NAME, StoredPath, depth_path, face_path, load_array, read_gray, read_rgb
+from utils.store import SOUND_NAME, depth_path, face_path
+from utils.stored_path import StoredPath
 from utils.types import N_LANDMARKS
 
 STORED_SIZE = 256  # pixels, side of the stored crops
@@ -93,8 +96,8 @@ def open_clip(directory: StoredPath, in_memory: bool = False) -> Clip:
     scales = (STORED_SIZE / np.maximum(boxes[:, 2:] - boxes[:, :2], 1)).astype(np.float32)
     return Clip(
         directory.name,
-        faces=FrameSequence(lambda i: read_rgb(face_path(directory, i)), in_memory),
-        depths=FrameSequence(lambda i: read_gray(depth_path(directory, i)), in_memory),
+        faces=FrameSequence(lambda i: read_rgb(face_path(directory, i), _ADVICE), in_memory),
+        depths=FrameSequence(lambda i: read_gray(depth_path(directory, i), _ADVICE), in_memory),
         landmarks=FrameSequence(lambda i: landmarks[i].astype(np.float32) * scales[i], in_memory),
         valid=np.isin(np.arange(n_frames), usable),
         sound=sound,

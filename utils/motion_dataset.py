@@ -14,12 +14,14 @@ import numpy as np
 import yaml
 from jaxtyping import Bool, Float, Int
 
+from utils.array_files import load_array
 from utils.bounds import Count
 from utils.clips import clip_folders
 from utils.errors import BadInput
 from utils.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
 from utils.splits import TRAIN_LIST, VALIDATION_LIST, read_names, read_speakers
-from utils.store import SOUND_NAME, StoredPath, load_array
+from utils.store import SOUND_NAME
+from utils.stored_path import StoredPath
 from utils.types import FEATURE_RATE, MOTION_FPS, N_COEFFS, N_EXP, N_ID
 
 STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS

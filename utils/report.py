@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.atomic import atomic_path
 from utils.bootstrap import LEVEL, N_RESAMPLES, MeanInterval, mean_interval
 from utils.figures import BY_NAME, FIGURES, Figure
-from utils.store import atomic_path
 
 JSON_NAME, MARKDOWN_NAME = "report.json", "report.md"
 SCHEMA_VERSION = 1

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from utils.atomic import atomic_path
 from utils.contact_sheet import draw_sheet
 from utils.figures import BY_NAME, NEITHER, Figure
+from utils.image_files import write_rgb
 from utils.report import Report
-from utils.store import atomic_path, write_rgb
 
 BARS_NAME, DENSITY_NAME, WORST_NAME = "clips.png", "density.png", "worst_frames.png"
 GENERATED_COLOUR, BESIDE_COLOUR, FLOOR_COLOUR = "#1b6ca8", "#b8b8b8", "#e0a458"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils.atomic import PARTIAL
 from utils.errors import BadInput
-from utils.store import PARTIAL
 
 
 @contextmanager

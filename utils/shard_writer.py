@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.atomic import atomic_path
 from utils.shards import DEPTH, FACE, INDEX_SCHEMA, RECORD, SHARD_PATTERN, read_index
-from utils.store import TRACK_NAME, atomic_path
+from utils.store import TRACK_NAME
 
 WAITING_FOLDER = ".waiting"
 SHARD_MEGABYTES = 1000  # default size of a shard, 10^6 bytes

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from utils.array_files import load_array
 from utils.array_rows import ArrayRows
+from utils.atomic import atomic_path
 from utils.errors import BadInput
-from utils.store import SOUND_NAME, StoredPath, atomic_path, load_array
+from utils.store import SOUND_NAME
+from utils.stored_path import StoredPath
 from utils.types import MOTION_FPS, SAMPLES_PER_FRAME
 
 TRAIN_LIST, VALIDATION_LIST, SUMMARY = "train.txt", "val.txt", "summary.json"

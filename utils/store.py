@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import os
 import shutil
-import struct
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tokenize import TokenError
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from utils.array_files import load_array, read_npy, save_array, save_rows, shape_text
+from utils.atomic import atomic_path, require_writable
 from utils.errors import BadInput
+from utils.image_files import read_gray
+from utils.stored_path import StoredPath
 from utils.timeline import LENGTHS
 from utils.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
 
@@ -28,95 +27,10 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
 SOUND_NAME = "audio.npy"
-PARTIAL = ".partial-"  # begins the names of files and folders that are being written
-_KINDS = {"f": "float", "i": "int", "u": "uint", "b": "bool"}  # of numpy's dtype kinds
 STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and speech"
 
 
-class StoredPath(Protocol):
-    """A file or folder that can be read: on disk (Path), or packed in a shard (utils/shards.py)."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __truediv__(self, name: str, /) -> Self: ...
-
-    def is_file(self) -> bool: ...
-
-    def open(self, mode: Literal["rb"]) -> BinaryIO: ...
-
-
 P = TypeVar("P", bound=StoredPath)
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary file name beside ``path``; rename it on success, else leave the disk as it was."""
-    with folders_above(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_dir(directory: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``directory``; swap it in on success, else leave the disk as it was."""
-    with folders_above(directory):
-        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=PARTIAL))
-        new = temporary / "new"
-        try:
-            new.mkdir()
-            yield new
-            swap_in(new, directory)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def swap_in(new: Path, directory: Path) -> None:
-    """Rename the folder ``new`` to ``directory``; what was there stays as "old" beside ``new``, or comes back if that
-    fails."""
-    old = new.with_name("old")
-    if directory.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        directory.rename(old)
-    try:
-        new.rename(directory)
-    finally:
-        if old.exists() and not directory.exists():
-            old.rename(directory)
-
-
-@contextmanager
-def folders_above(path: Path) -> Iterator[None]:
-    """Make the folders that ``path`` stands in; remove those that were new if the block fails."""
-    missing = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    succeeded = False
-    try:
-        yield
-        succeeded = True
-    finally:
-        for folder in () if succeeded else missing:
-            with suppress(OSError):  # another run put something in it
-                folder.rmdir()
-
-
-def require_writable(directory: Path) -> None:
-    """Say early that nothing can be written into a folder, or that it cannot be made. Changes nothing."""
-    try:
-        nearest = next(folder for folder in (directory, *directory.parents) if folder.exists())
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        advice = "choose another folder"
-        raise BadInput("result folder cannot be written", directory, "a writable folder", reason, advice) from error
 
 
 def require_replaceable(directory: Path) -> None:
@@ -130,57 +44,6 @@ def require_replaceable(directory: Path) -> None:
         )
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    save_rows(path, [array], len(array), array.dtype)
-
-
-def save_rows(path: Path, blocks: Iterable[np.ndarray], n_rows: int, dtype: type | np.dtype) -> None:
-    """Write a .npy file of ``n_rows`` rows block by block. Raises ValueError if the blocks have more or fewer."""
-    kind = np.dtype(dtype)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        n_written = 0
-        for number, block in enumerate(blocks):
-            if number == 0:
-                header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
-                np.lib.format.write_array_header_1_0(file, header | {"shape": (n_rows, *block.shape[1:])})
-            file.write(np.ascontiguousarray(block, kind).data)  # which names a full disk, as tofile does not
-            n_written += len(block)
-        if n_written != n_rows:
-            raise ValueError(f"{n_written} rows instead of {n_rows} for {path}")
-
-
-def load_array(path: StoredPath, shape: tuple[int | None, ...], kind: str, advice: str) -> np.ndarray:
-    """Read a .npy file whose shape must match (None = any length) and whose dtype kind must be in ``kind``."""
-    array = _read_npy(path, shape, advice)
-    require_fit(path, array.shape, array.dtype, shape, kind, advice)
-    return array
-
-
-def require_fit(
-    path: StoredPath, found: tuple[int, ...], dtype: np.dtype, shape: tuple[int | None, ...], kind: str, advice: str
-) -> None:
-    """Raise BadInput unless an array of shape ``found`` and type ``dtype`` is what load_array asks for."""
-    fits = len(found) == len(shape) and all(n in (None, m) for n, m in zip(shape, found, strict=True))
-    if not fits or dtype.kind not in kind:
-        expected, is_there = f"{_KINDS[kind[0]]} {shape_text(shape)}", f"{dtype} {shape_text(found)}"
-        raise BadInput("array does not fit", str(path), expected, is_there, advice)
-
-
-def _read_npy(path: StoredPath, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
-    if not path.is_file():
-        raise BadInput("file missing", str(path), f"an array of shape {shape_text(shape)}", "nothing", advice)
-    try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError, TokenError, MemoryError) as error:
-        found = "a damaged file or one of another type"
-        raise BadInput("unreadable array", str(path), "a .npy file", found, advice) from error
-
-
-def shape_text(shape: tuple[int | None, ...]) -> str:
-    return "[" + ", ".join("N" if n is None else str(n) for n in shape) + "]"
-
-
 def save_motion(path: Path, motion: np.ndarray) -> None:
     """Write stage 1's result: float32 [T, 64] at 25 Hz."""
     save_array(path, motion.astype(np.float32))
@@ -189,7 +52,7 @@ def save_motion(path: Path, motion: np.ndarray) -> None:
 def load_motion(path: Path) -> np.ndarray:
     """Read float32 [T, 64]; a leading axis of 1 is dropped. Raises BadInput on any other shape or NaN."""
     advice = "give the file that inference_audio2motion.py wrote"
-    motion = _read_npy(path, (None, N_EXP), advice)
+    motion = read_npy(path, (None, N_EXP), advice)
     if motion.ndim == 3 and len(motion) == 1:
         motion = motion[0]
     if motion.ndim != 2 or motion.shape[1] != N_EXP or motion.dtype.kind != "f":
@@ -276,7 +139,7 @@ class EditResult:
 
     def depth(self, index: int) -> np.ndarray:
         """uint8 [h, w], the size of the box of frame ``index``."""
-        return read_gray(depth_path(self.directory, index))
+        return read_gray(depth_path(self.directory, index), STAGE2_ADVICE)
 
 
 def edit_dir(result_dir: Path, video_path: Path, motion_path: Path) -> Path:
@@ -367,42 +230,3 @@ def remove_edit(directory: Path) -> None:
     shutil.rmtree(directory)
     with suppress(OSError):
         directory.parent.rmdir()
-
-
-def write_gray(path: Path, image: np.ndarray) -> None:
-    """Write uint8 [h, w] as PNG."""
-    _write_image(path, image)
-
-
-def write_rgb(path: Path, image: np.ndarray) -> None:
-    """Write uint8 RGB [h, w, 3] as PNG or JPEG (quality 95), by the suffix."""
-    _write_image(path, image)
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"quality": 95} if path.suffix == ".jpg" else {"compress_level": 1}
-    Image.fromarray(image).save(path, **options)
-
-
-def read_gray(path: StoredPath) -> np.ndarray:
-    return _read_image(path, "L")
-
-
-def read_rgb(path: StoredPath) -> np.ndarray:
-    return _read_image(path, "RGB")
-
-
-def _read_image(path: StoredPath, mode: str) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with path.open("rb") as file, Image.open(file) as image:
-            return np.asarray(image.convert(mode))
-    except (
-        *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error),
-        Image.DecompressionBombError,
-    ) as error:  # what Pillow raises on damaged files, found by feeding it some
-        raise BadInput("unreadable image", str(path), "a PNG or JPEG file", str(error), STAGE2_ADVICE) from error

@@ -16,10 +16,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from utils.atomic import atomic_path
 from utils.checkpoints import read_weights, save_checkpoint
 from utils.errors import BadInput, StageFailure
 from utils.processes import Processes
-from utils.store import atomic_path
 from utils.training import all_finite, peak_memory, writing
 from utils.training_log import TrainingLog
 

@@ -15,9 +15,9 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from utils.atomic import atomic_path
 from utils.audio import AudioEncoder, decode_tolerantly, open_media
 from utils.errors import BadInput
-from utils.store import atomic_path
 from utils.timeline import stretches
 from utils.types import MOTION_FPS, PictureFormat, VideoInfo
 from utils.video_parts import failing_readably

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import av
 
+from utils.atomic import atomic_path
 from utils.audio import AudioEncoder
 from utils.errors import StageFailure
-from utils.store import atomic_path
 from utils.types import MOTION_FPS
 
 PART_FRAMES = 240  # about what x264 puts between key frames anyway

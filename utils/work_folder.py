@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils.atomic import atomic_path, folders_above
 from utils.errors import BadInput
 from utils.run_lock import sole_run
-from utils.store import atomic_path, folders_above
 
 KEY_NAME = "key.txt"
 _SUFFIX = ".parts"

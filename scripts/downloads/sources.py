@@ -10,9 +10,9 @@ from typing import Any
 from scripts.downloads.archives import extract, is_archive, list_members, locate_file
 from scripts.downloads.failures import SourceFailure, full_disk_named, require_room
 from scripts.downloads.transfer import N_ATTEMPTS, TIMEOUT, download
+from utils.atomic import atomic_path
 from utils.errors import BadInput
 from utils.official_files import Copy, Drive, DriveFolder, Hub, OfficialFile, Source, Url
-from utils.store import atomic_path
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[2]
 DRIVE_PREFIX = "drive-"

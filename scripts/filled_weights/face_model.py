@@ -18,10 +18,10 @@ from scipy.io import savemat
 from scipy.sparse import csr_matrix, vstack
 
 from scripts.filled_weights.rule import TreeFile, noise
+from utils.atomic import atomic_path
 from utils.checkpoints import read_arrays
 from utils.geometry import LANDMARKS_68, five_points
 from utils.packs import MINI_DIR
-from utils.store import atomic_path
 from utils.types import N_EXP, N_ID, N_LANDMARKS
 
 BFM_DIR = PurePosixPath("BFM")

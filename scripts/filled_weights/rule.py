@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from utils import cli
-from utils.store import atomic_path
+from utils.atomic import atomic_path
 
 PARITY_DIR = Path(__file__).resolve().parents[2] / "tests" / "parity"
 FIXTURES_DIR = PARITY_DIR / "fixtures"

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from models.group_norm import use_contiguous_group_norm
+from utils.atomic import require_writable
 from utils.checkpoints import half_precision, read_weights, save_checkpoint, save_weights
 from utils.cli import resolve_device, run
 from utils.clips import STORED_SIZE, Clip, clip_names, open_clips
 from utils.errors import BadInput
-from utils.store import require_writable
 from utils.training import RunningAverage
 
 CROP_SIZE = 128  # pixels, training crop
