@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         clip = analyser.fit(tracked.track, frames, (video.width, video.height))
         require_face(video.path, clip, tracked)
-        return FoundClip(clip, tracked.strength(clip.track.valid), tracked.describe(float(rate)))
+        return FoundClip(clip, tracked.strength(clip.track.valid), tracked.describe())
 
     with work_folder(result_dir, key, options.force, [RESULT_FOLDER]) as folder:
         clip = stored_clip(folder, analyser, (video.width, video.height), find)
@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
         index = shown_frames(options.length, len(clip), n_frames)
         motion = resample_motion(motion, rate)[:n_frames]
         if options.style == "auto" and not options.faithful and analyser.face_model.n_vertices == N_LANDMARKS:
-            motion = styled(motion, clip, index[: len(motion)], analyser.face_model)
+            motion = styled(motion, clip, index[: len(motion)], analyser.face_model, rate)
         motion = resting_after(motion, n_frames, rate, clip, analyser.face_model)
         new = draw_parts(folder, clip, index, motion, analyser)
         record = track_record(video, options.infer_exp_coeff_path, clip.valid, index, pack, key)
@@ -138,13 +138,16 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{result_dir}: {record.n_frames} frames, {record.n_frames - record.n_valid} of them untouched")
 
 
-def styled(motion: np.ndarray, clip: StoredClip, frame_index: np.ndarray, face_model: FaceModel) -> np.ndarray:
+def styled(
+    motion: np.ndarray, clip: StoredClip, frame_index: np.ndarray, face_model: FaceModel, rate: Fraction
+) -> np.ndarray:
     """The motion in the manner of the clip's person."""
     from models.expression_style import in_persons_style
     from models.face_model import EXPRESSION, IDENTITY
 
     coeffs = clip.coeffs.all()
-    return in_persons_style(motion, coeffs[:, EXPRESSION], coeffs[:, IDENTITY], clip.valid, frame_index, face_model)
+    expression, identity = coeffs[:, EXPRESSION], coeffs[:, IDENTITY]
+    return in_persons_style(motion, expression, identity, clip.valid, frame_index, face_model, float(rate))
 
 
 def resting_after(

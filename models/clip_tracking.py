@@ -19,7 +19,7 @@ from models.face_tracker import is_same_face, is_sure, track_face, track_of
 from models.people_tracker import PeopleTracker
 from models.speaker_choice import Ears, SpeakerChoice, choose_speaker
 from utils.disk_arrays import disk_zeros, rows_of, stretches_of
-from utils.face_frames import ShownFrames, fade_strength, interpolate, judge_frames
+from utils.face_frames import ShownFrames, fade_frames, fade_strength, interpolate, judge_frames
 from utils.geometry import landmarks_68
 from utils.packs import Pack
 from utils.people import ClipFaces, Person, gather_people
@@ -36,17 +36,18 @@ class TrackedClip:
     people: list[Person] = field(default_factory=list)
     choice: SpeakerChoice | None = None
     shown: ShownFrames | None = None
+    fps: float = MOTION_FPS
 
     def strength(self, valid: np.ndarray) -> np.ndarray:
         """How much of the new mouth each frame shows, float32 [N]; ``valid``: what is left of the track's frames."""
-        return valid.astype(np.float32) if self.shown is None else fade_strength(valid)
+        return valid.astype(np.float32) if self.shown is None else fade_strength(valid, fade_frames(self.fps))
 
-    def describe(self, fps: float = MOTION_FPS) -> list[str]:
+    def describe(self) -> list[str]:
         """Who was chosen and why, if there was a choice, and which frames stay untouched; one line each."""
         lines = []
         if self.choice is not None and len(self.people) > 1:
             lines.append(f"{len(self.people)} people; speaker {self.choice.index}: {self.choice.reason}")
-        return lines if self.shown is None else lines + self.shown.describe(fps)
+        return lines if self.shown is None else lines + self.shown.describe(self.fps)
 
 
 def track_clip(
@@ -66,17 +67,17 @@ def track_clip(
     """
     if faithful and speaker is None:
         with open_tracker(pack, device) as tracker:
-            return TrackedClip(track_face(frames, tracker, smoothing))
+            return TrackedClip(track_face(frames, tracker, smoothing, fps), fps=fps)
     dwpose = None if pack.dwpose is None else DWPose.load(pack.dwpose, device)
     points: list[np.ndarray | None] = []
-    with PeopleTracker(scratch) as tracker:
+    with PeopleTracker(scratch, fps) as tracker:
         clip = tracker(frames if dwpose is None else _with_points(frames, dwpose, points))
     people = gather_people(clip)
     if not people:
-        return TrackedClip(track_of(*_nobody(clip.n_frames), smoothing))
+        return TrackedClip(track_of(*_nobody(clip.n_frames), smoothing), fps=fps)
     choice = choose_speaker(people, speaker or Speaker(), ears, clip.n_frames, fps)
     track, shown = track_person(clip, people[choice.index], smoothing, points, scratch)
-    return TrackedClip(track, people, choice, shown)
+    return TrackedClip(track, people, choice, shown, fps)
 
 
 def track_person(
@@ -94,9 +95,9 @@ def track_person(
     for index, found in enumerate(points):
         if found is not None and seen[index] and is_same_face(found, points68[index]):
             points68[index] = found
-    shown = judge_frames(landmarks, seen, clip.size, clip.cuts)
+    shown = judge_frames(landmarks, seen, clip.size, clip.cuts, clip.fps)
     interpolate(points68, seen, shown.interpolated)
-    return track_of(landmarks, points68, shown.shown, smoothing), shown
+    return track_of(landmarks, points68, shown.shown, smoothing, clip.fps), shown
 
 
 def _nobody(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,12 +14,14 @@ from scipy.ndimage import gaussian_filter1d
 
 from models.closed_mouth import LipGaps
 from models.face_model import FaceModel
+from utils.motion_timing import time_scale
+from utils.types import MOTION_FPS
 
 TYPICAL_SPREAD = 0.045  # standard deviation of a talking mouth's opening, over the distance of the eyes
 MIN_SCALE, MAX_SCALE = 0.7, 1.4
 STILL_SPREAD, TALKING_SPREAD = 0.01, 0.03  # a mouth that moves less than the first says nothing of how it talks
 SHUT_SHARE = 0.1  # of the wide openings of a motion; frames below it are pauses
-SLOW = 25.0  # frames, standard deviation of the smoothing: what changes over seconds is no speech
+SLOW = 25.0  # frames at 25 Hz, standard deviation of the smoothing: what changes over seconds is no speech
 
 
 def in_persons_style(
@@ -29,13 +31,14 @@ def in_persons_style(
     valid: Bool[np.ndarray, " n"],
     frame_index: np.ndarray,
     face: FaceModel,
+    fps: float = MOTION_FPS,
 ) -> Float32[np.ndarray, "t 64"]:
     """The motion as the person of a clip with these coefficients would make it.
 
-    frame_index int [T]: which of the clip's frames each frame of the motion is put on.
+    frame_index int [T]: which of the clip's frames each frame of the motion is put on. fps: of clip and motion.
     """
     gaps = LipGaps.of(face, identity[valid].mean(axis=0))
-    style = PersonStyle.of(expression, valid, gaps)
+    style = PersonStyle.of(expression, valid, gaps, fps)
     return style.show(motion, frame_index, gaps, LipGaps.of(face))
 
 
@@ -55,7 +58,13 @@ class PersonStyle:
     drift: np.ndarray
 
     @classmethod
-    def of(cls, expression: Float[np.ndarray, "n 64"], valid: Bool[np.ndarray, " n"], gaps: LipGaps) -> PersonStyle:
+    def of(
+        cls,
+        expression: Float[np.ndarray, "n 64"],
+        valid: Bool[np.ndarray, " n"],
+        gaps: LipGaps,
+        fps: float = MOTION_FPS,
+    ) -> PersonStyle:
         """``gaps``: of the person's own face. Raises ValueError without any valid frame."""
         if not valid.any():
             raise ValueError("no frame shows a face")
@@ -64,7 +73,7 @@ class PersonStyle:
         spread = float(gaps.opening(expression[valid]).std())
         certainty = float(np.clip((spread - STILL_SPREAD) / (TALKING_SPREAD - STILL_SPREAD), 0, 1))
         scale = 1 + certainty * (np.clip(spread / TYPICAL_SPREAD, MIN_SCALE, MAX_SCALE) - 1)
-        slow, within = smoothed(expression - mean, valid), gaps.directions()
+        slow, within = smoothed(expression - mean, valid, fps), gaps.directions()
         return cls(closed, mean - closed, certainty, float(scale), slow - slow @ within @ within.T)
 
     def show(
@@ -95,10 +104,13 @@ def is_open(opening: Float[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
     return found if found.any() else opening == opening.max()
 
 
-def smoothed(values: Float[np.ndarray, "n c"], valid: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n c"]:
+def smoothed(
+    values: Float[np.ndarray, "n c"], valid: Bool[np.ndarray, " n"], fps: float = MOTION_FPS
+) -> Float[np.ndarray, "n c"]:
     """Each series without its quick changes; frames that are not valid follow from those around them."""
-    weight = gaussian_filter1d(valid.astype(np.float64), SLOW, mode="nearest")
-    total = gaussian_filter1d(values * valid[:, None], SLOW, axis=0, mode="nearest")
+    sigma = SLOW * time_scale(fps)
+    weight = gaussian_filter1d(valid.astype(np.float64), sigma, mode="nearest")
+    total = gaussian_filter1d(values * valid[:, None], sigma, axis=0, mode="nearest")
     known = np.flatnonzero(valid)
     result = total / np.maximum(weight, 1e-6)[:, None]
     far = weight < 1e-3

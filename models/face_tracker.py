@@ -26,14 +26,15 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
 from utils.geometry import face_box_from_68, five_points, landmarks_68
-from utils.types import N_LANDMARKS, FaceTrack, TrackedFace
+from utils.motion_timing import time_scale
+from utils.types import MOTION_FPS, N_LANDMARKS, FaceTrack, TrackedFace
 
 if TYPE_CHECKING:
     from models.dwpose import DWPose, DWPoseFace
 
 SMOOTHING_MODES = ("none", "box", "all")
-BOX_SIGMA = 2.0  # frames
-LANDMARK_SIGMA = 0.7  # frames
+BOX_SIGMA = 2.0  # frames at 25 Hz
+LANDMARK_SIGMA = 0.7  # frames at 25 Hz
 MIN_DETECTION_CONFIDENCE = 0.5
 MIN_TRACKING_CONFIDENCE = 0.5
 N_POINTS = 68
@@ -158,11 +159,13 @@ def without_native_logs() -> Iterator[None]:
         os.close(kept)
 
 
-def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing: str = "box") -> FaceTrack:
-    """Follow the face through a clip; frames are consumed one at a time.
+def track_face(
+    frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing: str = "box", fps: float = MOTION_FPS
+) -> FaceTrack:
+    """Follow the face through a clip; frames, ``fps`` of them per second, are consumed one at a time.
 
     ``smoothing``: "none" as the reference, "box" steadies the crop box over time, "all" the landmarks and the
-    68 points too.
+    68 points too, over the same time at any rate.
     """
     found = [tracker(frame) for frame in frames]
     valid = np.array([face is not None for face in found], bool)
@@ -171,7 +174,7 @@ def track_face(frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing
     for index, face in enumerate(found):
         if face is not None:
             landmarks[index], points[index] = face.landmarks, face.points68
-    return track_of(landmarks, points, valid, smoothing)
+    return track_of(landmarks, points, valid, smoothing, fps)
 
 
 def track_of(
@@ -179,6 +182,7 @@ def track_of(
     points: Float[np.ndarray, "n 68 2"],
     valid: Bool[np.ndarray, " n"],
     smoothing: str,
+    fps: float = MOTION_FPS,
 ) -> FaceTrack:
     """The track of landmarks and 68 points, source pixels, that count in ``valid`` frames. See track_face.
 
@@ -186,10 +190,12 @@ def track_of(
     """
     valid = valid.copy()
     if smoothing == "all":
-        landmarks, points = (smooth_runs(values, valid, LANDMARK_SIGMA) for values in (landmarks, points))
+        landmarks, points = (
+            smooth_runs(values, valid, LANDMARK_SIGMA * time_scale(fps)) for values in (landmarks, points)
+        )
     boxes = face_box_from_68(points)
     if smoothing in ("box", "all"):
-        boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA)).astype(np.int32)
+        boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA * time_scale(fps))).astype(np.int32)
     valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     aligning = five_points(points)
     landmarks[~valid], boxes[~valid], aligning[~valid] = 0, 0, 0

@@ -17,14 +17,17 @@ from models.face_finder import Box, FaceFinder, overlap, side_of
 from models.face_follower import FaceFollower, box_around
 from utils.clip_choice import yaw_degrees
 from utils.disk_arrays import RowList, RowStore
+from utils.motion_timing import lasting
 from utils.people import ClipFaces, Piece
 from utils.shots import CutDetector, Look, LookDescriber
-from utils.types import N_LANDMARKS
+from utils.types import MOTION_FPS, N_LANDMARKS
 
-DETECT_EVERY = 12  # frames
-RECOVERY = 6  # frames after a loss in which every frame is searched
-LOOK_CLOSELY_EVERY = 25  # frames without any face between two searches for small ones
-LOOK_EVERY = 5  # frames
+# Spans of time, counted in frames at 25 Hz
+DETECT_EVERY = 12
+RECOVERY = 6  # after a loss in which every frame is searched
+LOOK_CLOSELY_EVERY = 25  # without any face between two searches for small ones
+LOOK_EVERY = 5
+
 MOST_LOOKS = 50  # of a piece that are kept, its first and its last
 MOST_FACES = 4  # followed at once, the largest first
 SAME_PLACE = 0.35  # of the smaller box, from which a detection is of a face that is followed already
@@ -46,8 +49,9 @@ class _Sight:
 class PeopleTracker:
     """Follows all faces of a clip, frame by frame."""
 
-    def __init__(self, scratch: Path | None = None) -> None:
-        """``scratch``: folder for the file that what is found is kept in."""
+    def __init__(self, scratch: Path | None = None, fps: float = MOTION_FPS) -> None:
+        """``scratch``: folder for the file that what is found is kept in. fps: of the clip."""
+        self._fps = fps
         self._rows = RowStore((N_LANDMARKS, 3), scratch)
         self._finder = FaceFinder()
         self._describe = LookDescriber()
@@ -67,14 +71,15 @@ class PeopleTracker:
                 self._end(list(self._sights))
                 next_search, next_close_look = number, number
             if self._follow(frame, number):
-                search_until = number + RECOVERY
+                search_until = number + lasting(RECOVERY, self._fps)
             if not self._sights or number >= next_search or number < search_until:
                 is_close = not self._sights and number >= next_close_look
                 pieces += self._search(frame, number, is_close)
-                next_search = number + DETECT_EVERY
-                next_close_look = number + LOOK_CLOSELY_EVERY if is_close else next_close_look
+                next_search = number + lasting(DETECT_EVERY, self._fps)
+                if is_close:
+                    next_close_look = number + lasting(LOOK_CLOSELY_EVERY, self._fps)
         self._end(list(self._sights))
-        return ClipFaces(number + 1, size, pieces, cuts)
+        return ClipFaces(number + 1, size, pieces, cuts, self._fps)
 
     def _follow(self, frame: np.ndarray, number: int) -> bool:
         """Carry every piece on to this frame; whether one ends."""
@@ -85,7 +90,7 @@ class PeopleTracker:
         for sight in self._sights:
             assert sight.follower.landmarks is not None
             sight.piece.faces.append(sight.follower.landmarks)
-            if len(sight.piece.faces) % LOOK_EVERY == 0:
+            if len(sight.piece.faces) % lasting(LOOK_EVERY, self._fps) == 0:
                 sight.piece.looks.append(self._look(frame, number, sight.follower.landmarks))
                 del sight.piece.looks[MOST_LOOKS // 2 : -(MOST_LOOKS // 2)]
         return bool(lost or merged)

@@ -18,6 +18,7 @@ from models.av_agreement import AvModel, agreement, sound_features
 from utils.audio import load_waveform
 from utils.errors import BadInput
 from utils.metrics import mouth_opening
+from utils.motion_timing import lasting
 from utils.packs import MINI_DIR
 from utils.people import FIRST_FRAMES, Person, box_of
 from utils.speaker import ADVICE, Speaker
@@ -27,7 +28,7 @@ AV_MODEL = MINI_DIR / "av_agreement.safetensors"
 MIN_AGREEMENT = 0.2  # of the one who speaks
 MIN_LEAD = 0.05  # over the next
 MIN_SEEN = 0.5  # of the frames of the most prominent person, for an agreement to count
-MAX_LAG = 4  # frames that a clip's sound may be off, either way
+MAX_LAG = 4  # frames at 25 Hz that a clip's sound may be off, either way
 SILENCE = 1e-3  # peak of a sound in which nobody speaks
 
 
@@ -72,7 +73,7 @@ def choose_speaker(
     if (speaker.word == "auto" and len(people) > 1) or always_listen:
         agreements = listen_to(people, ears, n_frames, fps)
     if speaker.word != "auto":
-        return SpeakerChoice(person_at_place(people, speaker), "as asked for", agreements)
+        return SpeakerChoice(person_at_place(people, speaker, fps), "as asked for", agreements)
     if len(people) == 1:
         return SpeakerChoice(0, "nobody else is there", agreements)
     most = people[most_prominent(people)].n_seen
@@ -109,10 +110,10 @@ def opening_of(person: Person, n_frames: int, n_wanted: int, fps: float) -> np.n
     return opening[nearest]
 
 
-def person_at_place(people: Sequence[Person], speaker: Speaker) -> int:
+def person_at_place(people: Sequence[Person], speaker: Speaker, fps: float = MOTION_FPS) -> int:
     """Who is meant by anything but "auto". Raises BadInput if nobody is."""
     first = min(person.start for person in people)
-    early = [index for index, person in enumerate(people) if person.start < first + FIRST_FRAMES]
+    early = [index for index, person in enumerate(people) if person.start < first + lasting(FIRST_FRAMES, fps)]
     if speaker.index is not None:
         if speaker.index >= len(people):
             found = "1 person" if len(people) == 1 else f"{len(people)} people"

@@ -26,7 +26,7 @@ def list_speakers(
     frames: the clip, consumed once. frames_at: decodes the frames of some numbers again. Raises BadInput for a speaker
     who is not there.
     """
-    with PeopleTracker() as tracker:
+    with PeopleTracker(fps=fps) as tracker:
         clip = tracker(frames)
     people = gather_people(clip)
     if not people:

@@ -116,6 +116,22 @@ def test_smoothing_reaches_over_long_gaps() -> None:
     np.testing.assert_allclose(found, 3.0, atol=1e-6)
 
 
+def test_slow_changes_last_as_long_at_any_rate(gaps: LipGaps, face: FaceModel) -> None:
+    """A clip of twice the rate: every second frame of its drift, and of what is shown, is the slow clip's."""
+    times = np.arange(2 * N) / 50
+    changing = np.sin(2 * np.pi * 0.1 * times)[:, None] * np.linspace(-1, 1, 64)
+    valid = (times < 4) | (times >= 5)
+    fast, slow = smoothed(changing, valid, 50), smoothed(changing[::2], valid[::2])
+    inner = slice(50, N - 50)
+    np.testing.assert_allclose(fast[::2][inner], slow[inner], atol=0.02)
+    assert np.abs(smoothed(changing, valid)[::2][inner] - slow[inner]).max() > 0.05
+
+    identity, motion = np.zeros((2 * N, 80), np.float32), talk(gaps, 0.2)
+    quick = in_persons_style(motion, changing, identity, valid, 2 * np.arange(N), face, 50)
+    calm = in_persons_style(motion, changing[::2], identity[::2], valid[::2], np.arange(N), face)
+    np.testing.assert_allclose(quick[inner], calm[inner], atol=0.05)
+
+
 def test_frames_of_the_clip_under_the_motion(face: FaceModel, gaps: LipGaps) -> None:
     """A clip played to and fro gives each frame its own slow change; identity moves the shut mouth."""
     clip, motion = talk(gaps, 0.2), talk(gaps, 0.2, seed=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.clip_choice import FrameState, yaw_degrees
-from utils.face_frames import LONGEST_GAP, PROFILE_LIMIT, fade_strength, frames_text, judge_frames
+from utils.face_frames import LONGEST_GAP, PROFILE_LIMIT, fade_frames, fade_strength, frames_text, judge_frames
 from utils.landmarks import OUTER_LIPS
 from utils.types import N_LANDMARKS
 
@@ -20,11 +20,11 @@ def faces(n: int, yaw: float = 0.0) -> np.ndarray:
     return (points + np.arange(n)[:, None, None] * [1, 0, 0]).astype(np.float32)
 
 
-def judge(landmarks: np.ndarray, missing: range, cuts: tuple[int, ...] = ()):
+def judge(landmarks: np.ndarray, missing: range, cuts: tuple[int, ...] = (), fps: float = 25):
     seen = np.ones(len(landmarks), bool)
     seen[missing] = False
     landmarks[~seen] = 0
-    return judge_frames(landmarks, seen, SIZE, cuts)
+    return judge_frames(landmarks, seen, SIZE, cuts, fps)
 
 
 def test_a_short_gap_is_a_straight_line():
@@ -103,6 +103,31 @@ def test_fades_are_inside_and_only_beside_untouched_frames():
     assert fade_strength(np.ones(4, bool)).tolist() == [1] * 4
     assert fade_strength(np.zeros(4, bool)).tolist() == [0] * 4
     assert len(fade_strength(np.zeros(0, bool))) == 0
+
+
+@pytest.mark.parametrize(
+    ("fps", "longest"), [(50, 10), (60, 12), (60000 / 1001, 12), (30, 6), (24, 5), (12, 2), (2, 1)]
+)
+def test_the_longest_gap_and_the_shortest_sight_last_as_long_at_any_rate(fps, longest):
+    assert judge(faces(60), range(20, 20 + longest), fps=fps).shown.all()
+    assert np.flatnonzero(~judge(faces(60), range(20, 21 + longest), fps=fps).shown).tolist() == [
+        *range(20, 21 + longest)
+    ]
+    for n_seen, is_shown in ((longest, True), (longest - 1, False)):
+        seen = np.ones(80, bool)
+        seen[10:30] = seen[30 + n_seen : 60] = False
+        result = judge_frames(faces(80), seen, SIZE, (), fps)
+        assert result.shown[30 : 30 + n_seen].all() == (is_shown or n_seen == 0)
+
+
+def test_fades_last_as_long_at_any_rate():
+    assert [fade_frames(fps) for fps in (25, 50, 60, 30, 24, 12, 4)] == [5, 11, 13, 6, 5, 2, 0]
+    shown = np.ones(40, bool)
+    shown[12:20] = False
+    slow = fade_strength(shown, fade_frames(25))
+    fast = fade_strength(np.repeat(shown, 2), fade_frames(50))
+    np.testing.assert_array_equal(fast[:24:2], slow[:12])  # the last frame before the gap at half its distance
+    np.testing.assert_array_equal(fast[41::2], slow[20:])
 
 
 def test_many_stretches_are_counted_and_not_all_named():

@@ -38,9 +38,9 @@ def face(shift: float = 0.0) -> np.ndarray:
     return points + np.float32(shift)
 
 
-def track(script: Sequence[TrackedFace | np.ndarray | None], smoothing: str = "none"):
+def track(script: Sequence[TrackedFace | np.ndarray | None], smoothing: str = "none", fps: float = 25):
     frames = media.blank_frames(len(script), 16)
-    return track_face(frames, ScriptedTracker(script), smoothing)
+    return track_face(frames, ScriptedTracker(script), smoothing, fps)
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHING_MODES)
@@ -82,6 +82,24 @@ def test_box_smoothing_steadies_the_box_alone():
     assert jitter[1] < jitter[0] / 2
     for steady, shaky in ((everything.landmarks, plain.landmarks), (everything.five_points, plain.five_points)):
         assert np.abs(np.diff(steady, axis=0)).mean() < 0.6 * np.abs(np.diff(shaky, axis=0)).mean()
+
+
+def test_smoothing_lasts_as_long_at_any_rate():
+    """A face that moves to and fro at 1.5 Hz and is lost in between, filmed at 25 and at 50 frames/s."""
+
+    def filmed(fps: int) -> list[np.ndarray | None]:
+        times = np.arange(4 * fps) / fps
+        return [None if 2 <= t < 2.2 else face(30 * np.sin(2 * np.pi * 1.5 * t)) for t in times]
+
+    for mode in ("box", "all"):
+        slow, fast = track(filmed(25), mode), track(filmed(50), mode, fps=50)
+        np.testing.assert_array_equal(fast.valid[::2], slow.valid)
+        inner = slow.valid & ~np.isin(np.arange(100) % 50, [*range(45, 50), *range(10)])  # ends repeat another frame
+        np.testing.assert_allclose(fast.boxes[::2][inner], slow.boxes[inner], atol=1.01)
+        np.testing.assert_allclose(fast.landmarks[::2][inner], slow.landmarks[inner], atol=0.3)
+        np.testing.assert_allclose(fast.five_points[::2][inner], slow.five_points[inner], atol=0.3)
+    plain = track(filmed(50), "none", fps=50)
+    np.testing.assert_array_equal(plain.landmarks[7], filmed(50)[7])
 
 
 def test_a_face_without_extent_is_no_face():

@@ -30,7 +30,7 @@ def people_in(frames: list[np.ndarray]) -> list[Person]:
         return gather_people(tracker(frames))
 
 
-def track(frames: list[np.ndarray], speaker: Speaker | None = None, **options: bool) -> TrackedClip:
+def track(frames: list[np.ndarray], speaker: Speaker | None = None, **options: float) -> TrackedClip:
     return track_clip(frames, packs.mini_pack(), torch.device("cpu"), SILENT, speaker, "none", **options)
 
 
@@ -111,11 +111,11 @@ def test_a_face_of_40_pixels_is_tracked_where_the_mesh_alone_sees_none():
 
 
 def test_a_short_gap_is_interpolated_and_a_long_one_fades():
-    def hidden(gap: range, n: int) -> TrackedClip:
+    def hidden(gap: range, n: int, fps: float = 25) -> TrackedClip:
         frames = alone(second_person(), n, lambda i: (100 + i, 24))
         for index in gap:
             cv2.rectangle(frames[index], (150, 55), (265, 190), (90, 90, 90), -1)
-        return track(frames)
+        return track(frames, fps=fps)
 
     short = hidden(range(12, 16), 30)
     assert short.track.valid.all()
@@ -123,6 +123,9 @@ def test_a_short_gap_is_interpolated_and_a_long_one_fades():
     path = short.track.landmarks[:, 4, 0]
     np.testing.assert_allclose(np.diff(path), 1, atol=0.9)
     assert short.describe() == ["interpolated: 4 frames (0.48 to 0.64 s)"]
+
+    at_twice_the_rate = hidden(range(12, 21), 30, fps=50)
+    assert at_twice_the_rate.describe() == ["interpolated: 9 frames (0.24 to 0.42 s)"]
 
     long = hidden(range(12, 24), 40)
     assert not long.track.valid[12:24].any()

@@ -17,10 +17,14 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from utils.clip_choice import MAX_TURN, FrameState, bridge_gaps, is_inside, runs, yaw_degrees
 from utils.disk_arrays import rows_of
 from utils.landmarks import OUTER_LIPS
+from utils.motion_timing import lasting
+from utils.types import MOTION_FPS
 
-LONGEST_GAP = 5  # frames without a face, or turned too far, that are passed over
-FADE = 5  # frames beside an untouched one in which the new mouth comes and goes
-SHORTEST_SHOWN = 5  # frames between untouched ones; what is shorter stays untouched too
+# Spans of time, counted in frames at 25 Hz
+LONGEST_GAP = 5  # without a face, or turned too far, that is passed over
+FADE = 5  # beside an untouched frame, in which the new mouth comes and goes
+SHORTEST_SHOWN = 5  # between untouched frames; what is shorter stays untouched too
+
 PROFILE_LIMIT = MAX_TURN  # degrees of yaw, beyond which a mouth corner is hidden
 
 REASONS = {
@@ -59,18 +63,19 @@ def judge_frames(
     seen: Bool[np.ndarray, " n"],
     size: tuple[int, int],
     cuts: Collection[int],
+    fps: float = MOTION_FPS,
 ) -> ShownFrames:
     """``landmarks`` in source pixels are filled in place in short gaps; ``size``: width and height of the frames."""
-    boundaries = set(cuts)
+    boundaries, longest = set(cuts), lasting(LONGEST_GAP, fps)
     presence = np.where(seen, FrameState.ONE_FACE, FrameState.NO_FACE).astype(np.uint8)
-    known = bridge_gaps(presence, boundaries, LONGEST_GAP) == FrameState.ONE_FACE
+    known = bridge_gaps(presence, boundaries, longest) == FrameState.ONE_FACE
     interpolate(landmarks, seen, known)
     states = np.full(len(seen), FrameState.NO_FACE, np.uint8)
     for index in rows_of(np.flatnonzero(known), landmarks):
         states[index] = _state_of(landmarks[index], size)
-    bridged = bridge_gaps(states, boundaries, LONGEST_GAP)
+    bridged = bridge_gaps(states, boundaries, longest)
     states = np.where(known, bridged, states)
-    states = without_flashes(states)
+    states = without_flashes(states, lasting(SHORTEST_SHOWN, fps))
     return ShownFrames(states, known & ~seen & (states == FrameState.ONE_FACE))
 
 
@@ -90,14 +95,19 @@ def interpolate(values: Float[np.ndarray, "n *shape"], seen: np.ndarray, wanted:
         values[index] = (1 - share) * values[low] + share * values[high]
 
 
-def without_flashes(states: UInt8[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
-    """Leave a face untouched that is shown too shortly between untouched frames to fade in and out."""
+def without_flashes(states: UInt8[np.ndarray, " n"], shortest: int) -> UInt8[np.ndarray, " n"]:
+    """Leave a face untouched that is shown for less than ``shortest`` frames between untouched ones."""
     calm = states.copy()
     is_shown = (states == FrameState.ONE_FACE).astype(np.uint8)
     for start, stop in runs(is_shown, set()):
-        if is_shown[start] and start > 0 and stop < len(states) and stop - start < SHORTEST_SHOWN:
+        if is_shown[start] and start > 0 and stop < len(states) and stop - start < shortest:
             calm[start:stop] = FrameState.UNCLEAR
     return calm
+
+
+def fade_frames(fps: float) -> int:
+    """Frames of a fade; the way from 0 to 1 is one step longer, and lasts as long as at 25 Hz."""
+    return lasting(FADE + 1, fps) - 1
 
 
 def fade_strength(shown: Bool[np.ndarray, " n"], fade: int = FADE) -> Float32[np.ndarray, " n"]:

@@ -1,4 +1,4 @@
-"""The motion of 25 Hz at other times: another frame rate, and a rest after its end (pure)."""
+"""Times that are counted in frames at 25 Hz, at another frame rate: motion, its rest after the end, spans (pure)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from jaxtyping import Float
 from utils.types import MOTION_FPS
 
 SETTLE_SECONDS = 0.32  # from the last word to the expression at rest
+
+
+def time_scale(fps: float | Fraction) -> float:
+    """Frames at ``fps`` that last as long as one at 25 Hz."""
+    return float(fps) / MOTION_FPS
+
+
+def lasting(n_frames: int, fps: float | Fraction) -> int:
+    """The number of frames at ``fps``, one at least, that is nearest to the time of ``n_frames`` at 25 Hz."""
+    return max(1, round(n_frames * time_scale(fps)))
 
 
 def n_motion_frames(n_motion: int, fps: Fraction) -> int:

@@ -11,22 +11,23 @@ the same person 99 % below 0.078, another one 98 % above 0.075; single frames 99
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from utils.disk_arrays import RowList
+from utils.motion_timing import lasting, time_scale
 from utils.shots import Look, unlikeness
+from utils.types import MOTION_FPS
 
 SAME_LOOK = 0.08  # unlikeness up to which two faces are one person's wherever they are
 OTHER_LOOK = 0.13  # from which they are not, even in one place
-PLACE_GAP = 50  # frames after which a face's place says nothing any more
+PLACE_GAP = 50  # frames at 25 Hz after which a face's place says nothing any more
 PLACE = 0.6  # heights of the face that it may be away from where it was lost
-PLACE_PER_FRAME = 0.05  # heights that are added to that for every frame
+PLACE_PER_FRAME = 0.05  # heights that are added to that for every frame at 25 Hz
 GROWTH = 1.6
-FIRST_FRAMES = 25  # people who are seen this soon after the first are counted from left to right
-MIN_SEEN = 12  # frames; who is seen less often is no person, unless nobody is seen much more
+FIRST_FRAMES = 25  # at 25 Hz; people who are seen this soon after the first are counted from left to right
+MIN_SEEN = 12  # frames at 25 Hz; who is seen less often is no person, unless nobody is seen much more
 MIN_SHARE = 0.2  # of the frames of the one who is seen most
 
 
@@ -54,6 +55,7 @@ class ClipFaces:
     size: tuple[int, int]
     pieces: list[Piece]
     cuts: list[int]
+    fps: float = MOTION_FPS
 
 
 @dataclass(frozen=True)
@@ -91,32 +93,33 @@ def gather_people(clip: ClipFaces) -> list[Person]:
     """Put pieces together and number the people: those of the first frames from left to right, then by arrival."""
     people: list[Person] = []
     for piece in sorted(clip.pieces, key=lambda piece: (piece.start, -len(piece.faces))):
-        known = [(_strangeness(person, piece, clip.cuts), index) for index, person in enumerate(people)]
+        known = [(_strangeness(person, piece, clip), index) for index, person in enumerate(people)]
         found = min((pair for pair in known if pair[0] is not None), default=None)
         if found is None:
             people.append(Person([piece]))
         else:
             people[found[1]].pieces.append(piece)
     most = max((person.n_seen for person in people), default=0)
-    lasting = [p for p in people if p.n_seen >= min(MIN_SEEN, most) and p.n_seen >= MIN_SHARE * min(most, 5 * MIN_SEEN)]
-    first = min((person.start for person in lasting), default=0)
-    return sorted(lasting, key=lambda person: _order(person, first))
+    least = lasting(MIN_SEEN, clip.fps)
+    present = [p for p in people if p.n_seen >= min(least, most) and p.n_seen >= MIN_SHARE * min(most, 5 * least)]
+    first = min((person.start for person in present), default=0)
+    return sorted(present, key=lambda person: _order(person, first + lasting(FIRST_FRAMES, clip.fps)))
 
 
-def _order(person: Person, first: int) -> tuple[int, float]:
+def _order(person: Person, first_stop: int) -> tuple[int, float]:
     x1, _, x2, _ = person.first_box
-    return (0 if person.start < first + FIRST_FRAMES else person.start), (x1 + x2) / 2
+    return (0 if person.start < first_stop else person.start), (x1 + x2) / 2
 
 
-def _strangeness(person: Person, piece: Piece, cuts: Sequence[int]) -> float | None:
+def _strangeness(person: Person, piece: Piece, clip: ClipFaces) -> float | None:
     """How badly a piece fits to a person's earlier ones; None: not at all."""
     last = person.pieces[-1]
     if piece.start < last.stop:
         return None
     looks = [look for earlier in person.pieces for look in earlier.looks]
     unlike = unlikeness(looks, piece.looks)
-    is_cut = any(last.stop <= cut <= piece.start for cut in cuts)
-    gap = piece.start - last.stop
+    is_cut = any(last.stop <= cut <= piece.start for cut in clip.cuts)
+    gap = (piece.start - last.stop) / time_scale(clip.fps)
     if not is_cut and gap <= PLACE_GAP and unlike < OTHER_LOOK:
         before, after = last.faces[-1], piece.faces[0]
         sizes = size_of(before), size_of(after)
