@@ -55,6 +55,8 @@ for line in sys.stdin:
         answer = "used"
     except BadInput as error:
         answer = f"refused: {{error}}"
+    except MemoryError as error:  # in the commands one line, too: utils/cli.py
+        answer = f"refused: out of memory, {{error}}"
     except BaseException as error:
         answer = f"failed: {{type(error).__name__}}: {{error}}"
     print(" ".join(answer.split()), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +15,7 @@ import av
 import numpy as np
 
 from utils.atomic import atomic_path
-from utils.errors import BadInput
+from utils.errors import BadInput, shown
 from utils.types import SAMPLE_RATE
 
 AAC_RATE = 48_000  # Hz
@@ -54,12 +55,17 @@ def waveform_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
 
 def write_mp3(path: Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
     """Encode float32 [n], mono, in [-1, 1) as MP3, whole or not at all."""
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp3") as container:
+    with atomic_path(path) as temporary, av.open(media_name(temporary), "w", format="mp3") as container:
         stream = container.add_stream("mp3", rate=sample_rate, layout="mono", bit_rate=MP3_BITS_PER_SECOND)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None], np.float32), format="fltp", layout="mono")
         frame.sample_rate = sample_rate
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
+
+
+def media_name(path: Path) -> str:
+    """A path as FFmpeg takes it for a file in any case: "12:30.mp4" by itself would be a network protocol."""
+    return f"file:{path}"
 
 
 def open_media(path: Path) -> av.container.InputContainer:
@@ -68,7 +74,7 @@ def open_media(path: Path) -> av.container.InputContainer:
         found = "a folder" if path.is_dir() else "nothing"
         raise BadInput("media file missing", path, "a video or audio file", found, "check the path")
     try:
-        return av.open(str(path), metadata_errors="ignore")
+        return av.open(media_name(path), metadata_errors="ignore")
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         advice = "the file is damaged or of an unknown type; convert or download it again"
@@ -101,7 +107,10 @@ def start_seconds(stream: av.AudioStream | av.VideoStream) -> float | None:
 
 
 def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioStream | av.VideoStream) -> Iterator[Any]:
-    """Every frame of a stream that can be decoded. Damaged parts are left out, with a warning if anything is left."""
+    """Every frame of a stream that can be decoded. Damaged parts are left out, with a warning if anything is left.
+
+    Raises MemoryError if there is too little memory: that is no damage.
+    """
     damage = ""
 
     def attempt(step: Callable[[], Any], otherwise: Any) -> Any:
@@ -111,6 +120,8 @@ def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioSt
         except av.EOFError:
             return otherwise
         except av.FFmpegError as error:
+            if error.errno == errno.ENOMEM or (is_short_of_memory(error) and not stream.codec_context.is_open):
+                raise MemoryError(f"no memory to decode {stream.type}") from error
             damage = error.strerror or type(error).__name__
             return otherwise
 
@@ -122,7 +133,13 @@ def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioSt
             yield frame
     yield from attempt(lambda: stream.codec_context.decode(None), [])  # what is left after a read error
     if damage and n_frames:
-        _log.warning("%s: parts of the %s are damaged (%s)", container.name, stream.type, damage)
+        name = shown(container.name.removeprefix("file:"))
+        _log.warning("%s: parts of the %s are damaged (%s)", name, stream.type, damage)
+
+
+def is_short_of_memory(error: av.FFmpegError) -> bool:
+    """Whether FFmpeg found no memory: none to write into, or (EAGAIN, a BlockingIOError) none for a thread's stack."""
+    return error.errno in (errno.ENOMEM, errno.EAGAIN)
 
 
 class AudioEncoder:

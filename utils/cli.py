@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-from utils.errors import BadInput, StageFailure
+from utils.errors import BadInput, StageFailure, is_out_of_memory, shown, wanted_memory
 
 if TYPE_CHECKING:
     import torch
@@ -32,15 +33,16 @@ _PATH_ERROR_NUMBERS = (errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP)
 def run(main: Callable[[list[str] | None], None]) -> None:
     """Run an entry point and turn its errors into one line on stderr and an exit code."""
     quiet_third_party_logs()
+    print_any_name()
     signal.signal(signal.SIGTERM, _stop)  # so that temporary files are removed
     try:
-        main(None)
+        _run_in_memory(main)
     except BadInput as error:
         _exit(f"error: {error}", EXIT_BAD_INPUT)
     except StageFailure as error:
         _exit(_with_notes(f"error: {error}", error), EXIT_FAILURE)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, (str, bytes)) else ""
         is_input = isinstance(error, _PATH_ERRORS) or error.errno in _PATH_ERROR_NUMBERS
         advice = "check the path and its permissions" if is_input else "check the free space and the disk"
         code = EXIT_BAD_INPUT if is_input else EXIT_FAILURE
@@ -49,6 +51,31 @@ def run(main: Callable[[list[str] | None], None]) -> None:
         _exit(_with_notes("interrupted", error), EXIT_INTERRUPTED)
     except _Terminated as error:
         _exit(_with_notes("terminated", error), error.code)
+
+
+def _run_in_memory(main: Callable[[list[str] | None], None]) -> None:
+    """Run ``main``; whoever says that memory is short, and in whatever words, it becomes a StageFailure."""
+    try:
+        main(None)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        on_gpu = "CUDA" in str(error)
+        size = wanted_memory(error)
+        wanted = f": {size} more could not be had" if size else ""
+        advice = "give a smaller --batch_size or --img_size where the command has them, or "
+        advice += "use --gpu_id -1 or a larger device" if on_gpu else "free some memory or use a machine with more"
+        failure = StageFailure(f"out of memory{' on the CUDA device' if on_gpu else ''}{wanted}; {advice}")
+        for note in getattr(error, "__notes__", []):
+            failure.add_note(note)
+        raise failure from error
+
+
+def print_any_name() -> None:
+    """Let names of files be printed that the terminal's encoding does not know: they are escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Terminated(SystemExit):
@@ -63,7 +90,7 @@ def _with_notes(message: str, error: BaseException) -> str:
 
 
 def _exit(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    print(shown(message), file=sys.stderr)
     sys.exit(code)
 
 

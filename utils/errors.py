@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import unicodedata
 from pathlib import Path
+
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are no UTF-8, line ends
+_MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "insufficient memory",
+    "status_alloc_failed",
+    "can't start new thread",
+)
 
 
 class BadInput(Exception):
     """Something the user gave cannot be used (exit code 2).
 
     The message reads ``<what> (<file>): expected <expected>, found <found>; <advice>``;
-    parts that were not given are left out. ``found`` stays readable by itself.
+    parts that were not given are left out. It is one line, whatever is in the file's name. ``found`` stays readable by
+    itself.
     """
 
     def __init__(
@@ -21,15 +36,48 @@ class BadInput(Exception):
         advice: str | None = None,
     ) -> None:
         self.found = found
-        message = f"{what} ({path})" if path is not None else what
-        details = [f"expected {expected}"] if expected else []
-        details += [f"found {found}"] if found else []
+        message = _one_line(what) if path is None else f"{_one_line(what)} ({shown(path)})"
+        details = [f"expected {_one_line(expected)}"] if expected else []
+        details += [f"found {_one_line(found)}"] if found else []
         if details:
             message += ": " + ", ".join(details)
         if advice:
-            message += f"; {advice}"
-        super().__init__(" ".join(message.split()))
+            message += f"; {_one_line(advice)}"
+        super().__init__(message)
 
 
 class StageFailure(Exception):
     """The input was fine but the work could not be finished (exit code 1)."""
+
+
+def shown(text: Path | str) -> str:
+    """A path or message as one line that can be printed: line ends and bytes that are no UTF-8 become escapes."""
+    text = str(text)
+    return "".join(_escaped(char) if unicodedata.category(char) in _UNSEEN else char for char in text)
+
+
+def _escaped(char: str) -> str:
+    if unicodedata.category(char) == "Cs":  # how Python holds a byte that is no UTF-8
+        return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char)) if 0xDC80 <= ord(char) <= 0xDCFF else "?"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _one_line(text: str) -> str:
+    return shown(" ".join(text.split()))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, in Python's words or those of PyTorch, CUDA or OpenCV, that there is no memory left."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    is_library = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
+    return is_library and any(words in str(error).lower() for words in _MEMORY_WORDS)
+
+
+def wanted_memory(error: BaseException) -> str | None:
+    """How much was asked for in vain, such as "7.45 GiB", if the error says it."""
+    found = re.search(r"allocate (\d[\d.]*) ?([KMGTP]i?B|bytes)", str(error))
+    if found is None:
+        return None
+    number, unit = found.groups()
+    return f"{int(number) / 2**30:.2f} GiB" if unit == "bytes" and number.isdigit() else f"{number} {unit}"

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from utils.atomic import atomic_path
-from utils.audio import AudioEncoder, decode_tolerantly, open_media
+from utils.audio import AudioEncoder, decode_tolerantly, is_short_of_memory, media_name, open_media
 from utils.errors import BadInput
 from utils.timeline import stretches
 from utils.types import MOTION_FPS, PictureFormat, VideoInfo
@@ -139,7 +139,9 @@ class VideoWriter:
         with contextlib.ExitStack() as stack:
             stack.enter_context(failing_readably(self._path))
             temporary = stack.enter_context(atomic_path(self._path))
-            self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
+            self._container = stack.enter_context(
+                av.open(media_name(temporary), "w", options={"movflags": "+faststart"})
+            )
             self._container.metadata.update(self._metadata)
             options = {"crf": str(self._crf), "x264-params": X264_REPEATABLE}
             self._stream = self._container.add_stream("libx264", rate=self._fps, options=options)
@@ -234,6 +236,8 @@ def _upright_rgb(frame: av.VideoFrame, path: Path, size: tuple[int, int] | None 
             interpolation=_EXACT,
         )
     except (av.FFmpegError, ValueError) as error:
+        if isinstance(error, av.FFmpegError) and is_short_of_memory(error):
+            raise MemoryError("no memory to convert a frame") from error
         reason = str(error) or type(error).__name__
         raise BadInput("frame cannot be converted to RGB", path, "a usual kind of pixels", reason) from error
     (x_to_x, x_to_y), (y_to_x, y_to_y) = _display_axes(frame)

@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 
 from utils.atomic import atomic_path
-from utils.audio import AudioEncoder
+from utils.audio import AudioEncoder, is_short_of_memory, media_name
 from utils.errors import StageFailure
 from utils.types import MOTION_FPS
 
@@ -39,7 +39,7 @@ def has_part(folder: Path, frames: range) -> bool:
     if not path.is_file():
         return False
     try:
-        with av.open(str(path)) as container:
+        with av.open(media_name(path)) as container:
             if not container.streams.video:
                 return False
             packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
@@ -64,9 +64,9 @@ def join_parts(
     rate = Fraction(fps).limit_denominator(1001)
     delay = max(_decoding_delay(part, rate) for part in parts)
     with failing_readably(path), atomic_path(path) as temporary, contextlib.ExitStack() as stack:
-        output = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
+        output = stack.enter_context(av.open(media_name(temporary), "w", options={"movflags": "+faststart"}))
         output.metadata.update(metadata or {})
-        with av.open(str(parts[0])) as first:
+        with av.open(media_name(parts[0])) as first:
             stream = output.add_stream_from_template(first.streams.video[0])
         audio = None if audio_path is None else AudioEncoder(output, audio_path, audio_start, fill_sound)
         n_frames = 0
@@ -88,7 +88,7 @@ def read_tag(path: Path, name: str) -> str | None:
     if not path.is_file():
         return None
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(media_name(path), metadata_errors="ignore") as container:
             return container.metadata.get(name)
     except av.FFmpegError:
         return None
@@ -99,13 +99,15 @@ def failing_readably(path: Path) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
+        if is_short_of_memory(error):
+            raise MemoryError("no memory to encode video") from error
         reason = error.strerror or type(error).__name__
         raise StageFailure(f"video could not be written ({path}): {reason}; check the free space") from error
 
 
 def _packets(part: Path, rate: Fraction) -> Generator[av.Packet, None, None]:
     """A part's packets in decoding order, their times counted in frames."""
-    with av.open(str(part)) as container:
+    with av.open(media_name(part)) as container:
         for packet in container.demux(container.streams.video[0]):
             if packet.dts is None:  # the demuxer's last word
                 continue
