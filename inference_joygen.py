@@ -285,7 +285,9 @@ def write_result(
         if shown:
             from models.talking_video import write_sheet
 
-            write_sheet(result_path.with_suffix(".png"), folder, shown)
+            sheet = joined.with_suffix(".png")
+            write_sheet(sheet, folder, shown)
+            sheet.replace(result_path.with_suffix(".png"))
         joined.replace(result_path)
     speed = n_drawn / (time.perf_counter() - start)
     n_untouched = int((~edit.valid[:n_frames]).sum())

@@ -1,4 +1,8 @@
-"""Files and folders that appear whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that appear whole or not at all: written under a temporary name, then renamed.
+
+A symbolic link in the place of a result is replaced by the result; what it leads to stays as it is. Links in the
+folders above are followed.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
+        except OSError as error:
+            if error.filename in (None, name):  # a full disk names no file
+                error.filename, error.filename2 = str(path), None
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -48,14 +56,27 @@ def swap_in(new: Path, directory: Path) -> None:
     """Rename the folder ``new`` to ``directory``; what was there stays as "old" beside ``new``, or comes back if that
     fails."""
     old = new.with_name("old")
-    if directory.exists():
-        shutil.rmtree(old, ignore_errors=True)
+    if is_there(directory):
+        remove(old)
         directory.rename(old)
     try:
         new.rename(directory)
     finally:
-        if old.exists() and not directory.exists():
+        if is_there(old) and not is_there(directory):
             old.rename(directory)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something by this name, be it a link that leads nowhere."""
+    return path.is_symlink() or path.exists()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to) or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -75,11 +96,13 @@ def folders_above(path: Path) -> Iterator[None]:
 
 def require_writable(directory: Path) -> None:
     """Say early that nothing can be written into a folder, or that it cannot be made. Changes nothing."""
+    advice = "choose another folder"
     try:
-        nearest = next(folder for folder in (directory, *directory.parents) if folder.exists())
+        nearest = next(folder for folder in (directory, *directory.parents) if is_there(folder))
+        if not nearest.exists():
+            raise BadInput("result folder cannot be made", directory, "a folder", "a link that leads nowhere", advice)
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        advice = "choose another folder"
         raise BadInput("result folder cannot be written", directory, "a writable folder", reason, advice) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,13 @@ def _write_image(path: Path, image: np.ndarray) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"quality": 95} if path.suffix == ".jpg" else {"compress_level": 1}
-    Image.fromarray(image).save(path, **options)
+    encoded = BytesIO()
+    Image.fromarray(image).save(encoded, "JPEG" if path.suffix == ".jpg" else "PNG", **options)
+    try:
+        path.write_bytes(encoded.getbuffer())  # Pillow does not say why it cannot write
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names no file
+        raise
 
 
 def read_gray(path: StoredPath, advice: str) -> np.ndarray:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.atomic import PARTIAL
+from utils.atomic import PARTIAL, remove
 from utils.errors import BadInput
 
 
@@ -23,7 +22,7 @@ def sole_run(folder: Path, *inner: str) -> Iterator[None]:
         if has_lock:
             for place in (folder, *(folder / name for name in inner)):
                 for path in place.glob(f"{PARTIAL}*"):
-                    _remove(path)
+                    remove(path)
         yield
 
 
@@ -60,10 +59,3 @@ def _lock(descriptor: int, folder: Path) -> bool:
 
 def _is_still(descriptor: int, folder: Path) -> bool:
     return folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from utils.array_files import load_array, read_npy, save_array, save_rows, shape_text
-from utils.atomic import atomic_path, require_writable
+from utils.atomic import atomic_path, remove, require_writable
 from utils.errors import BadInput
 from utils.image_files import read_gray
 from utils.stored_path import StoredPath
@@ -34,8 +33,14 @@ P = TypeVar("P", bound=StoredPath)
 
 
 def require_replaceable(directory: Path) -> None:
-    """A result folder may be made or replaced: it is absent, empty, or one that this project wrote."""
+    """A result folder may be made or replaced: it is absent, empty, or one that this project wrote, or a link to such.
+
+    The link is replaced then, and what it leads to stays.
+    """
     require_writable(directory.parent)
+    if directory.is_symlink() and not directory.exists():
+        advice = "remove the link, or choose another folder"
+        raise BadInput("result folder cannot be made", directory, "a folder", "a link that leads nowhere", advice)
     is_foreign = any(directory.iterdir()) if directory.is_dir() else directory.exists()
     if is_foreign and not (directory / TRACK_NAME).is_file():
         advice = "choose another folder, or move those files"
@@ -225,8 +230,8 @@ def load_edit(directory: Path) -> EditResult:
 
 
 def remove_edit(directory: Path) -> None:
-    """Remove a stage-2 folder, and the clip's folder above it if that is empty then."""
+    """Remove a stage-2 folder, and the clip's folder above it if that is empty then. Of a link only the link goes."""
     load_track_record(directory)  # what is no result of this project stays
-    shutil.rmtree(directory)
+    remove(directory)
     with suppress(OSError):
         directory.parent.rmdir()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.atomic import atomic_path, folders_above
+from utils.atomic import PARTIAL, atomic_path, folders_above, remove
 from utils.errors import BadInput
 from utils.run_lock import sole_run
 
@@ -30,9 +30,10 @@ def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[st
 
     Removed if the block ends well, or if nothing was finished in it or its input was bad. Else it stays, and a note on
     the error says so. ``afresh``: parts from before are not used. ``inner``: folders in it that parts are written to.
-    Raises BadInput if another run is at work in it.
+    Raises BadInput if another run is at work in it, or if what stands in its place is not of such a run.
     """
     folder = parts_folder(result)
+    _require_own(folder)
     with folders_above(folder), sole_run(folder, *inner):
         if afresh or not _belongs_to(folder, key):
             clear_folder(folder)
@@ -54,10 +55,20 @@ def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[st
 
 def clear_folder(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove(path)
+
+
+def _require_own(folder: Path) -> None:
+    """Nothing of the user's is emptied or removed: no link, and no folder whose files have no key beside them."""
+    is_foreign = folder.is_symlink() or (
+        folder.is_dir()
+        and not (folder / KEY_NAME).is_file()
+        and any(not path.name.startswith(PARTIAL) for path in folder.iterdir())
+    )
+    if is_foreign:
+        found = "a link" if folder.is_symlink() else "files of another origin"
+        advice = "move it, or choose another result folder"
+        raise BadInput("parts of the result cannot be kept", folder, "no such folder, or one of ours", found, advice)
 
 
 def _belongs_to(folder: Path, key: str) -> bool:
