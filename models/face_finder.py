@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from models.face_tracker import MIN_DETECTION_CONFIDENCE, WARM_UP_FRAME, without_native_logs
+from models.mediapipe_solutions import mediapipe_solution
 
 PART = 480  # pixels, side of the parts; a face of 15 px is then 3 % of them
 PART_STEP = 320  # parts overlap by more than the faces that the whole picture hides, up to 4K
@@ -26,14 +27,10 @@ class FaceFinder:
     """Finds every face in a picture, without memory of the one before."""
 
     def __init__(self) -> None:
-        # The solution is imported by itself: the package's top level pulls in tasks with more dependencies.
-        from mediapipe.python.solutions import face_detection
-
+        solution = mediapipe_solution("face_detection")
         with without_native_logs():
             self._near, self._far = (
-                face_detection.FaceDetection(
-                    model_selection=selection, min_detection_confidence=MIN_DETECTION_CONFIDENCE
-                )
+                solution.FaceDetection(model_selection=selection, min_detection_confidence=MIN_DETECTION_CONFIDENCE)
                 for selection in (0, 1)
             )
             for network in (self._near, self._far):

@@ -20,6 +20,7 @@ from models.face_tracker import (
     WARM_UP_FRAME,
     without_native_logs,
 )
+from models.mediapipe_solutions import mediapipe_solution
 from utils.geometry import crop_box, face_box_from_68, landmarks_68
 from utils.types import N_LANDMARKS
 
@@ -49,9 +50,7 @@ class FaceWatcher:
     """Looks at the frames of one video in order."""
 
     def __init__(self) -> None:
-        # The solutions are imported by themselves: the package's top level pulls in tasks with more dependencies.
-        from mediapipe.python.solutions import face_detection, face_mesh
-
+        face_mesh, face_detection = mediapipe_solution("face_mesh"), mediapipe_solution("face_detection")
         with without_native_logs():
             self._mesh = face_mesh.FaceMesh(
                 static_image_mode=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
+from threading import Lock
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,13 +18,14 @@ class LatentCache:
     """Keeps the latents that were used last, by what the pictures show, up to ``limit_bytes``.
 
     one_by_one: how pictures are encoded, else all of a batch where one of them is not kept. In neither case does a
-    picture's result depend on what is kept.
+    picture's result depend on what is kept. Threads may share a cache.
     """
 
     def __init__(self, one_by_one: bool, limit_bytes: int = LIMIT_BYTES) -> None:
         self.one_by_one, self.limit_bytes = one_by_one, limit_bytes
         self.n_bytes, self.n_encoded = 0, 0
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = Lock()
 
     def __call__(
         self,
@@ -32,14 +34,17 @@ class LatentCache:
     ) -> Float[Tensor, "b z h w"]:
         """``encode(pictures)``, computed for those that are not kept."""
         keys = [blake2b(picture.cpu().numpy().tobytes(), digest_size=16).digest() for picture in pictures]
-        found = {key: self._kept[key] for key in keys if key in self._kept}
+        with self._lock:
+            found = {key: self._kept[key] for key in keys if key in self._kept}
         missing = {key: row for row, key in enumerate(keys) if key not in found}
         whole = [list(range(len(keys)))] if missing else []
-        for rows in [[row] for row in missing.values()] if self.one_by_one else whole:
+        groups = [[row] for row in missing.values()] if self.one_by_one else whole
+        for rows in groups:
             found |= zip((keys[row] for row in rows), encode(pictures[rows]).clone(), strict=True)
-            self.n_encoded += len(rows)
-        for key in keys:
-            self._keep(key, found[key])
+        with self._lock:
+            self.n_encoded += sum(map(len, groups))
+            for key in keys:
+                self._keep(key, found[key])
         return torch.stack([found[key] for key in keys])
 
     def _keep(self, key: bytes, latents: Tensor) -> None:

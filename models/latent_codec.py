@@ -49,6 +49,7 @@ def hide_upper_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"
 class LatentCodec:
     """A frozen diffusers AutoencoderKL; latents are times its scaling factor, images are in [-1, 1].
 
+    n_at_once: images that are best encoded or decoded together, to stay in a CPU's cache; None: as many as there are.
     lean: leaves out work that changes nothing but the order of sums (models/fast_blocks.py, models/folded_encoder.py).
     """
 
@@ -65,6 +66,7 @@ class LatentCodec:
         self.device, self.dtype = torch.device(device), dtype
         config: Any = vae.config
         self.is_wide = self.device.type == "cpu" and min(config.block_out_channels) >= WIDE
+        self.n_at_once: int | None = None if self.device.type != "cpu" else 1 if self.is_wide else CPU_IMAGES_AT_ONCE
         self.lean = lean
         if lean:
             from models.fast_blocks import use_lean_resnets, use_phased_upsampling
@@ -94,9 +96,8 @@ class LatentCodec:
         self, images: Float[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Scaled latents, float32: the posterior's mean, or a draw from it if a generator is given."""
-        n_at_once = len(images) if self.device.type != "cpu" else 1 if self.is_wide else CPU_IMAGES_AT_ONCE
         latents = []
-        for part in images.split(n_at_once):
+        for part in images.split(self.n_at_once or len(images)):
             posterior = self.vae.encode(self._prepared(part)).latent_dist
             latents.append(posterior.mode() if generator is None else posterior.sample(generator))
         return torch.cat(latents).float() * self.scale

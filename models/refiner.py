@@ -99,9 +99,9 @@ class Refiner(nn.Module):
         """
         size, kind = self.config.size, self.enter.weight.dtype
         enlarged = resize_pictures(drawn, size).to(reference)
-        inputs = torch.cat((enlarged, reference, resize_pictures(depth, size).to(reference)), dim=1).to(kind)
-        patches = F.pixel_unshuffle(inputs, self.config.patch).contiguous(memory_format=torch.channels_last)
-        features, kept = self.down_blocks[0](self.enter(patches)), []
+        pictures = (enlarged, reference, resize_pictures(depth, size))
+        patches = torch.cat([to_patches(picture.to(kind), self.config.patch) for picture in pictures], dim=-1)
+        features, kept = self.down_blocks[0](self.enter(patches.permute(0, 3, 1, 2))), []
         for down, block in zip(self.down, list(self.down_blocks)[1:], strict=True):
             kept.append(features)
             features = block(down(features))
@@ -119,6 +119,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return features + self.second(F.silu(self.first(F.silu(features))))
+
+
+def to_patches(pictures: Float[Tensor, "b c s s"], side: int) -> Float[Tensor, "b h w v"]:
+    """The pixels of each patch side by side, in F.pixel_unshuffle's order but the channels-last layout."""
+    n_patches = pictures.shape[-1] // side
+    cut = pictures.unflatten(3, (n_patches, side)).unflatten(2, (n_patches, side))
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
 
 def resize_pictures(pictures: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c s s"]:

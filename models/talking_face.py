@@ -31,7 +31,9 @@ from utils.errors import BadInput
 from utils.geometry import crop_box, resize_image
 from utils.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
 from utils.masks import face_mask, lower_face_mask
-from utils.streaming import run_ahead
+from utils.streaming import map_ahead, run_ahead
+
+MOST_WORKERS = 4  # batches that a CPU draws at once; each holds its feature maps
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,9 @@ class TalkingFace:
         composed: UInt8[Tensor, "b 3 p p"] | None = None,
         depths: UInt8[Tensor, "b 1 s s"] | None = None,
     ) -> UInt8[Tensor, "b 3 q q"]:
-        """RGB images, refined where there are composed references. A CPU decodes one by one, to stay in its cache."""
-        n_at_once = 1 if self.codec.device.type == "cpu" else len(latents)
-        images = torch.cat([self.codec.decode(part) for part in latents.split(n_at_once)])
+        """RGB images, refined where there are composed references."""
+        parts = latents.split(self.codec.n_at_once or len(latents))
+        images = torch.cat([self.codec.decode(part) for part in parts])
         if self.refiner is not None and composed is not None and depths is not None:
             images = self.refiner(images, to_signed(composed.to(images.device)), to_signed(depths.to(images.device)))
         return to_bytes(images)
@@ -186,11 +188,11 @@ def talking_frames(
 
     windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
     for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. references: see
-    SourceFrame. Decoding, networks and pasting overlap; about five batches are held at once.
+    SourceFrame. Decoding, networks and pasting overlap; about five batches are held at once, see generate_batches.
     """
     sizes = (talking_face.image_size, talking_face.fine_size)
     prepared = run_ahead(prepare_batches(sources, sizes, batch_size, faithful, references))
-    for batch, faces in run_ahead(generate_batches(prepared, windows, talking_face, references)):
+    for batch, faces in generate_batches(prepared, windows, talking_face, references):
         generated = iter(faces)
         for source in batch.sources:
             if source.face is None:
@@ -205,21 +207,42 @@ def generate_batches(
     talking_face: TalkingFace,
     references: References | None = None,
 ) -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
+    """Each batch with its new faces, in order.
+
+    A CPU draws several batches at once, each on its share of the threads: the networks' small layers keep one thread
+    busy, but not many. Drawn latents (``sampling``) take their turns, so that they are the same in every run.
+    """
     shown = None
     if references is not None and not references.composed:
         shown = talking_face.encode_references(references.faces)
-    for batch, audio in zip(batches, windows, strict=True):
-        if not batch.rows:
-            yield batch, []
-            continue
-        crops, depths = (
-            stack_images([face.crop for face in batch.faces]),
-            stack_gray([face.depth for face in batch.faces]),
-        )
-        composed = [face.composed for face in batch.faces if face.composed is not None]
-        latents = None if shown is None else shown[[batch.sources[row].reference for row in batch.rows]]
-        pictures = stack_images(composed) if composed else None
-        yield batch, list(talking_face(crops, depths, audio[batch.rows], latents, pictures))
+
+    def draw(item: tuple[Batch, Float[Tensor, "b n d"]]) -> tuple[Batch, Sequence[np.ndarray]]:
+        return item[0], draw_batch(*item, talking_face, shown)
+
+    n_threads = torch.get_num_threads()
+    is_shared = talking_face.codec.device.type == "cpu" and talking_face.sampling is None
+    n_workers = min(n_threads, MOST_WORKERS) if is_shared else 1
+    items = zip(batches, windows, strict=True)
+    torch.set_num_threads(n_threads // n_workers)
+    try:
+        yield from map_ahead(draw, items, n_workers) if n_workers > 1 else run_ahead(map(draw, items))
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def draw_batch(
+    batch: Batch,
+    audio: Float[Tensor, "b n d"],
+    talking_face: TalkingFace,
+    shown: Float[Tensor, "k c h w"] | None = None,
+) -> Sequence[np.ndarray]:
+    """New faces for those frames of a batch that have one. shown: the references' latents, if they are not composed."""
+    if not batch.rows:
+        return []
+    crops, depths = stack_images([face.crop for face in batch.faces]), stack_gray([face.depth for face in batch.faces])
+    composed = [face.composed for face in batch.faces if face.composed is not None]
+    latents = None if shown is None else shown[[batch.sources[row].reference for row in batch.rows]]
+    return list(talking_face(crops, depths, audio[batch.rows], latents, stack_images(composed) if composed else None))
 
 
 def paste(

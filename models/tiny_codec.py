@@ -30,6 +30,7 @@ class TinyCodec(LatentCodec):
         self.vae.requires_grad_(False).eval()
         self.device, self.dtype = torch.device(device), dtype
         self.lean = self.is_wide = False
+        self.n_at_once = CPU_IMAGES_AT_ONCE if self.device.type == "cpu" else None
         config: Any = vae.config
         self.scale = float(config.scaling_factor)
         self.channels = int(config.latent_channels)
@@ -52,8 +53,8 @@ class TinyCodec(LatentCodec):
         generator: torch.Generator | None = None,  # noqa: ARG002  # there is nothing to draw
     ) -> Float[Tensor, "b c h w"]:
         """Scaled latents, float32."""
-        n_at_once = CPU_IMAGES_AT_ONCE if self.device.type == "cpu" else len(images)
-        latents = [self.vae.encode(self._prepared(part)).latents for part in images.split(n_at_once)]
+        parts = images.split(self.n_at_once or len(images))
+        latents = [self.vae.encode(self._prepared(part)).latents for part in parts]
         return torch.cat(latents).float() * self.scale
 
 

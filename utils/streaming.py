@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _END = object()
 
@@ -26,6 +27,26 @@ def run_ahead(items: Iterable[T], n_ahead: int = 1) -> Iterator[T]:
             while (item := pending.popleft().result()) is not _END:
                 pending.append(worker.submit(next, source, _END))
                 yield item  # type: ignore[misc]  # everything but _END is a T
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def map_ahead(function: Callable[[T], U], items: Iterable[T], n_workers: int) -> Iterator[U]:
+    """Yield ``function(item)`` in the items' order, computed by ``n_workers`` threads, one item ahead of them.
+
+    The items are made in the caller's thread. What fails is raised here, in its place.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(max_workers=n_workers) as workers:
+        pending: deque[Future[U]] = deque()
+        try:
+            for item in source:
+                pending.append(workers.submit(function, item))
+                if len(pending) > n_workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()

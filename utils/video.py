@@ -24,6 +24,8 @@ from utils.video_parts import failing_readably
 from utils.video_timing import constant_rate, timed_frames, video_stream
 
 X264_CRF = 18
+X264_PRESET = "fast"  # a fifth less work than x264's own choice, the same PSNR, files 4 % larger
+ONE_THREAD_PIXELS = 512 * 512  # of a frame; up to here x264's threads cost a fifth more work than they share out
 X264_REPEATABLE = "mbtree=0"  # macroblock-tree rate control varies from run to run on some processors
 REVERSE_BLOCK = 48  # frames held at once while a clip plays backwards
 # swscale's default rounds every channel down, by 1.2 grey levels on average; these flags keep the mean to 0.1.
@@ -143,7 +145,7 @@ class VideoWriter:
                 av.open(media_name(temporary), "w", options={"movflags": "+faststart"})
             )
             self._container.metadata.update(self._metadata)
-            options = {"crf": str(self._crf), "x264-params": X264_REPEATABLE}
+            options = {"crf": str(self._crf), "preset": X264_PRESET, "x264-params": X264_REPEATABLE}
             self._stream = self._container.add_stream("libx264", rate=self._fps, options=options)
             if self._audio_path is not None:
                 self._audio = AudioEncoder(self._container, self._audio_path, self._audio_start)
@@ -178,6 +180,8 @@ class VideoWriter:
     def _describe_stream(self, height: int, width: int) -> None:
         context = self._stream.codec_context
         context.height, context.width, context.pix_fmt = height, width, "yuv420p"
+        if height * width <= ONE_THREAD_PIXELS:
+            context.thread_count = 1
         context.colorspace = self._picture.matrix
         context.color_primaries, context.color_trc = self._picture.primaries, self._picture.transfer
         context.color_range = _LIMITED_RANGE
