@@ -67,14 +67,14 @@ def track_clip(
     """
     if faithful and speaker is None:
         with open_tracker(pack, device) as tracker:
-            return TrackedClip(track_face(frames, tracker, smoothing, fps), fps=fps)
+            return TrackedClip(track_face(frames, tracker, smoothing, fps, scratch), fps=fps)
     dwpose = None if pack.dwpose is None else DWPose.load(pack.dwpose, device)
     points: list[np.ndarray | None] = []
     with PeopleTracker(scratch, fps) as tracker:
         clip = tracker(frames if dwpose is None else _with_points(frames, dwpose, points))
     people = gather_people(clip)
     if not people:
-        return TrackedClip(track_of(*_nobody(clip.n_frames), smoothing), fps=fps)
+        return TrackedClip(track_of(*_nobody(clip.n_frames, scratch), smoothing), fps=fps)
     choice = choose_speaker(people, speaker or Speaker(), ears, clip.n_frames, fps)
     track, shown = track_person(clip, people[choice.index], smoothing, points, scratch)
     return TrackedClip(track, people, choice, shown, fps)
@@ -84,8 +84,7 @@ def track_person(
     clip: ClipFaces, person: Person, smoothing: str, points: list[np.ndarray | None], scratch: Path | None = None
 ) -> tuple[FaceTrack, ShownFrames]:
     """``points``: the 68 points of each frame where another network has found some, else empty or None."""
-    _, points68, seen = _nobody(clip.n_frames)
-    landmarks = disk_zeros((clip.n_frames, N_LANDMARKS, 3), scratch)
+    landmarks, points68, seen = _nobody(clip.n_frames, scratch)
     for piece in person.pieces:
         seen[piece.start : piece.stop] = True
         for index, face in zip(rows_of(np.arange(piece.start, piece.stop), landmarks), piece.faces, strict=True):
@@ -100,8 +99,9 @@ def track_person(
     return track_of(landmarks, points68, shown.shown, smoothing, clip.fps), shown
 
 
-def _nobody(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    landmarks = np.zeros((n_frames, N_LANDMARKS, 3), np.float32)
+def _nobody(n_frames: int, scratch: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Landmarks, 68 points, and whether they are there: none yet."""
+    landmarks = disk_zeros((n_frames, N_LANDMARKS, 3), scratch)
     return landmarks, np.zeros((n_frames, 68, 2), np.float32), np.zeros(n_frames, bool)
 
 

@@ -25,6 +25,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
+from models.mediapipe_solutions import mediapipe_solution
+from utils.disk_arrays import STRETCH, RowList, RowStore, blocks_of, disk_zeros, let_go, rows_of
 from utils.geometry import face_box_from_68, five_points, landmarks_68
 from utils.motion_timing import time_scale
 from utils.types import MOTION_FPS, N_LANDMARKS, FaceTrack, TrackedFace
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 SMOOTHING_MODES = ("none", "box", "all")
 BOX_SIGMA = 2.0  # frames at 25 Hz
 LANDMARK_SIGMA = 0.7  # frames at 25 Hz
+REACH = 4.0  # standard deviations, of a Gaussian over time
 MIN_DETECTION_CONFIDENCE = 0.5
 MIN_TRACKING_CONFIDENCE = 0.5
 N_POINTS = 68
@@ -59,11 +62,9 @@ class LandmarkTracker(Protocol):
 
 def open_face_mesh() -> Any:
     """MediaPipe's FaceMesh for one face in a video, with refined lips and eyes."""
-    # The solution is imported by itself: the package's top level pulls in tasks that need more dependencies.
-    from mediapipe.python.solutions import face_mesh
-
+    solution = mediapipe_solution("face_mesh")
     with without_native_logs():
-        mesh = face_mesh.FaceMesh(
+        mesh = solution.FaceMesh(
             static_image_mode=False,
             max_num_faces=1,
             refine_landmarks=True,
@@ -160,20 +161,30 @@ def without_native_logs() -> Iterator[None]:
 
 
 def track_face(
-    frames: Iterable[np.ndarray], tracker: LandmarkTracker, smoothing: str = "box", fps: float = MOTION_FPS
+    frames: Iterable[np.ndarray],
+    tracker: LandmarkTracker,
+    smoothing: str = "box",
+    fps: float = MOTION_FPS,
+    scratch: Path | None = None,
 ) -> FaceTrack:
     """Follow the face through a clip; frames, ``fps`` of them per second, are consumed one at a time.
 
     ``smoothing``: "none" as the reference, "box" steadies the crop box over time, "all" the landmarks and the
-    68 points too, over the same time at any rate.
+    68 points too, over the same time at any rate. The landmarks lie in ``scratch``.
     """
-    found = [tracker(frame) for frame in frames]
-    valid = np.array([face is not None for face in found], bool)
-    landmarks = np.zeros((len(found), N_LANDMARKS, 3), np.float32)
-    points = np.zeros((len(found), N_POINTS, 2), np.float32)
-    for index, face in enumerate(found):
+    found, points68 = RowList(RowStore((N_LANDMARKS, 3), scratch)), RowList(RowStore((N_POINTS, 2), scratch))
+    seen: list[bool] = []
+    for frame in frames:
+        face = tracker(frame)
+        seen.append(face is not None)
         if face is not None:
-            landmarks[index], points[index] = face.landmarks, face.points68
+            found.append(face.landmarks)
+            points68.append(face.points68)
+    valid = np.array(seen, bool)
+    landmarks = disk_zeros((len(valid), N_LANDMARKS, 3), scratch)
+    points = np.zeros((len(valid), N_POINTS, 2), np.float32)
+    for number, index in enumerate(rows_of(np.flatnonzero(valid), landmarks)):
+        landmarks[index], points[index] = found[number], points68[number]
     return track_of(landmarks, points, valid, smoothing, fps)
 
 
@@ -186,26 +197,41 @@ def track_of(
 ) -> FaceTrack:
     """The track of landmarks and 68 points, source pixels, that count in ``valid`` frames. See track_face.
 
-    ``landmarks`` become the track's own.
+    ``landmarks``, which may be a disk array, and ``points`` become the track's own.
     """
-    valid = valid.copy()
+    valid, scale = valid.copy(), time_scale(fps)
     if smoothing == "all":
-        landmarks, points = (
-            smooth_runs(values, valid, LANDMARK_SIGMA * time_scale(fps)) for values in (landmarks, points)
-        )
+        for values in (landmarks, points):
+            smooth_runs(values, valid, LANDMARK_SIGMA * scale)
     boxes = face_box_from_68(points)
     if smoothing in ("box", "all"):
-        boxes = np.rint(smooth_runs(boxes.astype(np.float64), valid, BOX_SIGMA * time_scale(fps))).astype(np.int32)
+        exact = boxes.astype(np.float64)
+        smooth_runs(exact, valid, BOX_SIGMA * scale)
+        boxes = np.rint(exact).astype(np.int32)
     valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     aligning = five_points(points)
-    landmarks[~valid], boxes[~valid], aligning[~valid] = 0, 0, 0
+    boxes[~valid], aligning[~valid] = 0, 0
+    for block, is_known in zip(blocks_of(landmarks), blocks_of(valid), strict=True):
+        block[~is_known] = 0
     return FaceTrack(landmarks, boxes, valid, aligning)
 
 
-def smooth_runs(values: np.ndarray, valid: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing over time (axis 0) within each unbroken run of valid frames."""
-    smoothed = values.copy()
+def smooth_runs(values: np.ndarray, valid: np.ndarray, sigma: float) -> None:
+    """Gaussian smoothing over time (axis 0), in place, within each unbroken run of valid frames.
+
+    A run is smoothed STRETCH frames at a time, each time with as many around them as the filter reaches:
+
+        before | begin ... end | after        before: as it was before it was smoothed
+    """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], valid.astype(np.int8), [0]])))
+    reach = int(REACH * sigma + 0.5)
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        smoothed[start:stop] = gaussian_filter1d(values[start:stop], sigma, axis=0, mode="nearest")
-    return smoothed
+        before = values[start:start].copy()
+        for begin in range(start, stop, STRETCH):
+            end = min(begin + STRETCH, stop)
+            piece = np.concatenate([before, values[begin : min(end + reach, stop)]])
+            n_before, n_done = len(before), len(before) + end - begin
+            smoothed = gaussian_filter1d(piece, sigma, axis=0, mode="nearest", radius=reach)
+            values[begin:end] = smoothed[n_before:n_done]
+            before = piece[max(0, n_done - reach) : n_done]
+            let_go(values)

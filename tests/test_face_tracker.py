@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from models.dwpose import DWPose, FrameWindow
 from models.face_tracker import SMOOTHING_MODES, DWPoseTracker, MediaPipeTracker, smooth_runs, track_face
 from tests import media
 from tests.dot_network import write_fixed_network
+from utils.disk_arrays import STRETCH
 from utils.geometry import face_box_from_68, five_points, landmarks_68
 from utils.types import N_LANDMARKS, TrackedFace
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class ScriptedTracker:
@@ -111,12 +117,58 @@ def test_a_face_without_extent_is_no_face():
 def test_smoothing_stays_within_runs():
     values = np.array([5.0, 5, 5, 0, 0, 100, 100, 7])[:, None]
     valid = np.array([1, 1, 1, 0, 0, 1, 1, 0], bool)
-    np.testing.assert_allclose(smooth_runs(values, valid, 2.0), values)
+    expected = values.copy()
+    smooth_runs(values, valid, 2.0)
+    np.testing.assert_allclose(values, expected)
     step = np.array([0.0, 0, 0, 10, 10, 10])[:, None]
-    smoothed = smooth_runs(step, np.ones(6, bool), 1.0)
-    assert (np.diff(smoothed[:, 0]) > 0).all()
-    assert smoothed.mean() == pytest.approx(step.mean())
-    assert step[3, 0] == 10
+    smooth_runs(step, np.ones(6, bool), 1.0)
+    assert (np.diff(step[:, 0]) > 0).all()
+    assert step.mean() == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sigma"), [(np.float32, 0.7), (np.float64, 2.0), (np.float32, 200.0), (np.float64, 0.05)]
+)
+def test_stretches_of_a_run_are_smoothed_as_one(dtype, sigma):
+    """Bit for bit, with runs of more and of less than a stretch, and filters that reach over several."""
+    values = np.random.default_rng(3).normal(0, 50, (3 * STRETCH + 40, 2, 2)).astype(dtype)
+    valid = np.ones(len(values), bool)
+    valid[[5, 2 * STRETCH + 30]] = False
+    expected = values.copy()
+    for run in (slice(0, 5), slice(6, 2 * STRETCH + 30), slice(2 * STRETCH + 31, None)):
+        expected[run] = gaussian_filter1d(values[run], sigma, axis=0, mode="nearest")
+    smooth_runs(values, valid, sigma)
+    np.testing.assert_array_equal(values, expected)
+
+
+MEMORY = """
+import sys
+import numpy as np
+from models.face_tracker import track_face
+from utils.geometry import landmarks_68
+from utils.types import TrackedFace
+def peak():  # of this process alone: ru_maxrss starts with its parent's
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+class Tracker:
+    def __call__(self, frame):
+        landmarks = np.random.default_rng(int(frame)).uniform(20, 120, (468, 3)).astype(np.float32)
+        return TrackedFace(landmarks, landmarks_68(landmarks[:, :2])) if frame % 100 else None
+n, smoothing = int(sys.argv[1]), sys.argv[2]
+track_face(np.arange(10), Tracker(), smoothing)
+before = peak()
+track = track_face(np.arange(n), Tracker(), smoothing)
+assert track.valid.sum() > 0.7 * n
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured in other units")
+@pytest.mark.parametrize("smoothing", ["none", "all"])
+def test_the_landmarks_of_a_long_clip_are_not_held(smoothing):
+    command = [sys.executable, "-c", MEMORY, "9000", smoothing]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    assert int(result.stdout) < 25  # MiB; the landmarks are 48, and their smoothed copy as many
 
 
 @pytest.fixture(scope="module")
