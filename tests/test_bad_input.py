@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import runpy
@@ -18,18 +17,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from models.audio2motion import Audio2MotionConfig, build_audio2motion
-from models.flow import FlowVAESizes
 from tests import media, talking_clip
+from tests.stage_world import EDIT, MOTION_NAME, STAGES, arguments_of, contents, fill_world
 from utils import store
-from utils.checkpoints import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("inference_audio2motion", "inference_edit_expression", "inference_joygen")
-FACE_MODEL = ROOT / "pretrained_models" / "mini" / "face_model.safetensors"
-NETWORK = FlowVAESizes(hidden=16, latent=4, n_encoder_layers=1, n_decoder_layers=1, flow_hidden=8, n_flow_layers=1)
-MOTION_NAME = Path(talking_clip.SPEECH_NAME).with_suffix(".npy").name
-EDIT = f"edit/{Path(talking_clip.CLIP_NAME).stem}/{Path(MOTION_NAME).stem}"
 
 
 class RunsCode:
@@ -40,57 +32,13 @@ class RunsCode:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> Path:
     """A folder with everything that the three stages need."""
-    folder = tmp_path_factory.mktemp("good")
-    talking_clip.fill_folder(folder)
-    shutil.copy(FACE_MODEL, folder / "face_model.safetensors")
-    torch.manual_seed(0)
-    network = build_audio2motion(Audio2MotionConfig("mfcc", False, True, False, cond_channels=12, sizes=NETWORK))
-    save_checkpoint(folder / "a2m.ckpt", {"state_dict": {"model": network.state_dict()}})
-    return folder
+    return fill_world(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture
 def world(good, tmp_path) -> Path:
     """A copy to spoil."""
     return Path(shutil.copytree(good, tmp_path / "the world"))
-
-
-def arguments_of(stage: str, world: Path, changes: dict[str, object]) -> list[str]:
-    values: dict[str, object] = {
-        "inference_audio2motion": {
-            "drv_aud": world / talking_clip.SPEECH_NAME,
-            "a2m_ckpt": world / "a2m.ckpt",
-            "result_dir": world / "results",
-            "gpu_id": -1,
-        },
-        "inference_edit_expression": {
-            "infer_video_path": world / talking_clip.CLIP_NAME,
-            "infer_exp_coeff_path": world / "a2m" / MOTION_NAME,
-            "infer_result_dir": world / "results",
-            "bfm_folder": world / "face_model.safetensors",
-        },
-        "inference_joygen": {
-            "video_path": world / talking_clip.CLIP_NAME,
-            "audio_path": world / talking_clip.SPEECH_NAME,
-            "intermediate_dir": world / "edit",
-            "result_dir": world / "results",
-            "unet_model_path": world / "unet",
-            "vae_model_path": world / "vae",
-            "whisper_model_path": world / "whisper.pt",
-            "img_size": talking_clip.IMAGE_SIZE,
-            "gpu_id": -1,
-        },
-    }[stage]
-    switches = ["--enable_pose_driven"] if stage == "inference_joygen" else []
-    return [text for name, value in (values | changes).items() for text in (f"--{name}", str(value))] + switches
-
-
-def contents(directory: Path) -> dict[str, str]:
-    """Every file and folder with the digest of what it holds."""
-    return {
-        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        for path in directory.rglob("*")
-    }
 
 
 @pytest.fixture
@@ -372,14 +320,6 @@ def test_result_folder_that_cannot_be_written(world, refuses, stage, flag, kind)
     occupied.write_text("mine")
     target = {"file": occupied, "below a file": occupied / "results", "long name": world / ("n" * 300)}[kind]
     refuses(stage, target, **{flag: target})
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-@pytest.mark.parametrize(("stage", "flag"), RESULT_FLAGS)
-def test_result_folder_without_permission(world, refuses, stage, flag):
-    locked = world / "locked"
-    locked.mkdir(mode=0o500)
-    refuses(stage, locked, **{flag: locked / "results"})
 
 
 def test_folder_of_the_user_is_not_replaced(world, refuses):

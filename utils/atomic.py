@@ -6,6 +6,7 @@ folders above are followed.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
@@ -27,15 +28,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         try:
-            yield temporary
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except OSError as error:
-            if error.filename in (None, name):  # a full disk names no file
-                error.filename, error.filename2 = str(path), None
-            raise
+            with naming(path, temporary):
+                yield temporary
+                temporary.chmod(0o644)
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError name a file: a full disk names none. Its temporary name would tell nobody anything."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextmanager
@@ -45,8 +54,9 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=PARTIAL))
         new = temporary / "new"
         try:
-            new.mkdir()
-            yield new
+            with naming(directory):
+                new.mkdir()
+                yield new
             swap_in(new, directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -104,5 +114,8 @@ def require_writable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the folder is no mistake
+            error.filename = str(directory)
+            raise
         reason = error.strerror or str(error)
         raise BadInput("result folder cannot be written", directory, "a writable folder", reason, advice) from error

@@ -15,6 +15,8 @@ from typing import overload
 
 import numpy as np
 
+from utils.atomic import naming
+
 STRETCH = 512  # rows that are touched before memory is given back
 
 
@@ -26,7 +28,7 @@ def disk_zeros(shape: tuple[int, ...], folder: Path | None = None) -> np.ndarray
     n_bytes = 4 * int(np.prod(shape))
     if n_bytes == 0:
         return np.zeros(shape, np.float32)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with naming(_place(folder)), tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, n_bytes)
         else:
@@ -66,11 +68,16 @@ def blocks_of(array: np.ndarray) -> Iterator[np.ndarray]:
         let_go(array)
 
 
+def _place(folder: Path | None) -> Path:
+    return folder or Path(tempfile.gettempdir())
+
+
 class RowStore:
     """A file for rows of one shape, float32, that lists of rows share."""
 
     def __init__(self, shape: tuple[int, ...], folder: Path | None = None) -> None:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        self._folder = folder
+        with naming(_place(folder)), tempfile.TemporaryFile(dir=folder) as file:
             self._file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._file)  # it lives as long as the store
         self._shape, self._n_rows, self._n_bytes = shape, 0, 4 * int(np.prod(shape))
@@ -79,9 +86,10 @@ class RowStore:
         """Write a row; returns its number."""
         data = memoryview(np.ascontiguousarray(row, np.float32).tobytes())
         offset = self._n_rows * self._n_bytes
-        while data:  # a disk that fills up takes part of it, then says so
-            n_written = os.pwrite(self._file, data, offset)
-            data, offset = data[n_written:], offset + n_written
+        with naming(_place(self._folder)):
+            while data:  # a disk that fills up takes part of it, then says so
+                n_written = os.pwrite(self._file, data, offset)
+                data, offset = data[n_written:], offset + n_written
         self._n_rows += 1
         return self._n_rows - 1
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.atomic import naming
 from utils.errors import BadInput
 from utils.stored_path import StoredPath
 
@@ -30,11 +31,8 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     options: dict[str, Any] = {"quality": 95} if path.suffix == ".jpg" else {"compress_level": 1}
     encoded = BytesIO()
     Image.fromarray(image).save(encoded, "JPEG" if path.suffix == ".jpg" else "PNG", **options)
-    try:
+    with naming(path):
         path.write_bytes(encoded.getbuffer())  # Pillow does not say why it cannot write
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names no file
-        raise
 
 
 def read_gray(path: StoredPath, advice: str) -> np.ndarray:
