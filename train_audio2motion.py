@@ -61,11 +61,7 @@ def train_motion(
     config: TrainConfig, export_dir: Path | None, device: torch.device, processes: Processes, say: Callable[[str], None]
 ) -> None:
     learner = MotionLearner(config, device, processes)
-    loop = TrainingLoop(learner, config.output_dir, config.intervals, say, processes)
-    say(learner.describe())
-    if learner.validation:
-        say(learner.baseline())
-    loop.run()
+    TrainingLoop(learner, config.output_dir, config.intervals, say).run()
     if export_dir is not None and processes.is_first:
         say(f"exported {export(config, export_dir, learner.mean_expression(), learner.face)}")
 
@@ -75,9 +71,7 @@ def train_sync_expert(
 ) -> None:
     """The expert is written into sync.output_dir, and into ``export_dir`` too."""
     learner = SyncLearner(config, device, processes)
-    loop = TrainingLoop(learner, config.sync.output_dir, config.sync.intervals, say, processes)
-    say(learner.describe())
-    loop.run()
+    TrainingLoop(learner, config.sync.output_dir, config.sync.intervals, say).run()
     for directory in (config.sync.output_dir, export_dir):
         if directory is not None and processes.is_first:
             say(f"exported {learner.export(directory)}")

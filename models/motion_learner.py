@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from utils.atomic import atomic_path
 from utils.checkpoints import half_precision, read_weights, save_weights
 from utils.config import to_dict
 from utils.errors import BadInput
+from utils.learner import Findings, NetworkLearner
 from utils.motion_dataset import MotionClip, load_motion_clips
 from utils.motion_losses import (
     LandmarkLoss,
@@ -48,21 +49,21 @@ from utils.motion_losses import (
 from utils.motion_windows import WindowSampler
 from utils.processes import Processes
 from utils.training import batch_seed, writing
-from utils.training_loop import BEST_NAME, Learner
+from utils.training_loop import BEST_NAME
 from utils.types import N_EXP
 
 
-class MotionLearner(Learner[MotionBatch]):
+class MotionLearner(NetworkLearner[MotionBatch]):
     """The flow-VAE and its running average, the clips, and the sync expert if there is one."""
 
     network: Audio2Motion
     face: FaceModel
 
     def __init__(self, config: TrainConfig, device: torch.device, processes: Processes | None = None) -> None:
-        self.config, self.device = config, device
-        self.batch_size, self.clip_norm = config.data.batch_size, config.optimizer.clip_norm
+        self.config, self.device, self.processes = config, device, processes or Processes()
+        self.samples_per_step, self.clip_norm = config.data.batch_size, config.optimizer.clip_norm
         self.face = FaceModel.load(config.face_model)
-        self.clips, self.validation = load_clips(config, self.face, device, processes)
+        self.clips, self.validation = load_clips(config, self.face, device, self.processes)
         self.originals = [clip for clip in self.clips if not clip.is_copy]
         mirror = face_mirror(self.face)
         self.sampler = WindowSampler(self.clips, config.data.window_frames, config.augmentation, mirror)
@@ -81,6 +82,7 @@ class MotionLearner(Learner[MotionBatch]):
             self.expert = load_expert(config.sync_expert, config.network, self.network.audio_dim, device)
 
     def describe(self) -> str:
+        """What is learned from, and what a linear model reaches on the clips to validate on."""
         n_speakers, n_held_out = (len({clip.speaker for clip in group}) for group in (self.clips, self.validation))
         n_clips, n_copies = len(self.originals), len(self.clips) - len(self.originals)
         copies = f" and {n_copies} copies with other voices and rooms" if n_copies else ""
@@ -89,11 +91,11 @@ class MotionLearner(Learner[MotionBatch]):
         heard = {clip.speaker for clip in self.clips} & {clip.speaker for clip in self.validation}
         note = f"; trained on too: {', '.join(sorted(heard))}" if heard else ""
         expert = f"sync expert {self.config.sync_expert}" if self.expert else "no sync expert"
-        return f"{text} to validate on{note}; {expert}"
-
-    def baseline(self) -> str:
-        """What a linear model reaches on the validation clips."""
-        return match_line("linear baseline", ridge_matches(self.originals, self.validation, self.opening))
+        text = f"{text} to validate on{note}; {expert}"
+        if not self.validation:
+            return text
+        matches = ridge_matches(self.originals, self.validation, self.opening)
+        return f"{text}\n{match_line('linear baseline', matches)}"
 
     def mean_expression(self) -> Float[np.ndarray, " 64"]:
         """Of all usable frames that are trained on."""
@@ -101,17 +103,17 @@ class MotionLearner(Learner[MotionBatch]):
 
     def batch(self, number: int) -> MotionBatch:
         rng = np.random.default_rng([self.config.seed, number])
-        windows = [self.sampler.draw(rng) for _ in range(self.batch_size)]
+        windows = [self.sampler.draw(rng) for _ in range(self.samples_per_step)]
         return collate(windows, self.config.augmentation, rng, self.device)
 
     def item_names(self, batch: MotionBatch) -> Sequence[str]:
         return batch.names
 
-    def losses(self, batch: MotionBatch, number: int, step: int) -> dict[str, Tensor]:
+    def losses(self, batch: MotionBatch, number: int) -> dict[str, Tensor]:
         """Unweighted terms and their weighted total."""
         generator = torch.Generator().manual_seed(batch_seed(self.config.seed, number))
         terms = self._terms(batch, generator)
-        return {"total": weighted_total(terms, self.config.loss, step), **terms}
+        return {"total": weighted_total(terms, self.config.loss, self.step), **terms}
 
     def _terms(self, batch: MotionBatch, generator: torch.Generator) -> dict[str, Tensor]:
         self.network.train()
@@ -143,24 +145,23 @@ class MotionLearner(Learner[MotionBatch]):
         landmarks = self.offsets(batch.identity[:, :1] * expert.config.use_identity, motion)
         return disbelief(expert, landmarks, batch.speech, batch.mask, self.config.sync_clips, generator)
 
-    def rate(self, step: int) -> float:
-        return self.config.optimizer.rate(step)
+    def rate(self, spent: float) -> float:  # noqa: ARG002  # the steps alone count
+        return self.config.optimizer.rate(self.step)
 
     def after_step(self) -> None:
         follow(self.average, self.network, self.config.optimizer.average_decay)
 
-    def validate(self, say: Callable[[str], None]) -> tuple[float | None, dict[str, float]]:
+    def validate(self) -> Findings | None:
         """The score is the median correlation of the mouth's opening, or none where the newest weights are kept."""
         if not self.validation:
-            return None, {}
+            return None
         predicted = predict_clips(self.average, self.validation)
         matches = opening_matches(predicted, self.validation, self.opening)
         errors = lip_errors(predicted, self.validation, self.mean_expression(), self.face)
-        say(match_line("mouth opening", matches))
-        say(error_table(errors))
         openings = {f"opening_r/{name}": match.r for name, match in matches.items()}
         score = None if self.config.keep_newest else median_correlation(matches)
-        return score, openings | error_figures(errors)
+        text = f"{match_line('mouth opening', matches)}\n{error_table(errors)}"
+        return Findings(text, openings | error_figures(errors), score)
 
     def description(self) -> dict[str, Any]:
         return {"network": asdict(self.config.network), "audio channels": self.network.audio_dim}

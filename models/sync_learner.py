@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,31 @@ from models.motion_training import clip_features
 from models.sync_expert import EXPERT_NAME, SyncExpert, SyncExpertConfig, save_expert
 from models.sync_validation import THRESHOLD, Embedded, curve_text, judge, judgement_table, pool
 from utils.checkpoints import load_strict, read_weights
+from utils.learner import Findings, NetworkLearner
 from utils.motion_dataset import MotionClip
 from utils.motion_losses import LandmarkOffsets
 from utils.processes import Processes
 from utils.sync_pairs import PairSampler, SyncClip, SyncPairs, sync_clip
 from utils.training import writing
-from utils.training_loop import BEST_NAME, Learner
+from utils.training_loop import BEST_NAME
 from utils.types import FEATURE_RATE, SAMPLE_RATE
 
 _CHUNK = 1024  # pairs per pass in validation
 
 
-class SyncLearner(Learner[SyncPairs]):
+class SyncLearner(NetworkLearner[SyncPairs]):
     """The expert, and pairs of the clips that the motion network would train on."""
 
     network: SyncExpert
 
     def __init__(self, config: TrainConfig, device: torch.device, processes: Processes | None = None) -> None:
         """Raises BadInput if the training clips show a single speaker."""
-        self.config, self.device, self.batch_size = config, device, config.sync.batch_pairs
+        self.config, self.device, self.processes = config, device, processes or Processes()
+        self.samples_per_step = config.sync.batch_pairs
         face = FaceModel.load(config.face_model)
         self.clips, self.validation = (
             [sync_clip(clip, self._features(clip)) for clip in group]
-            for group in load_clips(config, face, device, processes)
+            for group in load_clips(config, face, device, self.processes)
         )
         self.sampler = PairSampler(self.clips)
         _, identity_basis, expression_basis = face.landmark_bases()
@@ -71,7 +73,7 @@ class SyncLearner(Learner[SyncPairs]):
         )
 
     def batch(self, number: int) -> SyncPairs:
-        return self.sampler.draw(self.batch_size, np.random.default_rng([self.config.seed, number]))
+        return self.sampler.draw(self.samples_per_step, np.random.default_rng([self.config.seed, number]))
 
     def item_names(self, batch: SyncPairs) -> Sequence[str]:
         return sorted({name for pair in batch.clips for name in pair})
@@ -82,7 +84,7 @@ class SyncLearner(Learner[SyncPairs]):
         known = torch.from_numpy(identity).to(self.device) * self.config.sync.use_identity
         return self.offsets(known, torch.from_numpy(expression).to(self.device))
 
-    def losses(self, batch: SyncPairs, number: int, step: int) -> dict[str, Tensor]:  # noqa: ARG002
+    def losses(self, batch: SyncPairs, number: int) -> dict[str, Tensor]:  # noqa: ARG002
         self.network.train()
         labels = torch.from_numpy(batch.labels).to(self.device)
         audio = torch.from_numpy(batch.audio).to(self.device)
@@ -92,30 +94,30 @@ class SyncLearner(Learner[SyncPairs]):
         rates = [is_right[labels == label].mean() for label in (0, 1)]
         return {"total": loss, "balanced_accuracy": torch.stack(rates).mean().detach()}
 
-    def rate(self, step: int) -> float:
-        return self.config.sync.rate(step)
+    def rate(self, spent: float) -> float:  # noqa: ARG002  # the steps alone count
+        return self.config.sync.rate(self.step)
 
     @torch.no_grad()
-    def validate(self, say: Callable[[str], None]) -> tuple[float | None, dict[str, float]]:
+    def validate(self) -> Findings | None:
         """The score is how often the right sound wins against one that is off by 2 to 10 frames."""
         self.network.eval()
         clips = [clip for clip in self.validation if clip.starts.any()]
         if not clips:
-            return None, {}
+            return None
         embedded = [self._embed(clip) for clip in clips]
         found = {}
         for index, clip in enumerate(clips):
             strangers = [e.audio for other, e in zip(clips, embedded, strict=True) if other.speaker != clip.speaker]
             found[clip.name] = judge(embedded[index], strangers)
         pooled = pool(list(found.values()))
-        say(judgement_table(found, pooled))
-        say("mean cosine by offset in frames, + is sound later: " + curve_text(pooled.curve))
+        curve = f"mean cosine by offset in frames, + is sound later: {curve_text(pooled.curve)}"
         score = (pooled.wins["near"] + pooled.wins["far"]) / 2
         figures = {f"{kind}/{name}": value for name, one in found.items() for kind, value in one.wins.items()}
         figures |= {f"{kind}/all": value for kind, value in pooled.wins.items()}
         figures |= {f"balanced_accuracy/{name}": one.balanced for name, one in found.items()}
         figures |= {"balanced_accuracy/all": pooled.balanced}
-        return score, figures | {f"cosine/{offset:+d}": value for offset, value in pooled.curve.items()}
+        figures |= {f"cosine/{offset:+d}": value for offset, value in pooled.curve.items()}
+        return Findings(f"{curve}\n{judgement_table(found, pooled)}", figures, score)
 
     def _embed(self, clip: SyncClip) -> Embedded:
         starts = np.flatnonzero(clip.starts)

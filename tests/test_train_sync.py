@@ -68,7 +68,7 @@ def test_the_loss_moves_the_motion_network_alone(world: Path) -> None:
     gradients = []
     for overrides in ([], [f"sync_expert={path}"], [f"sync_expert={path}", "loss.sync=0"]):
         learner = MotionLearner(load_config(TrainConfig, config_path, overrides), CPU)
-        learner.losses(learner.batch(0), 0, 0)["total"].backward()
+        learner.losses(learner.batch(0), 0)["total"].backward()
         gradients.append(learner.network.vae.decoder.out_proj.weight.grad)
         if learner.expert is not None:
             before = load_expert(path, HEARS_MFCC, 13, CPU).state_dict()
@@ -104,5 +104,5 @@ def test_one_speaker_is_refused(world: Path) -> None:
 def test_another_expert_in_the_output_folder_is_refused(world: Path) -> None:
     config = write_config(world)
     train(config, "--task", "sync", "sync.max_steps=2")
-    with pytest.raises(BadInput, match="checkpoint of another network"):
+    with pytest.raises(BadInput, match="training of another network"):
         train(config, "--task", "sync", "sync.sizes.hidden=16")

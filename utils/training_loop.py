@@ -1,4 +1,4 @@
-"""The loop of the trainings of stage 1: steps, reports, validations, checkpoints, exact resumption.
+"""The loop of all trainings: steps, reports, validations, checkpoints, exact resumption, and what ends it early.
 
 Batch k depends on the seed and k only. Process p of n takes batches p, n + p, 2 n + p, ...; gradients are averaged.
 """
@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+import yaml
+from torch import Tensor
 
-from utils.atomic import atomic_path
+from utils.atomic import PARTIAL, atomic_path
 from utils.checkpoints import read_weights, save_checkpoint
+from utils.config import changed_keys, to_dict
 from utils.errors import BadInput, StageFailure
-from utils.processes import Processes
-from utils.training import all_finite, peak_memory, writing
+from utils.image_files import write_rgb
+from utils.learner import Learner, NotFiniteError
+from utils.training import Budget, peak_memory, writing
 from utils.training_log import TrainingLog
 
 LAST_NAME, BEST_NAME, BAD_BATCH_NAME = "last.pt", "best.pt", "bad_batch.json"
@@ -32,61 +35,22 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Intervals:
+    """In steps. A training ends with a report, a validation and a checkpoint.
+
+    max_minutes: it ends after this much time too. patience: in a single process, it ends after so many steps without a
+    better score, and the weights that it starts with are validated too.
+    """
+
     max_steps: int
     report: int
     validation: int
     checkpoint: int
-
-
-class Learner(ABC, Generic[B]):
-    """What a loop trains: a network, its optimizer, its batches by number."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    batch_size: int  # samples
-    clip_norm: float | None = None
-
-    @abstractmethod
-    def batch(self, number: int) -> B: ...
-
-    @abstractmethod
-    def item_names(self, batch: B) -> Sequence[str]:
-        """What the batch is made of, for messages."""
-
-    @abstractmethod
-    def losses(self, batch: B, number: int, step: int) -> dict[str, Tensor]:
-        """The terms to report, among them "total", which is minimised."""
-
-    @abstractmethod
-    def rate(self, step: int) -> float:
-        """Learning rate."""
-
-    @abstractmethod
-    def validate(self, say: Callable[[str], None]) -> tuple[float | None, dict[str, float]]:
-        """A score, the higher the better (None: nothing to validate on), and figures for the log."""
-
-    @abstractmethod
-    def description(self) -> dict[str, Any]:
-        """Plain values that tell whose weights a checkpoint holds."""
-
-    @abstractmethod
-    def best_weights(self) -> Mapping[str, Tensor]:
-        """Those that are validated and exported."""
-
-    def after_step(self) -> None:
-        """Once the weights have changed."""
-
-    def state(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    max_minutes: float | None = None
+    patience: int | None = None
 
 
 class TrainingLoop(Generic[B]):
-    """Trains to max_steps, from <directory>/last.pt if there is one; the first process alone writes."""
+    """Trains to the end of the budget, from <directory>/last.pt if there is one; the first process alone writes."""
 
     def __init__(
         self,
@@ -94,125 +58,187 @@ class TrainingLoop(Generic[B]):
         directory: Path,
         intervals: Intervals,
         say: Callable[[str], None],
-        processes: Processes | None = None,
+        tensorboard: bool | None = None,
     ) -> None:
-        """say: prints a line, in the first process."""
+        """say: prints a line, in the first process. tensorboard: see TrainingLog."""
         self.learner, self.directory, self.intervals, self.say = learner, directory, intervals, say
-        self.processes = processes or Processes()
-        self.step, self.best = 0, float("-inf")
+        self.processes, self.tensorboard = learner.processes, tensorboard
+        self.budget = Budget(intervals.max_steps, intervals.max_minutes)
+        self.seconds, self._last_time = 0.0, 0.0
+        self.best, self.best_step = float("-inf"), 0
 
     def run(self) -> None:
         """Raises StageFailure if a loss or gradient is not finite, or a file cannot be written."""
-        self._restore()
-        self.say(f"training from step {self.step} to {self.intervals.max_steps}")
-        log = TrainingLog(self.directory, self.step) if self.processes.is_first else None
-        sums: dict[str, float] = {}
-        busy, n_steps = 0.0, 0
-        while self.step < self.intervals.max_steps:
+        self.restore()
+        self.train()
+
+    def train(self) -> None:
+        learner, intervals, log = self.learner, self.intervals, self._open_log()
+        self.say(learner.describe())
+        self.say(f"training {self._sizes()}, from step {learner.step} to {intervals.max_steps}")
+        means, batches, self._last_time = _Means(), learner.batches(), time.monotonic()
+        if intervals.patience is not None and learner.step == 0:
+            self._validate(log)
+        is_over = self._is_over()
+        while not is_over:
             started = time.monotonic()
-            for name, value in self._train_step().items():
-                sums[name] = sums.get(name, 0.0) + value
-            busy, n_steps = busy + time.monotonic() - started, n_steps + 1
-            if self._is_time(self.intervals.report):
-                self._report(log, {name: value / n_steps for name, value in sums.items()}, n_steps / busy)
-                sums, busy, n_steps = {}, 0.0, 0
-            if self._is_time(self.intervals.validation):
+            losses = self.update(next(batches), self._spent())
+            means.add(losses, time.monotonic() - started)
+            self._count_time()
+            is_over = self._is_over()
+            if is_over or learner.step % intervals.report == 0:
+                self._report(log, means)
+                means = _Means()
+            if is_over or learner.step % intervals.validation == 0:
                 self._validate(log)
-            if self._is_time(self.intervals.checkpoint):
-                self._save()  # last: a run that is killed before does the rest again
+                is_over = is_over or self._is_over()
+            if is_over or learner.step % intervals.checkpoint == 0:
+                self._keep()  # last: a run that is killed before does the rest again
         if log is not None:
             log.close()
 
-    def _is_time(self, interval: int) -> bool:
-        return self.step % interval == 0 or self.step == self.intervals.max_steps
+    def update(self, parts: Sequence[tuple[int, B]], spent: float) -> dict[str, Tensor]:
+        """One step from numbered batches; spent: share of the budget."""
+        try:
+            return self.learner.update(parts, spent)
+        except NotFiniteError as error:
+            raise self._stopped(error) from error
 
-    def _train_step(self) -> dict[str, float]:
-        """One optimizer step; gives the loss terms."""
-        learner, processes = self.learner, self.processes
-        number = self.step * processes.count + processes.index
-        batch = learner.batch(number)
-        for group in learner.optimizer.param_groups:
-            group["lr"] = learner.rate(self.step)
-        before = [buffer.clone() for buffer in learner.network.buffers()]  # running statistics
-        terms = learner.losses(batch, number, self.step)
-        learner.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        parameters = [parameter for parameter in learner.network.parameters() if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        is_finite = torch.stack([terms["total"].detach(), *torch._foreach_norm(gradients)]).isfinite().all()
-        bad = processes.which(not is_finite, learner.device)
-        if bad:
-            for buffer, value in zip(learner.network.buffers(), before, strict=True):
-                buffer.copy_(value)
-            raise self._stopped(bad, number, learner.item_names(batch))
-        processes.average(gradients)
-        if learner.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, learner.clip_norm)
-        learner.optimizer.step()
-        processes.average([buffer for buffer in learner.network.buffers() if buffer.is_floating_point()])
-        learner.after_step()
-        self.step += 1
-        return {name: term.item() for name, term in terms.items()}
+    def save(self) -> None:
+        """Write everything that continuing needs."""
+        if not self.processes.is_first:
+            return
+        learner = self.learner
+        state = {"config": yaml.safe_dump(to_dict(learner.config)), "description": learner.description()}
+        state |= {"step": learner.step, "seconds": self.seconds, "best": self.best, "best_step": self.best_step}
+        with writing(self.directory / LAST_NAME):
+            save_checkpoint(self.directory / LAST_NAME, state | learner.state())
 
-    def _stopped(self, bad: list[int], number: int, names: Sequence[str]) -> StageFailure:
+    def restore(self) -> None:
+        """Continue where the last run in this folder stopped, if there was one."""
+        path, learner = self.directory / LAST_NAME, self.learner
+        if not path.is_file():
+            return
+        state = read_weights(path)
+        what, advice = "training of another network", "choose another output folder, or the config it was started with"
+        expected, found = learner.description(), state.get("description", {})
+        if found != expected:
+            differ = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
+            raise BadInput(what, path, "the config's network", f"other {', '.join(differ)}", advice)
+        try:
+            learner.load_state(state)
+            learner.step = state["step"]
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BadInput(what, path, advice=advice) from error
+        self.seconds, self.best = state.get("seconds", 0.0), state.get("best", self.best)
+        self.best_step = state.get("best_step", learner.step)
+        before = yaml.safe_load(state["config"]) if "config" in state else None
+        changed = changed_keys(before, to_dict(learner.config)) if before else []
+        self.say(f"continuing after step {learner.step}" + (f", with other {', '.join(changed)}" if changed else ""))
+
+    def _spent(self) -> float:
+        return self.budget.spent(self.learner.step, self.seconds)
+
+    def _is_over(self) -> bool:
+        patience = self.intervals.patience
+        return self._spent() >= 1 or (patience is not None and self.learner.step >= self.best_step + patience)
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.seconds, self._last_time = self.seconds + now - self._last_time, now
+
+    def _sizes(self) -> str:
+        n_processes, n_samples = self.processes.count, self.processes.count * self.learner.samples_per_step
+        processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
+        return f"in {processes} on {self.learner.device.type}, {n_samples} samples per step"
+
+    def _open_log(self) -> TrainingLog | None:
+        if not self.processes.is_first:
+            return None
+        for leftover in self.directory.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote
+            with suppress(OSError):
+                leftover.unlink()
+        return TrainingLog(self.directory, self.learner.step, self.tensorboard)
+
+    def _stopped(self, error: NotFiniteError) -> StageFailure:
         """Write which batch it was, and keep the state before it if that is sound."""
-        path = self.directory / BAD_BATCH_NAME
-        if self.processes.index == bad[0]:
-            record = {"step": self.step, "batch": number, "items": list(names)}
+        path, names = self.directory / BAD_BATCH_NAME, error.items
+        if self.processes.index == error.processes[0]:
+            record = {"step": self.learner.step, "batch": error.number, "items": list(names)}
             with writing(path), atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        is_sound = all_finite(self.learner.network)
+        is_sound = self.learner.is_sound()
         if is_sound:
-            self._save()
+            self.save()
         self.processes.wait()
         items = ", ".join(names[:N_NAMED_ITEMS]) + (", ..." if len(names) > N_NAMED_ITEMS else "")
         kept = "holds the state before it" if is_sound else "is as it was, because the weights are not finite"
-        where = f"loss or gradient is not finite at step {self.step}, batch {number} ({items})"
+        where = f"loss or gradient is not finite at step {self.learner.step}, batch {error.number} ({items})"
         advice = "lower the learning rate, or take the batch's clips out"
         return StageFailure(f"{where}; {LAST_NAME} {kept}, {path} names the batch; {advice}")
 
-    def _report(self, log: TrainingLog | None, losses: dict[str, float], steps_per_s: float) -> None:
-        """The first process's losses and memory, the speed of all."""
+    def _report(self, log: TrainingLog | None, means: _Means) -> None:
+        """Losses and speed of all processes, memory of the first. To be called in all."""
+        values = means.losses()
+        self.processes.average([values])
         if log is None:
             return
-        pace = steps_per_s * self.processes.count * self.learner.batch_size
+        losses = dict(zip(means.names(), values.tolist(), strict=True))
+        pace = means.steps_per_s() * self.processes.count * self.learner.samples_per_step
         memory = peak_memory(self.learner.device) / GIBIBYTE
-        rate = self.learner.rate(self.step - 1)
-        log.report("train", self.step, losses | {"lr": rate, "samples_per_s": pace, "memory_gib": memory})
+        rate = self.learner.optimizer.param_groups[0]["lr"]
+        log.report("train", self.learner.step, losses | {"lr": rate, "samples_per_s": pace, "memory_gib": memory})
         terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self.say(f"step {self.step}  {terms}  {pace:.1f} samples/s  peak {memory:.2f} GiB")
+        share = f"step {self.learner.step} ({100 * self._spent():.0f} %)"
+        self.say(f"{share}  {terms}  {pace:.2f} samples/s  peak {memory:.2f} GiB")
 
     def _validate(self, log: TrainingLog | None) -> None:
         """Keep the network if it was never better; without anything to validate on, the newest."""
         if log is None:
             return
-        self.say(f"validation at step {self.step}")
-        score, figures = self.learner.validate(self.say)
-        if score is not None:
-            log.report("validation", self.step, {"score": score, **figures})
+        step, found = self.learner.step, self.learner.validate()
+        score = found.score if found is not None else None
+        if found is not None:
+            self.say(f"validation at step {step}: {found.text}")
+            log.report("validation", step, ({} if score is None else {"score": score}) | dict(found.figures))
+            if found.sheet is not None:
+                path = self.directory / f"validation_{step:08d}.png"
+                with writing(path), atomic_path(path) as temporary:
+                    write_rgb(temporary, found.sheet)
         if score is None or score > self.best:
-            self.best = self.best if score is None else score
-            content = {"network": dict(self.learner.best_weights()), "step": self.step, "score": self.best}
+            self.best, self.best_step = self.best if score is None else score, step
+            self._keep_best(self.learner.best_weights())
+
+    def _keep_best(self, weights: Mapping[str, Tensor] | None) -> None:
+        if weights is not None:
+            content: dict[str, Any] = {"network": dict(weights), "step": self.best_step, "score": self.best}
             with writing(self.directory / BEST_NAME):
                 save_checkpoint(self.directory / BEST_NAME, content)
 
-    def _save(self) -> None:
-        if not self.processes.is_first:
-            return
-        state = {"description": self.learner.description(), "step": self.step, "best": self.best}
-        with writing(self.directory / LAST_NAME):
-            save_checkpoint(self.directory / LAST_NAME, state | self.learner.state())
+    def _keep(self) -> None:
+        self._count_time()
+        if self.processes.is_first and self.learner.step % self.intervals.checkpoint == 0:
+            self.learner.write_networks(self.directory)
+        self.save()
 
-    def _restore(self) -> None:
-        path = self.directory / LAST_NAME
-        if not path.is_file():
-            return
-        state = read_weights(path)
-        expected, found = self.learner.description(), state.get("description", {})
-        if found != expected:
-            differ = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
-            what = f"other {', '.join(differ)}"
-            advice = "choose another output_dir, or delete this one"
-            raise BadInput("checkpoint of another network", path, "the config's network", what, advice)
-        self.learner.load_state(state)
-        self.step, self.best = state["step"], state["best"]
+
+class _Means:
+    """Of the loss terms since the last report; a term counts in the steps that have it."""
+
+    def __init__(self) -> None:
+        self._terms: dict[str, list[Tensor]] = {}
+        self._seconds, self._n_steps = 0.0, 0
+
+    def add(self, losses: Mapping[str, Tensor], seconds: float) -> None:
+        for name, value in losses.items():
+            self._terms.setdefault(name, []).append(value)
+        self._seconds, self._n_steps = self._seconds + seconds, self._n_steps + 1
+
+    def names(self) -> list[str]:
+        return list(self._terms)
+
+    def losses(self) -> Tensor:
+        return torch.stack([torch.stack(values).float().mean() for values in self._terms.values()])
+
+    def steps_per_s(self) -> float:
+        return self._n_steps / self._seconds
