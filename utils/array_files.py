@@ -58,6 +58,8 @@ def read_npy(path: StoredPath, shape: tuple[int | None, ...], advice: str) -> np
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
+    except PermissionError:  # which says it better
+        raise
     except (ValueError, OSError, EOFError, TokenError, MemoryError) as error:
         found = "a damaged file or one of another type"
         raise BadInput("unreadable array", str(path), "a .npy file", found, advice) from error

@@ -71,13 +71,15 @@ def media_name(path: Path) -> str:
 def open_media(path: Path) -> av.container.InputContainer:
     """Open a media file for reading; raises BadInput if it is missing or not media."""
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+        found = "a folder" if path.is_dir() else "a link that leads nowhere" if path.is_symlink() else "nothing"
         raise BadInput("media file missing", path, "a video or audio file", found, "check the path")
     try:
         return av.open(media_name(path), metadata_errors="ignore")
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
         advice = "the file is damaged or of an unknown type; convert or download it again"
+        if isinstance(error, PermissionError):
+            advice = "let it be read"
         raise BadInput("media file cannot be opened", path, "a readable container", reason, advice) from error
 
 

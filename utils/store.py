@@ -41,6 +41,8 @@ def require_replaceable(directory: Path) -> None:
     if directory.is_symlink() and not directory.exists():
         advice = "remove the link, or choose another folder"
         raise BadInput("result folder cannot be made", directory, "a folder", "a link that leads nowhere", advice)
+    if directory.is_dir() and not directory.is_symlink():
+        require_writable(directory)  # else it could not be moved away
     is_foreign = any(directory.iterdir()) if directory.is_dir() else directory.exists()
     if is_foreign and not (directory / TRACK_NAME).is_file():
         advice = "choose another folder, or move those files"
