@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     require_writable(motion_path.parent)
     print(packs.describe(pack))
 
-    features = hear(wave, network, pack.hubert, device)
+    features = hear(wave, network, pack.hubert, device, motion_path.parent)
     motion = network.predict(features, options.seed, options.temperature, options.mouth_amp)
     if closes_in_silence(options, pack, network):
         motion = rest_in_silence(motion, wave, pack.face_model)
@@ -79,8 +79,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{motion_path}: {len(motion)} frames")
 
 
-def hear(wave: np.ndarray, network: Audio2Motion, hubert_dir: Path | None, device: torch.device) -> SpeechFeatures:
-    """The features that the network was trained on. HuBERT is opened only if it is needed, and let go of again."""
+def hear(
+    wave: np.ndarray, network: Audio2Motion, hubert_dir: Path | None, device: torch.device, scratch: Path
+) -> SpeechFeatures:
+    """The features that the network was trained on. HuBERT is opened only if it is needed, and let go of again.
+
+    scratch: folder for the file without a name that HuBERT's states are kept in.
+    """
     from models.audio_features import speech_features
     from models.hubert import HubertEncoder
 
@@ -92,7 +97,7 @@ def hear(wave: np.ndarray, network: Audio2Motion, hubert_dir: Path | None, devic
             raise BadInput(
                 "HuBERT of another width", hubert_dir, expected, found, "give the HuBERT it was trained with"
             )
-    return speech_features(wave, config.audio_type, config.use_pitch, hubert)
+    return speech_features(wave, config.audio_type, config.use_pitch, hubert, scratch)
 
 
 def closes_in_silence(options: argparse.Namespace, pack: packs.Pack, network: Audio2Motion) -> bool:

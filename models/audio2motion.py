@@ -24,6 +24,7 @@ from models.flow import FlowVAE, FlowVAESizes, Reconstruction
 from models.motion_blocks import blocks
 from utils.bounds import Size
 from utils.checkpoints import load_strict, newest_checkpoint, read_weights
+from utils.disk_arrays import let_go
 from utils.errors import BadInput
 from utils.official_files import fetch_advice
 from utils.types import FEATURE_RATE, MOTION_FPS, N_EXP
@@ -113,6 +114,7 @@ class Audio2Motion(nn.Module, ABC):
             made = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
             first = (block.kept.start - block.read.start) * self.vae.sizes.stride
             motion.append(made[first : first + len(block.kept) * self.vae.sizes.stride])
+            let_go(features.audio)
         return np.concatenate(motion)
 
     def _predict_block(

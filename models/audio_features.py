@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from scipy.fft import dct, rfft
 from torch import Tensor
 
+from utils.disk_arrays import disk_zeros, let_go
 from utils.errors import BadInput
 from utils.types import FEATURE_RATE, SAMPLE_RATE, SAMPLES_PER_FEATURE
 
@@ -57,29 +59,42 @@ _PITCH_TAIL = 50  # steps behind a stretch of sound that stand for the rest of t
 
 @dataclass(frozen=True)
 class SpeechFeatures:
-    """What the motion network hears: audio float32 [T, C]; f0 float32 [T] in Hz, 0 = unvoiced. T is a multiple of 8."""
+    """What the motion network hears: audio float32 [T, C]; f0 float32 [T] in Hz, 0 = unvoiced. T is a multiple of 8.
+
+    ``audio`` may be a disk array.
+    """
 
     audio: np.ndarray
     f0: np.ndarray
 
 
 def speech_features(
-    wave: Float[np.ndarray, " n"], audio_type: str, with_pitch: bool = True, hubert: HubertEncoder | None = None
+    wave: Float[np.ndarray, " n"],
+    audio_type: str,
+    with_pitch: bool = True,
+    hubert: HubertEncoder | None = None,
+    scratch: Path | None = None,
 ) -> SpeechFeatures:
     """All inputs of the motion network for one clip; without pitch, f0 is 0 everywhere (the plain network ignores it).
 
-    ``hubert`` is needed for audio_type "hubert" and not used for others. f0 is cut or zero-padded to the audio's steps.
+    ``hubert`` is needed for audio_type "hubert" and not used for others; its states lie in a file in ``scratch``. f0 is
+    cut or zero-padded to the audio's steps.
     """
     if audio_type == "hubert":
-        audio = hubert_features(wave, hubert)
+        audio = hubert_features(wave, hubert, scratch)
     else:
         audio = mfcc_features(wave) if audio_type == "mfcc" else pad_to_multiple(normalised_mfcc(wave))
     f0 = pitch_contour(wave) if with_pitch else np.zeros(0, np.float32)
     return SpeechFeatures(audio, fit_length(f0, len(audio)))
 
 
-def hubert_features(wave: Float[np.ndarray, " n"], hubert: HubertEncoder | None) -> Float[np.ndarray, "t c"]:
-    """HuBERT's last hidden states, zero-padded to a multiple of 8 steps. Raises BadInput if there is no encoder."""
+def hubert_features(
+    wave: Float[np.ndarray, " n"], hubert: HubertEncoder | None, scratch: Path | None = None
+) -> Float[np.ndarray, "t c"]:
+    """HuBERT's last hidden states, zero-padded to a multiple of 8 steps, as a disk array in ``scratch``.
+
+    Raises BadInput if there is no encoder.
+    """
     if hubert is None:
         raise BadInput(
             "this audio2motion network listens through HuBERT",
@@ -87,7 +102,15 @@ def hubert_features(wave: Float[np.ndarray, " n"], hubert: HubertEncoder | None)
             found="none",
             advice="give it as --hubert_path, or use a network on MFCC such as pretrained_models/mini/audio2motion",
         )
-    return pad_to_multiple(hubert.encode(wave))
+    from models.hubert import n_states
+
+    n_steps = n_states(len(wave))
+    states, done = disk_zeros((_next_multiple(n_steps), hubert.n_channels), scratch), 0
+    for chunk in hubert.encode_chunks(wave):
+        states[done : done + len(chunk)] = chunk
+        done += len(chunk)
+        let_go(states)
+    return states
 
 
 def mfcc_features(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 13"]:
@@ -222,7 +245,11 @@ def fit_length(steps: Float[np.ndarray, "t *c"], n_steps: int) -> Float[np.ndarr
 
 def pad_to_multiple(steps: Float[np.ndarray, "t *c"], multiple: int = STEPS_MULTIPLE) -> Float[np.ndarray, "n *c"]:
     """Append zeros up to the next multiple."""
-    return fit_length(steps, -(-len(steps) // multiple) * multiple)
+    return fit_length(steps, _next_multiple(len(steps), multiple))
+
+
+def _next_multiple(n_steps: int, multiple: int = STEPS_MULTIPLE) -> int:
+    return -(-n_steps // multiple) * multiple
 
 
 def resample(wave: Float[np.ndarray, " n"], rate: float, new_rate: float) -> Float[np.ndarray, " m"]:

@@ -63,20 +63,25 @@ class HubertEncoder:
         """Width of a state: 1024 in the large network."""
         return int(self.network.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
-    @torch.inference_mode()
     def encode(self, wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t c"]:
         """Last hidden states of a 16-kHz mono wave in [-1, 1): float32, (n - 80) // 320 steps.
 
         Chunks of 1000 steps are encoded apart, so that memory does not grow with the square of the length. A wave
         under one step is filled up with zeros to 400 samples (the reference fails on it).
         """
-        wave = np.pad(wave, (0, max(0, RECEPTIVE_FIELD - len(wave))))
+        return np.concatenate(list(self.encode_chunks(wave)))
+
+    def encode_chunks(self, wave: Float[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, "t c"]]:
+        """The steps of ``encode`` chunk by chunk, for long waves."""
+        if len(wave) < RECEPTIVE_FIELD:
+            wave = np.pad(wave, (0, RECEPTIVE_FIELD - len(wave)))
+        level = _mean_and_scale(wave) if self.normalize else None
         weight = next(self.network.parameters())
-        states = []
-        for chunk in wave_chunks(normalized(wave) if self.normalize else wave):
-            hidden = self.network(torch.from_numpy(chunk)[None].to(weight)).last_hidden_state
-            states.append(hidden[0].float().cpu().numpy())
-        return np.concatenate(states)
+        for chunk in wave_chunks(wave):
+            heard = chunk if level is None else _shifted(chunk, *level)
+            with torch.inference_mode():
+                hidden = self.network(torch.from_numpy(heard)[None].to(weight)).last_hidden_state
+            yield hidden[0].float().cpu().numpy()
 
 
 def n_states(n_samples: int) -> int:
@@ -103,13 +108,22 @@ def wave_chunks(wave: Float[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, " m
 
 def normalized(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """A float32 wave with zero mean and unit variance over its whole length, as the network was trained to hear it."""
+    return _shifted(wave, *_mean_and_scale(wave))
+
+
+def _shifted(wave: Float[np.ndarray, " n"], mean: np.float32, scale: np.float32) -> Float[np.ndarray, " n"]:
+    shifted: np.ndarray = (wave.astype(np.float32) - mean) * scale
+    return shifted
+
+
+def _mean_and_scale(wave: Float[np.ndarray, " n"]) -> tuple[np.float32, np.float32]:
     mean = np.mean(wave, dtype=np.float64)
     energy = 0.0
     for start in range(0, len(wave), CHUNK_SAMPLES):  # so that a long wave is never held in double precision
         block = wave[start : start + CHUNK_SAMPLES].astype(np.float64)
         energy += float(np.square(block - mean).sum())
     scale = 1 / np.sqrt(energy / len(wave) + VARIANCE_FLOOR)
-    return (wave.astype(np.float32) - np.float32(mean)) * np.float32(scale)
+    return np.float32(mean), np.float32(scale)
 
 
 def build_hubert(config: Mapping[str, Any]) -> nn.Module:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -10,6 +12,11 @@ import pytest
 import torch
 
 from models import audio_features as af
+from models.audio2motion import Audio2MotionConfig, build_audio2motion
+from models.hubert import HubertEncoder
+from tests.hubert_folder import random_network
+from tests.test_inference_audio2motion import SMALL
+from utils.disk_arrays import let_go
 from utils.errors import BadInput
 
 
@@ -80,9 +87,13 @@ def test_hubert_without_its_folder_is_one_line() -> None:
 class Ramp:
     """Counts its steps, as many as HuBERT gives."""
 
-    def encode(self, wave: np.ndarray) -> np.ndarray:
+    n_channels = 4
+
+    def encode_chunks(self, wave: np.ndarray) -> Iterator[np.ndarray]:
         n_steps = max(1, (len(wave) - 80) // 320)
-        return np.repeat(np.arange(1, n_steps + 1, dtype=np.float32)[:, None], 4, axis=1)
+        steps = np.repeat(np.arange(1, n_steps + 1, dtype=np.float32)[:, None], 4, axis=1)
+        for start in range(0, n_steps, 70):
+            yield steps[start : start + 70]
 
 
 @pytest.mark.parametrize("n_samples", [1, 512, 720, 831, 16_000, 64_400])
@@ -147,3 +158,40 @@ def test_memory_does_not_grow_with_the_sound() -> None:
         return peak - n_samples // 320 * 2 * 80 * 4  # the spectrum, and once more where its blocks are joined
 
     assert most(60 * 16_000 * 10) < 1.2 * most(60 * 16_000)
+
+
+def test_hubert_s_states_lie_on_the_disk(tmp_path: Path) -> None:
+    """The values of ``encode``, in a file in the folder that is named, which leaves nothing behind."""
+    encoder = HubertEncoder(random_network())
+    wave = noise(2 * 320_000 + 9000)
+    audio = af.speech_features(wave, "hubert", with_pitch=False, hubert=encoder, scratch=tmp_path).audio
+    expected = af.pad_to_multiple(encoder.encode(wave))
+    np.testing.assert_array_equal(audio, expected)
+    let_go(audio)
+    np.testing.assert_array_equal(audio, expected)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError):
+        af.speech_features(wave, "hubert", with_pitch=False, hubert=encoder, scratch=tmp_path / "nowhere")
+
+
+class Wide:
+    """States as wide as the large network's."""
+
+    n_channels = 1024
+
+    def encode_chunks(self, wave: np.ndarray) -> Iterator[np.ndarray]:
+        for _ in range(len(wave) // 320_000):
+            yield np.ones((1000, 1024), np.float32)
+
+
+def test_hubert_s_states_are_not_held() -> None:
+    """Ten minutes of them are 117 MiB; neither the features nor the motion network hold more than some seconds."""
+    wave = np.zeros(600 * 16_000 + 80, np.float32)
+    network = build_audio2motion(Audio2MotionConfig("hubert", False, cond_channels=4, sizes=SMALL)).eval()
+    tracemalloc.start()
+    features = af.speech_features(wave, "hubert", with_pitch=False, hubert=Wide())
+    network.predict(features)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert features.audio.shape == (30_000, 1024)
+    assert peak < 20 * 2**20
