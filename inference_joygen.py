@@ -213,7 +213,7 @@ def make_frames(
     from models.face_parsing import FaceParsing
     from models.talking_face import load_talking_face, talking_frames
     from models.talking_video import windows_of_parts
-    from utils.windows import stream_windows
+    from utils.windows import heard_rows, stream_windows
 
     device = cli.resolve_device(options.gpu_id)
     dtype = resolve_dtype(options, device)
@@ -224,7 +224,8 @@ def make_frames(
     )
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
     fps = exact_rate(edit.record.fps)
-    states = encoder.encode_segments(until_the_end(speech, n_frames, fps).blocks)
+    speech = until_the_end(speech, n_frames, fps)
+    states = encoder.encode_segments(speech.blocks, heard_rows(parts, speech.n_rows, fps))
     windows = stream_windows(states, n_frames, fps, options.batch_size)
     windows = windows_of_parts(windows, parts, options.batch_size, sampling, options.seed)
     references, rows = None, [None] * n_frames

@@ -6,7 +6,7 @@ by this project are the same code and the same file format. No text is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -125,13 +125,20 @@ class WhisperEncoder(nn.Module):
         """
         return torch.cat(list(self.encode_segments(wave)))
 
-    def encode_segments(self, wave: Float[np.ndarray, " n"] | Blocks) -> Iterator[Float[Tensor, "t l d"]]:
+    def encode_segments(
+        self, wave: Float[np.ndarray, " n"] | Blocks, heard: Sequence[range] | None = None
+    ) -> Iterator[Float[Tensor, "t l d"]]:
         """The rows of ``encode`` segment by segment (n_audio_ctx rows, the last one less), for long audio.
 
-        ``wave``: also as a function that gives its pieces one after the other, each time it is called.
+        ``wave``: also as a function that gives its pieces one after the other, each time it is called. ``heard``: the
+        rows that matter; a segment without any of them comes as zeros. None: all.
         """
-        weight = self.encoder.conv1.weight
+        weight, stop = self.encoder.conv1.weight, 0
         for segment, n_rows in log_mel_segments(log_mel_blocks(wave, self.dims.n_mels), self.dims.n_audio_ctx):
+            start, stop = stop, stop + n_rows
+            if heard is not None and not any(rows.start < stop and start < rows.stop for rows in heard):
+                yield weight.new_zeros((n_rows, self.n_states, self.dims.n_audio_state), dtype=torch.float32)
+                continue
             with torch.no_grad():
                 states = self(segment[None].to(weight))[0, :n_rows].float()
             yield states

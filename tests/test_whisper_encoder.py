@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.talking_video import windows_of_parts
 from models.whisper_encoder import EncoderDims, WhisperEncoder, log_mel_segments, log_mel_spectrogram
 from utils.errors import BadInput
-from utils.windows import audio_windows, stream_windows
+from utils.windows import audio_windows, heard_rows, stream_windows
 
 SMALL = EncoderDims(n_audio_state=16, n_audio_head=2, n_audio_layer=2, n_audio_ctx=20)
 
@@ -40,6 +41,29 @@ def test_windows_can_be_cut_while_encoding(encoder):
     wave = speech_like(30_000)
     streamed = torch.cat(list(stream_windows(encoder.encode_segments(wave), 50, batch_size=8)))
     assert torch.equal(streamed, audio_windows(encoder.encode(wave), 50))
+
+
+@pytest.mark.parametrize(
+    ("parts", "n_heard"),
+    [
+        ([range(16, 24)], 2),  # rows 28 to 51 of segments 1 and 2, the whole wave's rows being 93 in 5 segments
+        ([range(0, 8), range(32, 40)], 3),  # rows 0 to 19 and 60 to 83
+        ([range(48, 50)], 1),  # after the end of the sound, which goes on with its last row
+        ([range(0, 50)], 5),
+    ],
+)
+def test_segments_that_no_part_needs_are_not_heard(encoder, monkeypatch, parts, n_heard):
+    """The windows of a video's missing parts are the same bits; frames at 25 Hz, batches of 8."""
+    wave = speech_like(30_000)
+    whole = list(stream_windows(encoder.encode_segments(wave), 50, batch_size=8))
+    expected = list(windows_of_parts(whole, parts, 8))
+    forward, calls = encoder.forward, []
+    monkeypatch.setattr(encoder, "forward", lambda mel: (calls.append(1), forward(mel))[1])
+    segments = encoder.encode_segments(wave, heard_rows(parts, len(wave) // 320))
+    found = list(windows_of_parts(stream_windows(segments, 50, batch_size=8), parts, 8))
+    assert len(calls) == n_heard
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_the_last_state_is_whispers_own_output_before_its_final_norm(encoder):

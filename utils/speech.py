@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.audio import waveform_blocks
 from utils.errors import BadInput
+from utils.types import SAMPLES_PER_FEATURE
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Speech:
             advice = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
             raise BadInput("no sound could be decoded", path, "at least one sample", "none", advice)
         return cls(path, n_samples)
+
+    @property
+    def n_rows(self) -> int:
+        """Of audio states, at 50 Hz."""
+        return (self.n_samples + self.n_silent) // SAMPLES_PER_FEATURE
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The samples, float32 [n] in [-1, 1), piece by piece."""

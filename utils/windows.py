@@ -50,6 +50,15 @@ def audio_windows(
     return states[rows.to(states.device)].flatten(1, 2)
 
 
+def heard_rows(parts: Iterable[range], n_rows: int, fps: Rate = MOTION_FPS) -> list[range]:
+    """The state rows, of ``n_rows`` in all, that the windows of each part's frames are cut from."""
+    heard = []
+    for part in parts:
+        rows = window_rows(len(part), fps, part.start).clamp(0, n_rows - 1)
+        heard.append(range(int(rows[0, 0]), int(rows[-1, -1]) + 1))
+    return heard
+
+
 def upstream_window_count(n_rows: int, fps: Rate = MOTION_FPS) -> int:
     """How many windows upstream cuts from n_rows states: one to three more than the audio has frames.
 
