@@ -17,6 +17,8 @@ from utils.atomic import atomic_dir
 from utils.disk_arrays import blocks_of
 from utils.geometry import Alignment
 from utils.image_files import write_gray
+from utils.streaming import map_ahead
+from utils.threads import shared_threads
 from utils.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
 
 PART_FRAMES = 250
@@ -143,13 +145,20 @@ def _drawings(
     analyser: FaceAnalyser,
 ) -> Iterator[np.ndarray]:
     """Write each frame's depth image and yield its landmarks float32 [468, 2]; 0 without a face."""
-    for part in parts:
-        sources = frame_index[part.start : part.stop]
-        coeffs = clip.with_expression(sources, motion[part.start : part.stop])
-        for index, source, values in zip(part, sources, coeffs, strict=True):
-            if not clip.valid[source]:
-                yield np.zeros((N_LANDMARKS, 2), np.float32)
-                continue
-            face = analyser.draw(values, clip.alignments[source], clip.boxes[source])
-            write_gray(store.depth_path(result, index), face.depth)
-            yield face.landmarks
+
+    def draw(item: tuple[int, int, np.ndarray]) -> np.ndarray:
+        index, source, values = item
+        if not clip.valid[source]:
+            return np.zeros((N_LANDMARKS, 2), np.float32)
+        face = analyser.draw(values, clip.alignments[source], clip.boxes[source])
+        write_gray(store.depth_path(result, index), face.depth)
+        return face.landmarks
+
+    def items() -> Iterator[tuple[int, int, np.ndarray]]:
+        for part in parts:
+            sources = frame_index[part.start : part.stop]
+            coeffs = clip.with_expression(sources, motion[part.start : part.stop])
+            yield from zip(part, sources, coeffs, strict=True)
+
+    with shared_threads() as n_workers:
+        yield from map_ahead(draw, items(), n_workers)

@@ -16,6 +16,7 @@ hundreds of Adam iterations become a few closed-form steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ from torch import Tensor
 from models.face_model import ANGLES, EXPRESSION, IDENTITY, LANDMARK_FLIP, TRANSLATION, FaceModel, rotation_matrices
 from utils.errors import BadInput
 from utils.landmarks import EYE_CONTOURS, INNER_LIPS, OUTER_LIPS, UNMATCHED_IN_BFM
+from utils.streaming import map_ahead
+from utils.threads import shared_threads
 from utils.types import N_COEFFS, N_LANDMARKS
 
 N_POSE = 6  # rotation step and translation
@@ -91,12 +94,16 @@ def fit_landmarks(
     identity = solver.fit_identity(landmarks[used[_spread(len(used), settings.n_keyframes)]])
     chunks = [used[i : i + settings.chunk_size] for i in range(0, len(used), settings.chunk_size)]
     fitted = np.zeros((len(valid), N_COEFFS), np.float32)
-    for chunk in chunks:
-        fitted[chunk] = solver.fit_frames(landmarks[chunk], identity)
+
+    def fit_each(fit: Callable[[np.ndarray], np.ndarray]) -> None:
+        with shared_threads() as n_workers:
+            for chunk, found in zip(chunks, map_ahead(fit, chunks, n_workers), strict=True):
+                fitted[chunk] = found
+
+    fit_each(lambda chunk: solver.fit_frames(landmarks[chunk], identity))
     if settings.rotation_sigma > 0:
         fitted[:, ANGLES] = _smooth_over_time(fitted[:, ANGLES], valid, settings.rotation_sigma)
-        for chunk in chunks:
-            fitted[chunk] = solver.refit_with_rotation(landmarks[chunk], fitted[chunk])
+        fit_each(lambda chunk: solver.refit_with_rotation(landmarks[chunk], fitted[chunk]))
     gaps = np.flatnonzero(~valid)
     fitted[gaps] = fitted[_nearest_valid(valid)[gaps]]
     return fitted

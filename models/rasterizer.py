@@ -133,7 +133,7 @@ def project_to_screen(vertices: Float[np.ndarray, "v 3"], camera: Camera) -> Flo
     return np.stack([camera.center + scaled[:, 0], bottom - scaled[:, 1], nearness], axis=1)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _fill(
     screen: np.ndarray, triangles: np.ndarray, size: int, nearest: float, farthest: float
 ) -> tuple[np.ndarray, np.ndarray]:

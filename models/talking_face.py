@@ -32,8 +32,7 @@ from utils.geometry import crop_box, resize_image
 from utils.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
 from utils.masks import face_mask, lower_face_mask
 from utils.streaming import map_ahead, run_ahead
-
-MOST_WORKERS = 4  # batches that a CPU draws at once; each holds its feature maps
+from utils.threads import MOST_WORKERS, shared_threads
 
 
 @dataclass(frozen=True)
@@ -219,15 +218,10 @@ def generate_batches(
     def draw(item: tuple[Batch, Float[Tensor, "b n d"]]) -> tuple[Batch, Sequence[np.ndarray]]:
         return item[0], draw_batch(*item, talking_face, shown)
 
-    n_threads = torch.get_num_threads()
-    is_shared = talking_face.codec.device.type == "cpu" and talking_face.sampling is None
-    n_workers = min(n_threads, MOST_WORKERS) if is_shared else 1
     items = zip(batches, windows, strict=True)
-    torch.set_num_threads(n_threads // n_workers)
-    try:
+    can_share = talking_face.codec.device.type == "cpu" and talking_face.sampling is None
+    with shared_threads(MOST_WORKERS if can_share else 1) as n_workers:
         yield from map_ahead(draw, items, n_workers) if n_workers > 1 else run_ahead(map(draw, items))
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def draw_batch(

@@ -49,8 +49,9 @@ def as_levels(mask: UInt8[np.ndarray, "h w"] | Float[np.ndarray, "h w"]) -> UInt
 
 
 def _mix(below: np.ndarray, above: np.ndarray, level: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    weight = level[..., None].astype(np.uint32)
-    return ((above * weight + below * (255 - weight) + 127) // 255).astype(np.uint8)
+    weight = level[..., None].astype(np.uint16)
+    summed = above * weight + below * (255 - weight) + np.uint16(127)  # at most 255 * 255 + 127
+    return ((summed + np.uint16(1) + (summed >> 8)) >> 8).astype(np.uint8)  # divided by 255, rounded down
 
 
 def mix_images(

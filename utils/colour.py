@@ -25,13 +25,13 @@ def match_colours(
     weight = cv2.resize(known.astype(np.float32), small, interpolation=cv2.INTER_AREA)[..., None]
     if weight.sum() == 0:
         return face
-    difference = source.astype(np.float32) - face.astype(np.float32)
+    difference = cv2.subtract(source, face, dtype=cv2.CV_32F)
     weighted = cv2.resize(difference * known[..., None].astype(np.float32), small, interpolation=cv2.INTER_AREA)
     mean = weighted.sum((0, 1)) / weight.sum()
     spread_difference, spread_weight = _spread(weighted), _spread(weight[..., 0])[..., None]
     correction = (spread_difference + GLOBAL_SHARE * mean) / (spread_weight + GLOBAL_SHARE)
     correction = cv2.resize(correction.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.rint(face + correction).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.add(face, correction, dtype=cv2.CV_8U))
 
 
 def _spread(image: np.ndarray) -> np.ndarray:

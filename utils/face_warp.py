@@ -84,8 +84,8 @@ def _source_positions(
     ring_moves = [(moves[list(FACE_OVAL)] + common) / 2, np.broadcast_to(common, oval.shape)]
     corners, moves = np.concatenate([corners, *rings]), np.concatenate([moves, *ring_moves])
     x1, y1, x2, y2 = window
-    rows, columns = np.mgrid[y1:y2, x1:x2]
-    positions = (np.stack([columns, rows], axis=-1) + common).astype(np.float32)
+    positions = np.empty((y2 - y1, x2 - x1, 2), np.float32)
+    positions[..., 0], positions[..., 1] = np.arange(x1, x2) + common[0], (np.arange(y1, y2) + common[1])[:, None]
     _fill(positions, corners - (x1, y1), corners + moves, triangles, n_outside, n_mesh)
     return positions
 
@@ -121,7 +121,7 @@ def _quad(a: int, b: int, c: int, d: int) -> list[tuple[int, int, int]]:
     return [(a, b, c), (b, d, c)]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _fill(
     positions: np.ndarray, corners: np.ndarray, sources: np.ndarray, triangles: np.ndarray, n_outside: int, n_mesh: int
 ) -> None:
@@ -142,10 +142,17 @@ def _fill(
         (x0, y0), (x1, y1), (x2, y2) = corners[a], corners[b], corners[c]
         first_row, last_row = max(np.ceil(min(y0, y1, y2)), 0), min(np.floor(max(y0, y1, y2)), height - 1)
         first_column, last_column = max(np.ceil(min(x0, x1, x2)), 0), min(np.floor(max(x0, x1, x2)), width - 1)
+        # Shares of the second and third corner are linear in column and row.
+        share1_dx, share1_dy, share2_dx, share2_dy = (
+            (y2 - y0) / area,
+            (x0 - x2) / area,
+            (y0 - y1) / area,
+            (x1 - x0) / area,
+        )
         for row in range(int(first_row), int(last_row) + 1):
             for column in range(int(first_column), int(last_column) + 1):
-                share1 = ((column - x0) * (y2 - y0) - (x2 - x0) * (row - y0)) / area
-                share2 = ((x1 - x0) * (row - y0) - (column - x0) * (y1 - y0)) / area
+                share1 = (column - x0) * share1_dx + (row - y0) * share1_dy
+                share2 = (column - x0) * share2_dx + (row - y0) * share2_dy
                 share0 = 1.0 - share1 - share2
                 if min(share0, share1, share2) < -EDGE_TOLERANCE:
                     continue

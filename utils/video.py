@@ -13,7 +13,7 @@ from types import TracebackType
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from utils.atomic import atomic_path
 from utils.audio import AudioEncoder, decode_tolerantly, is_short_of_memory, media_name, open_media
@@ -25,7 +25,7 @@ from utils.video_timing import constant_rate, timed_frames, video_stream
 
 X264_CRF = 18
 X264_PRESET = "fast"  # a fifth less work than x264's own choice, the same PSNR, files 4 % larger
-ONE_THREAD_PIXELS = 512 * 512  # of a frame; up to here x264's threads cost a fifth more work than they share out
+ONE_THREAD_PIXELS = 512 * 512  # of a frame; up to here the threads of x264 and swscale cost more than they gain
 X264_REPEATABLE = "mbtree=0"  # macroblock-tree rate control varies from run to run on some processors
 REVERSE_BLOCK = 48  # frames held at once while a clip plays backwards
 # swscale's default rounds every channel down, by 1.2 grey levels on average; these flags keep the mean to 0.1.
@@ -134,6 +134,7 @@ class VideoWriter:
         self._picture = picture or PictureFormat()
         self._stack = contextlib.ExitStack()
         self._audio: AudioEncoder | None = None
+        self._reformatter = VideoReformatter()
         self._shape: tuple[int, ...] = ()
         self._n_frames = 0
 
@@ -165,11 +166,13 @@ class VideoWriter:
             self._describe_stream(height + height % 2, width + width % 2)
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
             format="yuv420p",
             dst_colorspace=self._picture.matrix if self._picture.matrix in _MATRICES else _BT601,
             dst_color_range=_LIMITED_RANGE,
             interpolation=_EXACT,
+            threads=_n_threads(frame.shape[1], frame.shape[0]),
         )
         picture.pts, picture.time_base = self._n_frames, 1 / self._fps
         self._container.mux(self._stream.encode(picture))
@@ -180,8 +183,7 @@ class VideoWriter:
     def _describe_stream(self, height: int, width: int) -> None:
         context = self._stream.codec_context
         context.height, context.width, context.pix_fmt = height, width, "yuv420p"
-        if height * width <= ONE_THREAD_PIXELS:
-            context.thread_count = 1
+        context.thread_count = _n_threads(width, height)
         context.colorspace = self._picture.matrix
         context.color_primaries, context.color_trc = self._picture.primaries, self._picture.transfer
         context.color_range = _LIMITED_RANGE
@@ -199,6 +201,11 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
             if self._audio:
                 self._audio.close()
+
+
+def _n_threads(width: int, height: int) -> int:
+    """For the conversion or encoding of frames; 0: as many as FFmpeg sees fit."""
+    return int(width * height <= ONE_THREAD_PIXELS)
 
 
 def _picture_format(stream: av.VideoStream, frame: av.VideoFrame) -> PictureFormat:
@@ -238,6 +245,7 @@ def _upright_rgb(frame: av.VideoFrame, path: Path, size: tuple[int, int] | None 
             src_colorspace=matrix,
             dst_colorspace=matrix,
             interpolation=_EXACT,
+            threads=_n_threads(width, height),
         )
     except (av.FFmpegError, ValueError) as error:
         if isinstance(error, av.FFmpegError) and is_short_of_memory(error):
