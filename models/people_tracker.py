@@ -20,6 +20,7 @@ from utils.disk_arrays import RowList, RowStore
 from utils.motion_timing import lasting
 from utils.people import ClipFaces, Piece
 from utils.shots import CutDetector, Look, LookDescriber
+from utils.streaming import run_ahead
 from utils.types import MOTION_FPS, N_LANDMARKS
 
 # Spans of time, counted in frames at 25 Hz
@@ -64,9 +65,9 @@ class PeopleTracker:
         pieces: list[Piece] = []
         cuts: list[int] = []
         next_search, search_until, next_close_look = 0, 0, 0
-        for number, frame in enumerate(frames):
+        for number, (frame, is_cut) in enumerate(run_ahead((frame, find_cut(frame, None)) for frame in frames)):
             size = (frame.shape[1], frame.shape[0])
-            if find_cut(frame, None):
+            if is_cut:
                 cuts.append(number)
                 self._end(list(self._sights))
                 next_search, next_close_look = number, number
