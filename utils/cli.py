@@ -45,6 +45,8 @@ def run(main: Callable[[list[str] | None], None]) -> None:
         where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, (str, bytes)) else ""
         is_input = isinstance(error, _PATH_ERRORS) or error.errno in _PATH_ERROR_NUMBERS
         advice = "check the path and its permissions" if is_input else "check the free space and the disk"
+        if error.errno == errno.ENAMETOOLONG:
+            advice = "give a shorter name"
         code = EXIT_BAD_INPUT if is_input else EXIT_FAILURE
         _exit(_with_notes(f"error: {error.strerror or error}{where}; {advice}", error), code)
     except KeyboardInterrupt as error:
