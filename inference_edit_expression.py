@@ -83,9 +83,11 @@ def main(arguments: list[str] | None = None) -> None:
     from models.clip_store import RESULT_FOLDER, FoundClip, draw_parts, stored_clip
     from models.clip_tracking import track_clip
     from models.speaker_choice import Ears
+    from utils.content_key import file_digest, require_unchanged
     from utils.video import probe_video
     from utils.work_folder import parts_folder, work_folder
 
+    digest = file_digest(options.infer_video_path) if options.infer_video_path.is_file() else ""
     video = probe_video(options.infer_video_path)
     result_dir = store.edit_dir(options.infer_result_dir, video.path, options.infer_exp_coeff_path)
     store.require_replaceable(result_dir)
@@ -129,8 +131,9 @@ def main(arguments: list[str] | None = None) -> None:
             motion = styled(motion, clip, index[: len(motion)], analyser.face_model, rate)
         motion = resting_after(motion, n_frames, rate, clip, analyser.face_model)
         new = draw_parts(folder, clip, index, motion, analyser)
+        require_unchanged(video.path, digest)
         record = track_record(video, options.infer_exp_coeff_path, clip.valid, index, pack, key)
-        record = replace(record, fps=float(rate), length=options.length)
+        record = replace(record, fps=float(rate), length=options.length, source_digest=digest)
         store.save_track_record(new, record)
         swap_in(new, result_dir)
     for line in clip.summary:
@@ -225,8 +228,6 @@ def frame_source(video: VideoInfo, n_frames: int | None, fps: float) -> FrameSou
 def track_record(
     video: VideoInfo, motion_path: Path, valid: np.ndarray, frame_index: np.ndarray, pack: packs.Pack, key: str
 ) -> store.TrackRecord:
-    from utils.content_key import file_digest
-
     return store.TrackRecord(
         source_name=video.path.name,
         source_bytes=video.path.stat().st_size,
@@ -238,7 +239,6 @@ def track_record(
         motion_name=motion_path.name,
         weights=pack.name,
         key=key,
-        source_digest=file_digest(video.path),
     )
 
 

@@ -265,6 +265,7 @@ def write_result(
 ) -> None:
     """Make those parts of the video that no earlier run has left, and join all."""
     from utils.contact_sheet import spread_frames
+    from utils.content_key import require_unchanged
     from utils.video_parts import has_part, join_parts, part_path, split_frames
     from utils.work_folder import work_folder
 
@@ -279,6 +280,8 @@ def write_result(
 
             frames = make_frames(options, pack, edit, speech, n_frames, left)
             write_parts(folder, left, frames, edit.record.fps, video.picture, shown)
+        if edit.record.source_digest:
+            require_unchanged(video.path, edit.record.source_digest)
         joined, files = folder / result_path.name, [part_path(folder, part) for part in parts]
         tags = describe_result(pack) | {KEY_TAG: key}
         goes_on = edit.record.length == "silence"

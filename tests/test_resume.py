@@ -13,7 +13,7 @@ import pytest
 
 import inference_edit_expression
 import inference_joygen
-from models import clip_store
+from models import clip_store, talking_video
 from tests.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
 from utils import packs, store
 from utils.errors import BadInput
@@ -163,6 +163,28 @@ def test_a_clip_that_changed_after_stage_2_is_another(folder, tmp_path):
     with pytest.raises(BadInput, match="missing"):
         inference_joygen.main(flags(folder, tmp_path / "talk", video_path=tmp_path / CLIP_NAME))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", [inference_edit_expression, inference_joygen])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_clip_that_changes_while_it_is_used(folder, tmp_path, monkeypatch, stage, is_gone):
+    """Nothing is made of two clips, and no parts of it are kept."""
+    clip = Path(shutil.copy(folder / CLIP_NAME, tmp_path / CLIP_NAME))
+    place, name = (clip_store, "draw_parts") if stage is inference_edit_expression else (talking_video, "write_parts")
+    original = getattr(place, name)
+
+    def work(*arguments: object, **named: object) -> object:
+        result = original(*arguments, **named)
+        clip.unlink() if is_gone else clip.write_bytes(clip.read_bytes() + b"more")
+        return result
+
+    monkeypatch.setattr(place, name, work)
+    arguments = flags(folder, tmp_path / "results", video_path=clip)
+    if stage is inference_edit_expression:
+        arguments = [*edit_flags(folder, tmp_path / "results"), "--infer_video_path", str(clip)]
+    with pytest.raises(BadInput, match="changed while it was used"):
+        stage.main(arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if is_gone else [CLIP_NAME])
 
 
 @pytest.mark.parametrize("change", ["option", "speech", "clip", "weights", "depth", "motion", "nothing"])

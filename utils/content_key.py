@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.errors import BadInput
+
 if TYPE_CHECKING:
     from utils.packs import Pack
 
@@ -65,6 +67,13 @@ def file_digest(path: Path) -> str:
     if time.time() - status.st_mtime > _SETTLED:
         _write_cache(_read_cache() | {name: {"state": state, "sha256": digest}})
     return digest
+
+
+def require_unchanged(path: Path, digest: str) -> None:
+    """Raise BadInput unless a file still has this SHA-256: what was made of it meanwhile may be of two files."""
+    if not path.is_file() or file_digest(path) != digest:
+        advice = "run the command again when it stays as it is"
+        raise BadInput("file has changed while it was used", path, "the same content all the time", "another", advice)
 
 
 @cache
