@@ -23,6 +23,7 @@ from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_
 from utils.ray_queue import run_on_ray
 from utils.run_lock import sole_run
 from utils.shard_writer import SHARD_MEGABYTES, WAITING_FOLDER, ShardPacker, finished_names
+from utils.speaker import add_speaker_argument
 from utils.work_queue import Outcome, run_local
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ MOST_WORKERS = 8  # by default; each needs about a gigabyte
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Turn talking clips into training data.")
-    parser.add_argument("--video_dir", type=Path, required=True, help="folder of clips, one face each")
+    parser.add_argument("--video_dir", type=Path, required=True, help="folder of clips, of one talking person each")
     parser.add_argument("--result_dir", type=Path, default=Path("results/preprocessed_dataset"))
     parser.add_argument("--num_workers", type=at_least_one, help="clips at once; default: one per core, at most 8")
     parser.add_argument(
@@ -46,6 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shard_mb", type=at_least_one, default=SHARD_MEGABYTES, help="size of a shard (default 1000)")
     parser.add_argument("--keep_silent", action="store_true", help="take clips without sound too")
     parser.add_argument("--min_face", type=int, default=MIN_FACE, help="least side of a face, pixels (default 64)")
+    add_speaker_argument(parser, "whose face is taken from each clip")
     add_face_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -105,6 +107,7 @@ def resolve_job(options: argparse.Namespace) -> PreparationJob:
         use_opengl=options.use_opengl,
         keep_silent=options.keep_silent,
         min_face=options.min_face,
+        speaker=options.speaker,
     )
     print(packs.describe(pack))
     print(open_analyser(job).describe())

@@ -26,6 +26,7 @@ from utils.geometry import crop_box, resize_image
 from utils.image_files import write_gray, write_rgb
 from utils.packs import Pack
 from utils.shard_writer import pack_clip, waiting_path
+from utils.speaker import Speaker
 from utils.types import N_LANDMARKS, VideoInfo
 from utils.video import probe_video, read_frames
 
@@ -36,6 +37,7 @@ SILENCE = 1e-3  # peak of a sound track in which nothing can be heard: -60 dB of
 class PreparationJob:
     """How every clip of a run is prepared, the same in all processes.
 
+    speaker: whose face it is that becomes training data, where a clip shows several people.
     as_shards: a finished clip waits in a tar for its shard (utils/shard_writer.py) instead of being a folder.
     min_face: pixels that the shorter side of the face box must have in half of the frames.
     """
@@ -49,6 +51,7 @@ class PreparationJob:
     use_opengl: bool = False
     keep_silent: bool = False
     min_face: int = 0
+    speaker: Speaker | None = None
 
 
 @lru_cache(maxsize=1)
@@ -68,7 +71,7 @@ def prepare_clip(job: PreparationJob, path: Path) -> str:
     analyser = open_analyser(job)
     device = cli.resolve_device(job.gpu_id)
     tracked = track_clip(
-        read_frames(path), job.pack, device, Ears(lambda: wave), smoothing=job.smoothing, faithful=job.faithful
+        read_frames(path), job.pack, device, Ears(lambda: wave), job.speaker, job.smoothing, job.faithful
     )
     clip = analyser.fit(tracked.track, lambda: read_frames(path), (video.width, video.height))
     require_face(path, clip.track.boxes, clip.track.valid, job.min_face)

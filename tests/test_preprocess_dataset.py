@@ -16,6 +16,7 @@ import pytest
 
 import preprocess_dataset
 from tests import media
+from tests.people_scene import at, two_people
 from tests.talking_clip import ROOT
 from utils.clips import open_clips
 from utils.errors import BadInput, StageFailure
@@ -164,6 +165,30 @@ def test_unusable_clips_are_left_out_with_a_reason(clips, folders, tmp_path, cap
         assert reason.startswith(f"left out {start}")
     made = files_of(result_dir)
     assert made == {name: data for name, data in files_of(folders).items() if name.startswith("c/")}
+
+
+def test_the_speaker_is_chosen_where_a_clip_shows_several(tmp_path, capfd):
+    """By default the most prominent person of a clip without sound; else who is asked for, if somebody is there."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    media.write_clip(folder / "two.mp4", two_people(8, at(30), at(360)))
+    flags = ["--video_dir", str(folder), "--gpu_id", "-1", "--num_workers", "1", "--keep_silent", "--min_face", "30"]
+
+    def middle(*speaker: str) -> float:
+        result_dir = tmp_path / "_".join(("data", *speaker))
+        preprocess_dataset.main([*flags, "--result_dir", str(result_dir), *speaker])
+        boxes = np.load(result_dir / "two" / "boxes.npy")
+        assert len(boxes) == 8
+        return float(boxes[:, [0, 2]].mean())
+
+    assert middle() < 280
+    assert middle("--speaker", "right") > 280
+    assert middle("--speaker", "435,110") > 280
+    with pytest.raises(StageFailure, match="1 of 1 clips could not be prepared"):
+        middle("--speaker", "2")
+    assert "left out two.mp4: no such speaker: expected --speaker 0 to 1, found 2 people" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        middle("--speaker", "middle")
 
 
 def test_what_cannot_begin_is_refused(clips, tmp_path):

@@ -1,4 +1,4 @@
-"""Who of several people is meant: the flags --speaker and --list-speakers."""
+"""Who of several people is meant: the flag --speaker, and --list-speakers of stage 2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 WORDS = ("auto", "largest", "left", "right")
 SYNTAX = "auto, largest, left, right, a number from 0 on, or X,Y"
-ADVICE = "--list-speakers shows everybody with their numbers"
+ADVICE = "stage 2's --list-speakers shows everybody with their numbers"
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,19 @@ def parse_speaker(text: str) -> Speaker:
     raise argparse.ArgumentTypeError(f"expected {SYNTAX}, found {text!r}")
 
 
-def add_speaker_arguments(parser: argparse.ArgumentParser) -> None:
+def add_speaker_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """``purpose``: what the flag decides, "whose ..."."""
     parser.add_argument(
         "--speaker",
         type=parse_speaker,
         metavar="WHO",
-        help=f"whose mouth is changed: {SYNTAX} (a pixel on the face). Numbers count from the left; "
+        help=f"{purpose}: {SYNTAX} (a pixel on the face). Numbers count from the left; "
         "auto (default): whose mouth moves with the clip's own speech, if it has some, else the most prominent person",
     )
+
+
+def add_speaker_arguments(parser: argparse.ArgumentParser) -> None:
+    add_speaker_argument(parser, "whose mouth is changed")
     parser.add_argument(
         "--list-speakers",
         "--list_speakers",
