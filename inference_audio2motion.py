@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import cli, packs, store
-from utils.atomic import require_writable
+from utils.atomic import folders_above, require_writable
 from utils.errors import BadInput
 from utils.types import SAMPLES_PER_FRAME
 
@@ -70,12 +70,12 @@ def main(arguments: list[str] | None = None) -> None:
     require_writable(motion_path.parent)
     print(packs.describe(pack))
 
-    features = hear(wave, network, pack.hubert, device, motion_path.parent)
-    motion = network.predict(features, options.seed, options.temperature, options.mouth_amp)
-    if closes_in_silence(options, pack, network):
-        motion = rest_in_silence(motion, wave, pack.face_model)
-
-    store.save_motion(motion_path, motion)
+    with folders_above(motion_path):
+        features = hear(wave, network, pack.hubert, device, motion_path.parent)
+        motion = network.predict(features, options.seed, options.temperature, options.mouth_amp)
+        if closes_in_silence(options, pack, network):
+            motion = rest_in_silence(motion, wave, pack.face_model)
+        store.save_motion(motion_path, motion)
     print(f"{motion_path}: {len(motion)} frames")
 
 
