@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from threading import Thread
 
 from utils import cli
 
@@ -44,11 +46,22 @@ def main(arguments: list[str] | None = None) -> None:
     steps = [(importlib.import_module(script), flags) for script, flags in plan(run)]
     for script, flags in steps:  # so that a mistake in the last stage's flags shows at once
         script.parse(flags)
-    for script, flags in steps:
+    for number, (script, flags) in enumerate(steps):
+        if 0 < number < len(steps) - 1:  # from stage 2 on, which leaves one core idle while it follows faces
+            Thread(target=load_ahead).start()
         script.main(flags)
         sys.stdout.flush()  # as where each stage is a process
     if run.of("clean"):
         clean(run)
+
+
+def load_ahead() -> None:
+    """Load the library that stage 3 spends longest on; what fails here fails there, where it is said."""
+    with suppress(Exception):
+        from models.diffusers_classes import diffusers_class
+
+        for name in ("AutoencoderKL", "UNet2DConditionModel"):
+            diffusers_class(name)
 
 
 def parse(words: list[str]) -> Run:

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import importlib
 import sys
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
 from utils.module_stand_ins import in_place_of
 
+_loading = Lock()
+
 
 def diffusers_class(name: str) -> Any:
+    """Threads may ask for classes at once; while the first of them is loaded, none should load what stays away."""
+    with _loading:
+        return _load(name)
+
+
+def _load(name: str) -> Any:
     if "diffusers" in sys.modules:
         return getattr(sys.modules["diffusers"], name)
     compiler = ModuleType("torch._dynamo")
