@@ -22,6 +22,11 @@ MEDIA_FILES = {
     "utils/video_timing.py",
 }  # the only files that decode or encode
 WEIGHT_FILES = {"utils/checkpoints.py"}  # the only file that opens weights
+RESULT_FILES = {"utils/store.py", "models/clip_store.py"}  # the results, and the finished parts of one
+RESULT_NAMES = {
+    *(f"{name}.npy" for name in ("boxes", "valid", "coeffs", "landmarks", "source_landmarks", "frame_index")),
+    *("strength.npy", "audio.npy", "track.json", "speakers.png"),
+}  # intermediate files; other modules use the names' constants
 WEIGHT_READERS = {"torch.load", "load_file", "safe_open", "loadmat", "safetensors.torch.load_file", "scipy.io.loadmat"}
 SHAPE_TYPES = {"Float", "Float16", "Float32", "Float64", "Int", "Int32", "Int64", "UInt8", "Bool", "Num", "Shaped"}
 REQUIREMENT_FILES = ("requirements.txt", "requirements-nodeps.txt", "requirements-cluster.txt")
@@ -96,6 +101,12 @@ def test_media_and_weights_are_opened_in_one_place(path):
     assert "av" not in packages or name_of(path) in MEDIA_FILES
     readers = WEIGHT_READERS.intersection(called_names(path))
     assert not readers or name_of(path) in WEIGHT_FILES, f"{name_of(path)} opens weights with {readers}"
+
+
+@pytest.mark.parametrize("path", LIBRARY_FILES + ENTRY_FILES, ids=name_of)
+def test_intermediate_files_are_named_in_one_place(path):
+    texts = {node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)}
+    assert name_of(path) in RESULT_FILES or not texts & RESULT_NAMES, f"take {texts & RESULT_NAMES} from utils/store.py"
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=name_of)

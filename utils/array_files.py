@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
+from typing import BinaryIO
 
 import numpy as np
 
@@ -53,11 +55,18 @@ def require_fit(
 
 def read_npy(path: StoredPath, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
     """Read any .npy file; ``shape`` is only what a missing file is said to lack."""
+    with opened_npy(path, shape, advice) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+@contextmanager
+def opened_npy(path: StoredPath, shape: tuple[int | None, ...], advice: str) -> Iterator[BinaryIO]:
+    """Open a .npy file; what numpy raises on a damaged one becomes BadInput."""
     if not path.is_file():
         raise BadInput("file missing", str(path), f"an array of shape {shape_text(shape)}", "nothing", advice)
     try:
         with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            yield file
     except PermissionError:  # which says it better
         raise
     except (ValueError, OSError, EOFError, TokenError, MemoryError) as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from tokenize import TokenError
 from typing import BinaryIO
 
 import numpy as np
 
-from utils.array_files import require_fit, shape_text
+from utils.array_files import opened_npy, require_fit
 from utils.errors import BadInput
 from utils.stored_path import StoredPath
 
@@ -23,17 +22,11 @@ class ArrayRows:
     """
 
     def __init__(self, path: StoredPath, shape: tuple[int | None, ...], kind: str, advice: str) -> None:
-        """Read the header alone. Raises BadInput as utils.store.load_array does, and if the file is too short."""
-        if not path.is_file():
-            raise BadInput("file missing", str(path), f"an array of shape {shape_text(shape)}", "nothing", advice)
-        try:
-            with path.open("rb") as file:
-                self._shape, is_fortran, self._dtype = _read_header(file)
-                self._start = file.tell()
-                n_bytes = file.seek(0, os.SEEK_END) - self._start
-        except (ValueError, OSError, EOFError, TokenError) as error:
-            found = "a damaged file or one of another type"
-            raise BadInput("unreadable array", str(path), "a .npy file", found, advice) from error
+        """Read the header alone. Raises BadInput as utils.array_files.load_array does, and if the file is too short."""
+        with opened_npy(path, shape, advice) as file:
+            self._shape, is_fortran, self._dtype = _read_header(file)
+            self._start = file.tell()
+            n_bytes = file.seek(0, os.SEEK_END) - self._start
         require_fit(path, self._shape, self._dtype, shape, kind, advice)
         if is_fortran:
             raise BadInput("array does not fit", str(path), "rows one after the other", "Fortran's order", advice)

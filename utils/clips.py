@@ -21,7 +21,7 @@ from utils.image_files import read_gray, read_rgb
 from utils.references import widest_mouths
 from utils.shards import sharded_clips
 from utils.splits import usable_frames
-from utils.store import SOUND_NAME, depth_path, face_path
+from utils.store import BOXES_NAME, LANDMARKS_NAME, SOUND_NAME, VALID_NAME, depth_path, face_path
 from utils.stored_path import StoredPath
 from utils.types import N_LANDMARKS
 
@@ -82,10 +82,10 @@ class Clip:
 
 def open_clip(directory: StoredPath, in_memory: bool = False) -> Clip:
     """Open a clip's folder; raises BadInput if an array is missing or misshapen, or the first or last image absent."""
-    valid = load_array(directory / "valid.npy", (None,), "b", _ADVICE)
+    valid = load_array(directory / VALID_NAME, (None,), "b", _ADVICE)
     n_frames = len(valid)
-    boxes = load_array(directory / "boxes.npy", (n_frames, 4), "i", _ADVICE)
-    landmarks = ArrayRows(directory / "landmarks.npy", (n_frames, N_LANDMARKS, 2), "f", _ADVICE)
+    boxes = load_array(directory / BOXES_NAME, (n_frames, 4), "i", _ADVICE)
+    landmarks = ArrayRows(directory / LANDMARKS_NAME, (n_frames, N_LANDMARKS, 2), "f", _ADVICE)
     has_sound = (directory / SOUND_NAME).is_file()
     sound = ArrayRows(directory / SOUND_NAME, (None,), "i", _ADVICE) if has_sound else None
     usable = usable_frames(valid, None if sound is None else len(sound))
@@ -109,7 +109,7 @@ def clip_folders(data_dir: Path) -> dict[str, StoredPath]:
 
     Raises BadInput if a shard's index cannot be read. A clip that is both is read from its folder.
     """
-    folders: dict[str, StoredPath] = {path.parent.name: path.parent for path in data_dir.glob("*/valid.npy")}
+    folders: dict[str, StoredPath] = {path.parent.name: path.parent for path in data_dir.glob(f"*/{VALID_NAME}")}
     return dict(sorted({**sharded_clips(data_dir), **folders}.items()))
 
 
@@ -130,6 +130,6 @@ def open_clips(data_dir: Path, names: Sequence[str], in_memory: bool = False) ->
 def _some_clips(data_dir: Path) -> dict[str, StoredPath]:
     folders = clip_folders(data_dir)
     if not folders:
-        expected, advice = "<clip>/valid.npy or shard-*.json", "run preprocess_dataset.py first"
+        expected, advice = f"<clip>/{VALID_NAME} or shard-*.json", "run preprocess_dataset.py first"
         raise BadInput("no training clips", data_dir, expected, "none", advice)
     return folders

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.array_rows import ArrayRows
 from utils.errors import BadInput
-from utils.store import STAGE2_ADVICE, EditResult
+from utils.store import LANDMARKS_NAME, SOURCE_LANDMARKS_NAME, STAGE2_ADVICE, EditResult
 
 FARTHEST = 1 << 16  # pixels; no frame is that large
 _BLOCK = 1024  # frames whose landmarks are held at once
@@ -20,8 +20,8 @@ def require_possible_faces(edit: EditResult) -> None:
     if (boxes[:, 2:] <= boxes[:, :2]).any() or (np.abs(boxes.astype(np.int64)) > FARTHEST).any():
         expected = f"x1 < x2 and y1 < y2, at most {FARTHEST} pixels from the frame"
         raise BadInput("stage 2 result has an impossible box", edit.directory, expected, advice=STAGE2_ADVICE)
-    _require_near(edit.landmarks, edit.valid, edit.directory / "landmarks.npy")
-    _require_near(edit.source_landmarks, edit.valid, edit.directory / "source_landmarks.npy")
+    _require_near(edit.landmarks, edit.valid, edit.directory / LANDMARKS_NAME)
+    _require_near(edit.source_landmarks, edit.valid, edit.directory / SOURCE_LANDMARKS_NAME)
 
 
 def _require_near(landmarks: ArrayRows, valid: np.ndarray, path: Path) -> None:

@@ -20,7 +20,7 @@ from utils.clips import clip_folders
 from utils.errors import BadInput
 from utils.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
 from utils.splits import TRAIN_LIST, VALIDATION_LIST, read_names, read_speakers
-from utils.store import SOUND_NAME
+from utils.store import COEFFS_NAME, SOUND_NAME, VALID_NAME
 from utils.stored_path import StoredPath
 from utils.types import FEATURE_RATE, MOTION_FPS, N_COEFFS, N_EXP, N_ID
 
@@ -81,7 +81,7 @@ def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[Mo
     folders = {name: folder for name, folder in known.items() if (folder / SOUND_NAME).is_file()}
     if not folders:
         raise BadInput(
-            "no clip with sound", data_dir, "<clip>/audio.npy, coeffs.npy and valid.npy", "none", _DATA_ADVICE
+            "no clip with sound", data_dir, f"<clip>/{SOUND_NAME}, {COEFFS_NAME} and {VALID_NAME}", "none", _DATA_ADVICE
         )
     lags, weights = read_clip_table(config.lag_table), read_clip_table(config.weight_table)
     speakers = read_speakers(config.speakers) if config.speakers else {}
@@ -137,14 +137,14 @@ def read_clip_table(path: Path | None) -> dict[str, float]:
 
 
 def _load_clip(folder: StoredPath, speaker: str) -> MotionClip:
-    coefficients = load_array(folder / "coeffs.npy", (None, N_COEFFS), "f", _DATA_ADVICE)
-    valid = load_array(folder / "valid.npy", (len(coefficients),), "b", _DATA_ADVICE)
+    coefficients = load_array(folder / COEFFS_NAME, (None, N_COEFFS), "f", _DATA_ADVICE)
+    valid = load_array(folder / VALID_NAME, (len(coefficients),), "b", _DATA_ADVICE)
     wave = load_array(folder / SOUND_NAME, (None,), "i", _DATA_ADVICE).astype(np.float32) / _INT16_SCALE
     if not valid.any():
         raise BadInput("no face in clip", str(folder), "valid frames", "none", "delete the clip's folder")
     if not np.isfinite(coefficients[valid]).all():
         raise BadInput(
-            "coefficients are not finite", str(folder / "coeffs.npy"), "finite numbers", "others", _DATA_ADVICE
+            "coefficients are not finite", str(folder / COEFFS_NAME), "finite numbers", "others", _DATA_ADVICE
         )
     identity, expression = np.split(coefficients[:, : N_ID + N_EXP].astype(np.float32), [N_ID], axis=1)
     return MotionClip(folder.name, speaker, wave, expression, identity, valid)

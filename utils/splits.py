@@ -14,7 +14,7 @@ from utils.array_files import load_array
 from utils.array_rows import ArrayRows
 from utils.atomic import atomic_path
 from utils.errors import BadInput
-from utils.store import SOUND_NAME
+from utils.store import SOUND_NAME, VALID_NAME
 from utils.stored_path import StoredPath
 from utils.types import MOTION_FPS, SAMPLES_PER_FRAME
 
@@ -51,7 +51,7 @@ def usable_frames(valid: Bool[np.ndarray, " n"], n_samples: int | None) -> Int32
 
 def count_clip(directory: StoredPath) -> ClipCount:
     """Count the frames of one preprocessed clip; raises BadInput if its arrays are missing or damaged."""
-    valid = load_array(directory / "valid.npy", (None,), "b", _ADVICE)
+    valid = load_array(directory / VALID_NAME, (None,), "b", _ADVICE)
     sound_path = directory / SOUND_NAME
     n_samples = len(ArrayRows(sound_path, (None,), "i", _ADVICE)) if sound_path.is_file() else None
     n_usable = len(usable_frames(valid, n_samples))

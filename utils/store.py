@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
 SOUND_NAME = "audio.npy"
+BOXES_NAME, VALID_NAME, COEFFS_NAME, LANDMARKS_NAME = "boxes.npy", "valid.npy", "coeffs.npy", "landmarks.npy"
+SOURCE_LANDMARKS_NAME, FRAME_INDEX_NAME, STRENGTH_NAME = "source_landmarks.npy", "frame_index.npy", "strength.npy"
 STAGE2_ADVICE = "run inference_edit_expression.py again for this clip and speech"
 
 
@@ -186,15 +188,16 @@ def save_edit_arrays(
 
     The large ones may come block by block.
     """
-    save_array(directory / "boxes.npy", boxes.astype(np.int32))
-    save_array(directory / "frame_index.npy", frame_index.astype(np.int32))
-    save_array(directory / "valid.npy", valid.astype(bool))
-    for name, rows in (("landmarks", landmarks), ("coeffs", coeffs), ("source_landmarks", source_landmarks)):
+    save_array(directory / BOXES_NAME, boxes.astype(np.int32))
+    save_array(directory / FRAME_INDEX_NAME, frame_index.astype(np.int32))
+    save_array(directory / VALID_NAME, valid.astype(bool))
+    large = ((LANDMARKS_NAME, landmarks), (COEFFS_NAME, coeffs), (SOURCE_LANDMARKS_NAME, source_landmarks))
+    for name, rows in large:
         if rows is not None:
             blocks = [rows] if isinstance(rows, np.ndarray) else rows
-            save_rows(directory / f"{name}.npy", blocks, len(valid), np.float32)
+            save_rows(directory / name, blocks, len(valid), np.float32)
     if strength is not None:
-        save_array(directory / "strength.npy", strength.astype(np.float32))
+        save_array(directory / STRENGTH_NAME, strength.astype(np.float32))
 
 
 def load_edit(directory: Path) -> EditResult:
@@ -213,16 +216,16 @@ def load_edit(directory: Path) -> EditResult:
     result = EditResult(
         directory,
         record,
-        boxes=load("boxes.npy", (n, 4), "i"),
-        landmarks=ArrayRows(directory / "landmarks.npy", (n, N_LANDMARKS, 2), "f", STAGE2_ADVICE),
-        source_landmarks=ArrayRows(directory / "source_landmarks.npy", (n, N_LANDMARKS, 2), "f", STAGE2_ADVICE),
-        coeffs=ArrayRows(directory / "coeffs.npy", (n, N_COEFFS), "f", STAGE2_ADVICE),
-        frame_index=load("frame_index.npy", (n,), "i"),
-        valid=load("valid.npy", (n,), "b"),
-        strength=load("strength.npy", (n,), "f"),
+        boxes=load(BOXES_NAME, (n, 4), "i"),
+        landmarks=ArrayRows(directory / LANDMARKS_NAME, (n, N_LANDMARKS, 2), "f", STAGE2_ADVICE),
+        source_landmarks=ArrayRows(directory / SOURCE_LANDMARKS_NAME, (n, N_LANDMARKS, 2), "f", STAGE2_ADVICE),
+        coeffs=ArrayRows(directory / COEFFS_NAME, (n, N_COEFFS), "f", STAGE2_ADVICE),
+        frame_index=load(FRAME_INDEX_NAME, (n,), "i"),
+        valid=load(VALID_NAME, (n,), "b"),
+        strength=load(STRENGTH_NAME, (n,), "f"),
     )
     if not ((result.strength >= 0) & (result.strength <= 1)).all():
-        path = directory / "strength.npy"
+        path = directory / STRENGTH_NAME
         raise BadInput("array does not fit", path, "numbers from 0 to 1", "others", STAGE2_ADVICE)
     for index in np.flatnonzero(result.valid):
         path = depth_path(directory, index)
