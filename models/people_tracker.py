@@ -1,8 +1,9 @@
 """Everybody in a clip: each face followed from frame to frame, one piece of track per unbroken sight of it.
 
 Detectors look for faces at the start, every DETECT_EVERY frames, and for RECOVERY frames after a face is lost; a
-follower then keeps to each. A piece ends where its face is lost, at a cut, or where it and another one have come to be
-the same face. Whose pieces belong together is for utils/people.py to say.
+follower then keeps to each, and goes back to where it came since the last search. A piece ends where its face is lost,
+at a cut, or where it and another one have come to be the same face. Whose pieces belong together is for
+utils/people.py to say.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from models.face_finder import Box, FaceFinder, overlap, side_of
 from models.face_follower import FaceFollower, box_around
+from models.look_back import RecentFrames
 from utils.clip_choice import yaw_degrees
 from utils.disk_arrays import RowList, RowStore
 from utils.motion_timing import lasting
@@ -58,6 +60,7 @@ class PeopleTracker:
         self._describe = LookDescriber()
         self._sights: list[_Sight] = []
         self._idle: list[FaceFollower] = []
+        self._recent = RecentFrames()
 
     def __call__(self, frames: Iterable[np.ndarray]) -> ClipFaces:
         """Watch a clip, uint8 RGB [H, W, 3]; frames are consumed one at a time."""
@@ -70,6 +73,7 @@ class PeopleTracker:
             if is_cut:
                 cuts.append(number)
                 self._end(list(self._sights))
+                self._recent.clear()
                 next_search, next_close_look = number, number
             if self._follow(frame, number):
                 search_until = number + lasting(RECOVERY, self._fps)
@@ -79,6 +83,9 @@ class PeopleTracker:
                 next_search = number + lasting(DETECT_EVERY, self._fps)
                 if is_close:
                     next_close_look = number + lasting(LOOK_CLOSELY_EVERY, self._fps)
+                self._recent.clear()
+            else:
+                self._recent.add(frame)
         self._end(list(self._sights))
         return ClipFaces(number + 1, size, pieces, cuts, self._fps)
 
@@ -122,12 +129,17 @@ class PeopleTracker:
             if not follower.start(frame, box) or follower.landmarks is None:
                 self._idle.append(follower)
                 continue
-            piece = Piece(
-                number, RowList(self._rows, [follower.landmarks]), [self._look(frame, number, follower.landmarks)]
-            )
+            earlier = self._recent.follow_back(follower, frame, box, lambda n, place: self._is_taken(number - n, place))
+            faces = RowList(self._rows, [*earlier, follower.landmarks])
+            piece = Piece(number - len(earlier), faces, [self._look(frame, number, follower.landmarks)])
             self._sights.append(_Sight(follower, piece))
             started.append(piece)
         return started
+
+    def _is_taken(self, number: int, box: Box) -> bool:
+        """Whether somebody who is followed was in this place in an earlier frame."""
+        pieces = [sight.piece for sight in self._sights if sight.piece.start <= number]
+        return any(overlap(box, box_around(piece.faces[number - piece.start])) >= SAME_PLACE for piece in pieces)
 
     def _look(self, frame: np.ndarray, number: int, landmarks: np.ndarray) -> Look:
         descriptor = self._describe(frame, landmarks).astype(np.float32)

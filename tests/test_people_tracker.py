@@ -55,6 +55,24 @@ def test_two_people_who_cross_stay_themselves(first_in_front):
     assert len(rightwards if first_in_front else leftwards) == n  # who is in front is never lost
 
 
+def test_one_who_comes_back_beside_others_is_followed_from_the_first_frame(monkeypatch):
+    """Somebody slides in, some frames before the next search; as soon there as with a search in every frame."""
+    frames = two_people(40, at(30), lambda i: (max(360, 560 - 16 * max(0, i - 9)), 24))
+
+    def starts() -> list[int]:
+        return [person.start for person in people_in(frames)]
+
+    found = starts()
+    monkeypatch.setattr("models.people_tracker.DETECT_EVERY", 1)
+    searched = starts()
+    assert len(found) == len(searched) == 2
+    assert found[0] == 0 and searched[1] > 12
+    assert found[1] <= searched[1] + 1
+    monkeypatch.setattr("models.people_tracker.DETECT_EVERY", 12)
+    monkeypatch.setattr("models.look_back.MOST_BYTES", 2 * frames[0].nbytes)  # two frames may be kept
+    assert starts()[1] == 24 - 2
+
+
 def test_one_who_leaves_is_not_replaced_by_the_one_who_stays():
     frames = two_people(40, at(30), lambda i: (340 + 8 * i, 30))
     result = track(frames, Speaker("right"))
