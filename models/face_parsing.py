@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from models.resnet import BasicBlock, ResNet
 from utils.checkpoints import load_strict, read_weights
 
+RESNET_18 = (2, 2, 2, 2)  # blocks of each stage
 N_CLASSES = 19
 FACE_CLASSES = range(1, 14)  # skin, brows, eyes, glasses, ears, earring, nose, mouth and lips; not neck, cloth, hair
 PARSING_SIZE = 512
@@ -33,45 +35,6 @@ class ConvNormRelu(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         return F.relu(self.bn(self.conv(features)))
-
-
-class BasicBlock(nn.Module):
-    """Residual block of ResNet-18: two 3x3 convolutions around a shortcut."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(n_out)
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(n_out)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or n_in != n_out:
-            self.downsample = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
-
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d p q"]:
-        shortcut = features if self.downsample is None else self.downsample(features)
-        residual = F.relu(self.bn1(self.conv1(features)))
-        return F.relu(shortcut + self.bn2(self.conv2(residual)))
-
-
-class Resnet18(nn.Module):
-    """ResNet-18 without its classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64), BasicBlock(64, 64))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512))
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Features at 1/8 (128 channels), 1/16 (256) and 1/32 (512) of the size."""
-        features = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, stride=2, padding=1)
-        at_8 = self.layer2(self.layer1(features))
-        at_16 = self.layer3(at_8)
-        return at_8, at_16, self.layer4(at_16)
 
 
 class AttentionRefinement(nn.Module):
@@ -93,7 +56,7 @@ class ContextPath(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resnet = Resnet18()
+        self.resnet = ResNet(BasicBlock, RESNET_18)
         self.arm16 = AttentionRefinement(256, 128)
         self.arm32 = AttentionRefinement(512, 128)
         self.conv_head32 = ConvNormRelu(128, 128)
@@ -102,7 +65,7 @@ class ContextPath(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
         """Backbone features at 1/8, context at 1/8 and context at 1/16, 128 channels each."""
-        at_8, at_16, at_32 = self.resnet(images)
+        _, at_8, at_16, at_32 = self.resnet(images)
         summary = self.conv_avg(_global_mean(at_32))  # broadcasts over the picture
         context_16 = self.conv_head32(_nearest(self.arm32(at_32) + summary, at_16))
         context_8 = self.conv_head16(_nearest(self.arm16(at_16) + context_16, at_8))
