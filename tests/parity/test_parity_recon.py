@@ -36,7 +36,7 @@ def test_coefficients(recording, recon_net):
 
 def test_features_of_every_stage(recording, recon_net):
     images = torch.from_numpy(recording["in_images_rgb"]).permute(0, 3, 1, 2).float() / 255
-    stages = [features.numpy() for features in recon_net.backbone.stages(images)]
+    stages = [features.numpy() for features in recon_net.backbone(images)]
     parts = (stages[0][:, ::16, 3::8, 3::8], stages[1][:, ::32, 1::4, 1::4], stages[2][:, ::64, ::2, ::2])
     for number, part in enumerate(parts, start=1):
         np.testing.assert_allclose(part, recording[f"layer{number}_sub"], rtol=0, atol=1e-4)
