@@ -6,7 +6,8 @@ Every row is a process of its own, so that its memory is its own; all rows see t
 clip. FLOPs are counted while the row runs, so work that is left out does not count; their rate is compared with that of
 a large matrix product in the same numbers. ``reference-schedule``: float32, the plain memory layout and diffusers' own
 blocks; of every frame the masked crop, the crop and the depth image encoded one at a time; frame, crop and depth image
-as JPEG files on the way. The ratio in brackets is to its frames/s.
+as JPEG files on the way. The ratio in brackets is to its frames/s. The milliseconds are one worker's; a CPU draws with
+several workers at once, one thread or more each.
 """
 
 from __future__ import annotations
@@ -65,19 +66,19 @@ def network_rows(options: argparse.Namespace) -> Iterator[str]:
             for schedule in (schedule for schedule in SCHEDULES if schedule in options.schedules):
                 job = {"clip": str(options.clip), "edit_dir": str(edit_dir), "n_frames": options.batch}
                 found = run_row(job | networks | {"gpu_id": options.gpu_id, "schedule": schedule})
-                seconds = found["encode"] + found["unet"] + found["decode"] + found["rest"]
+                seconds = found["seconds"] / found["n_frames"]
                 reference = seconds if schedule == REFERENCE else reference
-                yield describe(name, schedule, found, options.batch, None if reference is None else reference / seconds)
+                yield describe(name, schedule, found, None if reference is None else reference / seconds)
 
 
-def describe(name: str, schedule: str, found: dict[str, float], n_frames: int, ratio: float | None) -> str:
-    steps = [found[step] for step in ("encode", "unet", "decode", "rest")]
-    rate = found["flops"] / sum(steps[:3])
+def describe(name: str, schedule: str, found: dict[str, float], ratio: float | None) -> str:
+    steps, n_frames = [found[step] for step in ("encode", "unet", "decode", "rest")], found["n_frames"]
+    rate = found["flops"] / sum(steps[:3]) * found["n_workers"]
     times = "" if ratio is None or schedule == REFERENCE else f" ({ratio:.1f}×)"
     cells = (
         name,
         schedule,
-        f"{n_frames / sum(steps):.2f}{times}",
+        f"{n_frames / found['seconds']:.2f}{times}",
         ", ".join(f"{1e3 * seconds / n_frames:.0f}" for seconds in steps),
         f"{found['flops'] / n_frames / 1e9:.1f}",
         f"{rate / 1e9:.0f}, {rate / found['peak_rate']:.0%} of a product's",

@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +30,8 @@ from utils import cli
 from utils.checkpoints import load_strict, read_weights, weights_file
 from utils.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
 from utils.store import EditResult, load_edit
+from utils.streaming import batched, map_ahead
+from utils.threads import MOST_WORKERS, shared_threads
 from utils.windows import WINDOW_ROWS
 
 T = TypeVar("T")
@@ -54,19 +58,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of each step for all frames, and to the first batch; FLOPs of all frames, FLOP/s of a matrix product."""
+    """Seconds of each step, added up over frames and workers, of the whole, and to the first batch.
+
+    FLOPs of all frames; FLOP/s of a matrix product on all threads.
+    """
 
     encode: float
     unet: float
     decode: float
     rest: float
+    n_frames: int
+    n_workers: int
+    seconds: float
     flops: float
     peak_rate: float
     first: float
-
-    @property
-    def seconds(self) -> float:
-        return self.encode + self.unet + self.decode + self.rest
 
 
 class Clock:
@@ -74,34 +80,39 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.seconds = device, dict.fromkeys(("encode", "unet", "decode", "rest"), 0.0)
+        self._lock = Lock()
 
     def __call__(self, name: str, work: Callable[[], T]) -> T:
         start = time.perf_counter()
         result = work()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.seconds[name] += time.perf_counter() - start
+        with self._lock:
+            self.seconds[name] += time.perf_counter() - start
         return result
 
 
 def measure(job: Job) -> Measured:
-    """Draw the frames twice: once to warm up and to count, once for the time."""
+    """Draw the frames twice: once, by one worker, to warm up and to count, once for the time."""
     device = cli.resolve_device(job.gpu_id)
     dtype = torch.float32 if job.schedule == REFERENCE else getattr(torch, job.schedule)
     edit = load_edit(Path(job.edit_dir))
     schedule = (Upstream if job.schedule == REFERENCE else Ours)(job, edit, device, dtype)
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
-        schedule.draw(Clock(device))
+        schedule.draw(Clock(device), 1)
     first = time.time() - job.started
     clock = Clock(device)
-    with torch.inference_mode():
-        schedule.draw(clock)
-    return Measured(**clock.seconds, flops=counter.get_total_flops(), peak_rate=matmul_rate(device, dtype), first=first)
+    with shared_threads(schedule.most_workers) as n_workers:
+        start = time.perf_counter()
+        schedule.draw(clock, n_workers)
+        seconds = time.perf_counter() - start
+    counts = {"n_frames": len(schedule.sources), "n_workers": n_workers, "flops": counter.get_total_flops()}
+    return Measured(**clock.seconds, **counts, seconds=seconds, peak_rate=matmul_rate(device, dtype), first=first)
 
 
 class Ours:
-    """As stage 3 draws them; the references of the clip are encoded before."""
+    """As stage 3 draws them: one batch for each of the workers. The references of the clip are encoded before."""
 
     def __init__(self, job: Job, edit: EditResult, device: torch.device, dtype: torch.dtype) -> None:
         refiner = Path(job.refiner) if job.refiner else None
@@ -110,31 +121,46 @@ class Ours:
         size = self.networks.fine_size if refiner else job.image_size
         self.references, rows = choose_shown(edit, Path(job.clip), len(edit), size, refiner is not None)
         self.latents = None if refiner else self.networks.encode_references(self.references.faces)
-        self.sources = faces_of(job, edit, rows)
-        self.audio = windows_for(encoder, len(self.sources))
+        self.most_workers = MOST_WORKERS if device.type == "cpu" else 1
+        self.sources = faces_of(job, edit, rows, min(torch.get_num_threads(), self.most_workers))
+        self.audio, self.batch_size = windows_for(encoder, job.n_frames), job.n_frames
 
-    def draw(self, clock: Clock) -> None:
+    def draw(self, clock: Clock, n_workers: int) -> None:
         networks = self.networks
         fresh = TalkingFace(networks.codec, networks.generator, networks.image_size, None, networks.refiner)
-        sizes, n_frames = (networks.image_size, networks.fine_size), len(self.sources)
-        (batch,) = clock("rest", lambda: list(prepare_batches(self.sources, sizes, n_frames, False, self.references)))
+        draw, batches = partial(self._draw_batch, clock, fresh), batched(self.sources, self.batch_size)
+        # FLOPs are counted in this thread alone
+        for _ in map_ahead(draw, batches, n_workers) if n_workers > 1 else map(draw, batches):
+            pass
+
+    @torch.inference_mode()
+    def _draw_batch(self, clock: Clock, fresh: TalkingFace, sources: list[SourceFrame]) -> None:
+        sizes = (fresh.image_size, fresh.fine_size)
+        (batch,) = clock("rest", lambda: list(prepare_batches(sources, sizes, len(sources), False, self.references)))
         crops = stack_images([face.crop for face in batch.faces])
         depths = stack_gray([face.depth for face in batch.faces])
         composed = [face.composed for face in batch.faces if face.composed is not None]
         pictures = stack_images(composed) if composed else None
-        latents = clock("encode", lambda: fresh.encode(crops, depths, self._reference_latents(fresh, pictures)))
-        drawn = clock("unet", lambda: fresh.generate(latents, self.audio))
+        latents = clock(
+            "encode", lambda: fresh.encode(crops, depths, self._reference_latents(fresh, sources, pictures))
+        )
+        drawn = clock("unet", lambda: fresh.generate(latents, self.audio[: len(sources)]))
         images = clock("decode", lambda: fresh.decode(drawn, pictures, depths).permute(0, 2, 3, 1).cpu().numpy())
-        clock("rest", lambda: [paste(s.image, i, s.face) for s, i in zip(self.sources, images, strict=True) if s.face])
+        clock("rest", lambda: [paste(s.image, i, s.face) for s, i in zip(sources, images, strict=True) if s.face])
 
-    def _reference_latents(self, networks: TalkingFace, composed: Tensor | None) -> Tensor | None:
+    def _reference_latents(
+        self, networks: TalkingFace, sources: list[SourceFrame], composed: Tensor | None
+    ) -> Tensor | None:
         if composed is not None:
             return networks.encode_references(composed)
-        return None if self.latents is None else self.latents[[source.reference for source in self.sources]]
+        return None if self.latents is None else self.latents[[source.reference for source in sources]]
 
 
 class Upstream:
-    """As the reference draws them: its JPEG files, encodes of one picture, drawn latents, float32, no layout chosen."""
+    """As the reference draws them, in one batch.
+
+    Its JPEG files, encodes of one picture, drawn latents, float32, no layout chosen.
+    """
 
     def __init__(self, job: Job, edit: EditResult, device: torch.device, dtype: torch.dtype) -> None:
         self.vae = self._load(build_vae, Path(job.vae), current_name).to(device, dtype)
@@ -142,7 +168,7 @@ class Upstream:
         self.generator = Generator(self.unet, lean=False).eval()
         self.scale = float(self.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
         self.device, self.image_size = device, job.image_size
-        self.sources = faces_of(job, edit, [None] * len(edit))
+        self.most_workers, self.sources = 1, faces_of(job, edit, [None] * len(edit), 1)
         self.audio = windows_for(WhisperEncoder.load(Path(job.whisper), device), len(self.sources)).to(device)
 
     @staticmethod
@@ -151,7 +177,8 @@ class Upstream:
         load_strict(network, read_weights(path), path, rename=rename)
         return network.float().eval().requires_grad_(False)
 
-    def draw(self, clock: Clock) -> None:
+    @torch.inference_mode()
+    def draw(self, clock: Clock, n_workers: int) -> None:  # noqa: ARG002  # it has one
         latents, frames = [], []
         for source in self.sources:
             frames.append(clock("rest", lambda source=source: jpeg_round_trip(source.image)))
@@ -173,9 +200,9 @@ class Upstream:
         return self.vae.encode(image.to(self.device)).latent_dist.sample() * self.scale
 
 
-def faces_of(job: Job, edit: EditResult, rows: list[int | None]) -> list[SourceFrame]:
+def faces_of(job: Job, edit: EditResult, rows: list[int | None], n_batches: int) -> list[SourceFrame]:
     """The first frames with a face."""
-    chosen = np.flatnonzero(edit.valid)[: job.n_frames].tolist()
+    chosen = np.flatnonzero(edit.valid)[: job.n_frames * n_batches].tolist()
     parts = [range(index, index + 1) for index in chosen]
     return list(source_frames(edit, Path(job.clip), rows, True, parts))
 
