@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-MOST_THREADS = 4  # of PyTorch, up to which one thread of the kernel below is as fast as they are
+MOST_THREADS = 4  # of PyTorch, up to which one thread of our kernel is as fast as they are
 
 
 class ContiguousGroupNorm(nn.GroupNorm):
