@@ -45,8 +45,9 @@ def test_finished_training_is_not_repeated(data_dir, tmp_path):
 def test_steps_depend_on_seed_and_number_alone(data_dir):
     clips = open_clips(data_dir, ["a", "b"])
     first, second = (train_vae.sample_batch(clips, 4, np.random.default_rng([0, 5])) for _ in range(2))
-    assert torch.equal(first, second)
-    assert first.shape == (4, 3, 128, 128) and first.min() >= -1 and first.max() <= 1
+    assert torch.equal(first.images, second.images) and first.names == second.names
+    assert first.images.shape == (4, 3, 128, 128) and first.images.min() >= -1 and first.images.max() <= 1
+    assert set(first.names) <= {"a", "b"}
 
 
 def test_work_of_another_network_is_not_continued(data_dir, tmp_path):

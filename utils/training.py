@@ -37,17 +37,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: a number of steps, or of minutes if they pass earlier.
+    """How long to train: a number of steps, or of minutes if they pass earlier; one of them is given.
 
     With minutes the result depends on the machine's speed; with steps alone it does not.
     """
 
-    max_steps: int
+    max_steps: int | None
     max_minutes: float | None = None
 
     def spent(self, step: int, seconds: float) -> float:
         """Share of the budget that is used, 0 to 1."""
-        share = step / self.max_steps
+        share = step / self.max_steps if self.max_steps is not None else 0.0
         if self.max_minutes is not None:
             share = max(share, seconds / (60 * self.max_minutes))
         return min(1.0, share)

@@ -37,11 +37,11 @@ B = TypeVar("B")
 class Intervals:
     """In steps. A training ends with a report, a validation and a checkpoint.
 
-    max_minutes: it ends after this much time too. patience: in a single process, it ends after so many steps without a
-    better score, and the weights that it starts with are validated too.
+    max_minutes: it ends after this much time too, or instead. patience: in a single process, it ends after so many
+    steps without a better score, and the weights that it starts with are validated too.
     """
 
-    max_steps: int
+    max_steps: int | None
     report: int
     validation: int
     checkpoint: int
@@ -75,7 +75,8 @@ class TrainingLoop(Generic[B]):
     def train(self) -> None:
         learner, intervals, log = self.learner, self.intervals, self._open_log()
         self.say(learner.describe())
-        self.say(f"training {self._sizes()}, from step {learner.step} to {intervals.max_steps}")
+        until = f" to {intervals.max_steps}" if intervals.max_steps is not None else ""
+        self.say(f"training {self._sizes()}, from step {learner.step}{until}")
         means, batches, self._last_time = _Means(), learner.batches(), time.monotonic()
         if intervals.patience is not None and learner.step == 0:
             self._validate(log)

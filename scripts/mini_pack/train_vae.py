@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,11 +25,13 @@ from torch import Tensor, nn
 
 from models.group_norm import use_contiguous_group_norm
 from utils.atomic import require_writable
-from utils.checkpoints import half_precision, read_weights, save_checkpoint, save_weights
+from utils.checkpoints import half_precision, save_weights
 from utils.cli import resolve_device, run
 from utils.clips import STORED_SIZE, Clip, clip_names, open_clips
-from utils.errors import BadInput
+from utils.learner import Findings, NetworkLearner
+from utils.processes import Processes
 from utils.training import RunningAverage
+from utils.training_loop import Intervals, TrainingLoop
 
 CROP_SIZE = 128  # pixels, training crop
 CROP_SIDES = (112, 216)  # pixels of the stored 256-px face that a training crop spans
@@ -38,24 +41,25 @@ KL_WEIGHT = 1e-6  # times the KL summed over a crop's latent, as in latent diffu
 GRADIENT_WEIGHT = 1.0
 EMA_DECAY = 0.99
 DEPTH_SHARE, BLACK_HALF_SHARE = 0.1, 0.15
-SAVE_SECONDS = 120
-LOG_STEPS = 100
+REPORT_STEPS = 100
 IMAGE_SIZE = 192  # pixels, where the latents' scale and the PSNR are measured
 N_MEASURED = 64  # frames that latent scale and PSNR are measured on
 BATCH_MEASURED = 8
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long to train: a number of steps, or of minutes (then the result depends on the machine's speed)."""
+class VaeConfig:
+    channels: tuple[int, ...]  # widths, full resolution first
+    latent_channels: int
+    batch_size: int
+    seed: int
 
-    steps: int | None
-    minutes: float | None
 
-    def spent(self, step: int, seconds: float) -> float:
-        """Share of the budget that is used, 0 to 1."""
-        share = step / self.steps if self.steps else 0.0
-        return min(1.0, max(share, seconds / (60 * self.minutes) if self.minutes else 0.0))
+class Crops(NamedTuple):
+    """images: float32 [B, 3, 128, 128] in [-1, 1]; names: of the clips that they show."""
+
+    images: Tensor
+    names: list[str]
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -77,7 +81,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def build_vae(channels: list[int], latent_channels: int) -> nn.Module:
+def build_vae(channels: Sequence[int], latent_channels: int) -> nn.Module:
     from diffusers import AutoencoderKL
 
     n_levels = len(channels)
@@ -93,12 +97,13 @@ def build_vae(channels: list[int], latent_channels: int) -> nn.Module:
     )
 
 
-def sample_batch(clips: list[Clip], batch_size: int, rng: np.random.Generator) -> Tensor:
-    """float32 [B, 3, 128, 128] in [-1, 1]: augmented crops of faces, depth images and half-black faces."""
+def sample_batch(clips: list[Clip], batch_size: int, rng: np.random.Generator) -> Crops:
+    """Augmented crops of faces, depth images and half-black faces."""
     weights = np.sqrt([clip.valid.sum() for clip in clips])  # long clips more often, but not in proportion
     chosen = rng.choice(len(clips), batch_size, p=weights / weights.sum())
     crops = np.stack([sample_crop(clips[index], rng) for index in chosen])
-    return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    images = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return Crops(images, [clips[index].name for index in chosen])
 
 
 def sample_crop(clip: Clip, rng: np.random.Generator) -> np.ndarray:
@@ -174,80 +179,64 @@ def measured_frames(clips: list[Clip], device: torch.device) -> Tensor:
     return stacked.contiguous(memory_format=torch.channels_last)
 
 
-class Trainer:
-    """Network, its running average and optimiser; saves and continues exactly."""
+class VaeLearner(NetworkLearner[Crops]):
+    """The VAE and its running average; step k depends on seed and k alone."""
 
-    def __init__(self, options: argparse.Namespace, device: torch.device) -> None:
-        torch.manual_seed(options.seed)
-        self.device, self.seed = device, options.seed
-        self.vae = build_vae(options.channels, options.latent_channels)
-        self.vae.to(device, memory_format=torch.channels_last)
-        use_contiguous_group_norm(self.vae)
-        self.average = RunningAverage(self.vae, EMA_DECAY)
-        self.optimizer = torch.optim.AdamW(self.vae.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
-        self.step, self.seconds = 0, 0.0
-        self.checkpoint_path = options.work_dir / "last.pt"
+    clip_norm = 1.0
+
+    def __init__(self, config: VaeConfig, clips: list[Clip], held_out: Tensor, device: torch.device) -> None:
+        """held_out: images that it is validated on."""
+        torch.manual_seed(config.seed)
+        self.config, self.clips, self.held_out = config, clips, held_out
+        self.device, self.processes, self.samples_per_step = device, Processes(), config.batch_size
+        self.network = build_vae(config.channels, config.latent_channels)
+        self.network.to(device, memory_format=torch.channels_last)
+        use_contiguous_group_norm(self.network)
+        self.average = RunningAverage(self.network, EMA_DECAY)
+        parameters = self.network.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
         self.dtype = torch.bfloat16 if device.type in ("cpu", "cuda") else torch.float32
 
-    def train_step(self, clips: list[Clip], batch_size: int, spent: float) -> float:
-        """One step whose randomness depends on seed and step number only. Returns the image loss."""
-        images = sample_batch(clips, batch_size, np.random.default_rng([self.seed, self.step])).to(self.device)
-        generator = torch.Generator(self.device).manual_seed(self.seed + self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, spent)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            image_loss, loss = reconstruction_loss(self.vae, images, generator)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
-        self.optimizer.step()
-        self.average.update(self.vae, self.step)
-        self.step += 1
-        return image_loss.item()
+    def describe(self) -> str:
+        return f"VAE of {self.config.latent_channels} latent channels: {len(self.clips)} clips to train on"
 
-    def save(self) -> None:
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        save_checkpoint(self.checkpoint_path, state | {"step": self.step, "seconds": self.seconds})
+    def batch(self, number: int) -> Crops:
+        return sample_batch(self.clips, self.samples_per_step, np.random.default_rng([self.config.seed, number]))
+
+    def item_names(self, batch: Crops) -> list[str]:
+        return batch.names
+
+    def losses(self, batch: Crops, number: int) -> dict[str, Tensor]:
+        generator = torch.Generator(self.device).manual_seed(self.config.seed + number)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            image_loss, loss = reconstruction_loss(self.network, batch.images.to(self.device), generator)
+        return {"total": loss, "image": image_loss}
+
+    def rate(self, spent: float) -> float:
+        return learning_rate(self.step, spent)
+
+    def after_step(self) -> None:
+        self.average.update(self.network, self.step)
+
+    def validate(self) -> Findings:
+        ratio, _ = validate(self.average.module, self.held_out, self.dtype)
+        return Findings(f"lower half PSNR {ratio:.2f} dB", {"psnr": ratio})
+
+    def state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        return {"vae": self.vae, "average": self.average.module, "optimizer": self.optimizer}
-
-    def resume(self) -> None:
-        if not self.checkpoint_path.is_file():
-            return
-        state = read_weights(self.checkpoint_path)
-        try:
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-        except (RuntimeError, KeyError) as error:
-            advice = "choose another --work_dir, or the options it was started with"
-            raise BadInput("training of another network", self.checkpoint_path, advice=advice) from error
-        self.step, self.seconds = state["step"], state["seconds"]
+        return {"vae": self.network, "average": self.average.module, "optimizer": self.optimizer}
 
 
-def train(trainer: Trainer, clips: list[Clip], held_out: Tensor, batch_size: int, budget: Budget) -> None:
-    last_time = last_save = time.monotonic()
-    while (spent := budget.spent(trainer.step, trainer.seconds)) < 1:
-        loss = trainer.train_step(clips, batch_size, spent)
-        now = time.monotonic()
-        trainer.seconds, last_time = trainer.seconds + now - last_time, now
-        if trainer.step % LOG_STEPS == 0:
-            ratio, _ = validate(trainer.average.module, held_out, trainer.dtype)
-            pace = trainer.seconds / trainer.step
-            print(
-                f"step {trainer.step} {100 * spent:.0f}% loss {loss:.4f} PSNR {ratio:.2f} dB {pace:.2f} s/step",
-                flush=True,
-            )
-        if now - last_save > SAVE_SECONDS:
-            trainer.save()
-            last_save = now
-    trainer.save()
-
-
-def export(trainer: Trainer, clips: list[Clip], output_dir: Path) -> None:
+def export(learner: VaeLearner, output_dir: Path) -> None:
     """Write the averaged network as a diffusers folder, fp16, with the scale that makes latents of unit variance."""
-    vae = trainer.average.module
-    _, deviation = validate(vae, measured_frames(clips, trainer.device), trainer.dtype)
+    vae = learner.average.module
+    _, deviation = validate(vae, measured_frames(learner.clips, learner.device), learner.dtype)
     vae.register_to_config(scaling_factor=round(1 / deviation, 5))
     vae.save_config(output_dir)
     save_weights(output_dir / "diffusion_pytorch_model.safetensors", half_precision(vae.state_dict()))
@@ -261,12 +250,12 @@ def main(arguments: list[str] | None = None) -> None:
     clips = open_clips(options.data_dir, names, in_memory=True)
     device = resolve_device(options.gpu_id)
     held_out = measured_frames(open_clips(options.data_dir, options.validation) or clips, device)
-    trainer = Trainer(options, device)
-    trainer.resume()
-    train(trainer, clips, held_out, options.batch_size, Budget(options.steps, options.minutes))
-    export(trainer, clips, options.output_dir)
-    ratio, _ = validate(trainer.average.module, held_out, trainer.dtype)
-    print(f"wrote {options.output_dir}: held-out PSNR of the lower half {ratio:.2f} dB after {trainer.step} steps")
+    config = VaeConfig(tuple(options.channels), options.latent_channels, options.batch_size, options.seed)
+    learner = VaeLearner(config, clips, held_out, device)
+    intervals = Intervals(options.steps, REPORT_STEPS, REPORT_STEPS, REPORT_STEPS, options.minutes)
+    TrainingLoop(learner, options.work_dir, intervals, partial(print, flush=True)).run()
+    export(learner, options.output_dir)
+    print(f"wrote {options.output_dir}: held-out {learner.validate().text} after {learner.step} steps")
 
 
 if __name__ == "__main__":
