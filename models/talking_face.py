@@ -187,7 +187,8 @@ def talking_frames(
 
     windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
     for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. references: see
-    SourceFrame. Decoding, networks and pasting overlap; about five batches are held at once, see generate_batches.
+    SourceFrame. Decoding, networks and pasting overlap; batches are held for every worker of
+    generate_batches, and about four more.
     """
     sizes = (talking_face.image_size, talking_face.fine_size)
     prepared = run_ahead(prepare_batches(sources, sizes, batch_size, faithful, references))

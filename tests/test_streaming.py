@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
-from utils.streaming import batched, run_ahead
+from utils.streaming import batched, map_ahead, run_ahead
 
 
 @pytest.mark.parametrize("n_ahead", [1, 3])
@@ -49,6 +50,38 @@ def test_run_ahead_ends_its_thread_when_left_early():
     n_threads = threading.active_count()
     items.close()
     assert threading.active_count() == n_threads - 1
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_map_ahead_keeps_the_order_of_unequal_work(n_workers):
+    def double(number: int) -> int:
+        time.sleep(0.02 if number % n_workers == 0 else 0)
+        return 2 * number
+
+    assert list(map_ahead(double, range(12), n_workers)) == list(range(0, 24, 2))
+    assert list(map_ahead(double, [], n_workers)) == []
+
+
+def test_map_ahead_works_side_by_side():
+    meeting = threading.Barrier(3, timeout=10)  # broken unless three are at work at once
+    assert list(map_ahead(lambda number: (meeting.wait(), number)[1], range(6), 3)) == list(range(6))
+
+
+def test_map_ahead_is_bounded_and_ends_its_threads():
+    made = []
+    items = map_ahead(lambda number: number, (made.append(number) or number for number in range(50)), 2)
+    n_threads = threading.active_count()
+    for n_taken, _ in zip(range(1, 11), items, strict=False):
+        assert len(made) <= n_taken + 2
+    items.close()
+    assert threading.active_count() == n_threads
+
+
+def test_map_ahead_raises_where_the_result_would_have_been():
+    items = map_ahead(lambda number: 1 / number, [1, 2, 0, 4], 2)
+    assert [next(items), next(items)] == [1.0, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(items)
 
 
 def test_batched():
