@@ -63,6 +63,14 @@ if [ ! -f "$pack/refiner/config.json" ]; then
     ${MAX_STEPS:+"opti.max_steps=$MAX_STEPS"}
   cp -r "$work/refiner/final/refiner" "$pack/refiner"
 fi
+if [ ! -f "$work/together/final/unet/config.json" ]; then
+  run train_joygen.py --config config/joygen_mini_refiner.yaml dataset.root_dir="$data" \
+    dataset.val_file="$work/validation.txt" vae_path="$pack/vae" whisper_model_path="$pack/whisper/mini.pt" \
+    unet_resume_file="$work/joygen/final/unet/diffusion_pytorch_model.safetensors" \
+    trained_blocks=all refiner=null refiner_resume_dir="$work/refiner/final/refiner" checkpoint_dir="$work/together" \
+    opti.lr=3e-4 opti.max_steps="${MAX_STEPS:-1000}" critics.start=40
+  for part in unet refiner; do cp "$work/together/final/$part/"* "$pack/$part/"; done
+fi
 if [ ! -f "$pack/audio2motion/config.yaml" ]; then
   run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$data" \
     data.validation_clips="[$speakers]" face_model="$pack/face_model.safetensors" \
