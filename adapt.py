@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = adaptation.run(lambda step, psnr: print(f"step {step}: {psnr:.2f} dB on held-back frames", flush=True))
 
     (directory / packs.ADAPTATION_RECORD).unlink(missing_ok=True)  # of another adaptation, whose generator goes now
-    adaptation.export(directory, half=True)
+    adaptation.export(directory)
     save(directory, record, result)
     shutil.rmtree(work_dir)
     seconds = time.monotonic() - start

@@ -11,19 +11,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from models.joint_learner import JointLearner
 from models.joint_setup import JoyGenConfig, build_accelerator
-from models.joint_trainer import Trainer
 from utils.atomic import require_writable
 from utils.cli import run
 from utils.config import load_config
+from utils.dataset import Batch
+from utils.training_loop import TrainingLoop
 
 
 def main(arguments: list[str] | None = None) -> None:
     config = parse_config(arguments)
     require_writable(config.checkpoint_dir)
-    trainer = build_trainer(config)
-    trainer.resume()
-    trainer.train()
+    learner = JointLearner(config, build_accelerator(config))
+    loop = build_loop(learner)
+    loop.run()
+    final = config.checkpoint_dir / "final"
+    if learner.processes.is_first:
+        learner.export(final)
+    loop.say(f"wrote {final} after {learner.step} steps, {loop.seconds / 60:.1f} min")
 
 
 def parse_config(arguments: list[str] | None) -> JoyGenConfig:
@@ -34,14 +40,14 @@ def parse_config(arguments: list[str] | None) -> JoyGenConfig:
     return load_config(JoyGenConfig, options.config, options.overrides)
 
 
-def build_trainer(config: JoyGenConfig) -> Trainer:
-    accelerator = build_accelerator(config)
+def build_loop(learner: JointLearner) -> TrainingLoop[Batch]:
+    config = learner.config
 
     def say(text: str) -> None:
-        if accelerator.is_main_process:
+        if learner.processes.is_first:
             print(text, flush=True)
 
-    return Trainer(config, accelerator, say)
+    return TrainingLoop(learner, config.checkpoint_dir, config.intervals, say, config.tensorboard)
 
 
 if __name__ == "__main__":

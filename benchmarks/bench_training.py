@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.joint_learner import Learner
-from models.joint_setup import JoyGenConfig, build_accelerator, build_data
+from models.joint_learner import JointLearner
+from models.joint_setup import JoyGenConfig, build_accelerator
 from models.latent_codec import build_vae
 from utils import cli
 from utils.checkpoints import save_weights
@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
 def row(name: str, data_dir: Path, folder: Path, n_steps: int) -> tuple[str, ...]:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     config = read_config(name, data_dir, folder)
-    learner = Learner(config, build_accelerator(config))
-    batches, _ = build_data(config, learner.plain_model.audio_encoder, 1)
+    learner = JointLearner(config, build_accelerator(config))
+    batches = learner.training
     batch = batches[0].to(learner.device)
     n_timed = 1 if is_one_step(name) else n_steps
     seconds = measure(lambda: learner.update([(0, batch)], 0.0), learner.device, n_timed)
@@ -148,7 +148,7 @@ class Stopwatch:
         return time.perf_counter()
 
 
-def cost_of_parts(learner: Learner, batch: Batch, n_timed: int) -> dict[str, float]:
+def cost_of_parts(learner: JointLearner, batch: Batch, n_timed: int) -> dict[str, float]:
     """Mean seconds of each part of the learner's step, done one by one."""
     config, codec, watch = learner.config, learner.codec, Stopwatch(learner.device)
     n_items = len(batch.targets)

@@ -5,8 +5,7 @@ The clip's first part is learned from, its end is held back. The audio encoder s
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,28 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from models.joint_learner import Learner
+from models.joint_learner import JointLearner
 from models.joint_setup import JoyGenConfig, gradient_dtype, sound_source
-from models.joint_validation import Validation, validate
+from models.joint_validation import Validation
 from models.latent_codec import read_model_config
+from models.whisper_encoder import WhisperEncoder
 from utils.augment import NO_AUGMENTATION, Augmentation
-from utils.checkpoints import read_weights, save_checkpoint, weights_file
+from utils.checkpoints import read_weights, weights_file
 from utils.clips import Clip, open_clip
 from utils.dataset import MIN_FRAMES, DatasetConfig, TrainingBatches
 from utils.errors import BadInput
+from utils.learner import Findings
 from utils.losses import LossWeights
 from utils.packs import Pack
 from utils.segments import SegmentSource
-from utils.training import OptimizerConfig, writing
+from utils.training import OptimizerConfig
+from utils.training_loop import BEST_NAME, Intervals, TrainingLoop
 
 CHECK_INTERVAL = 50  # steps between looks at the held-back frames
 PATIENCE = 100  # steps without a gain on them after which there will be none
 N_CHECKED = 32  # held-back frames that are looked at
 VALIDATION_SEED = 1_000_003
-LAST_NAME = "last.pt"
+TRAINING_FOLDER = "training"  # in the work folder: checkpoints and log
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class AdaptationResult:
     sheet: np.ndarray
 
 
-class Adaptation:
-    """One clip's fine-tuning; it continues where a stopped run in ``work_dir`` left its last.pt."""
+class Adaptation(JointLearner):
+    """One clip's fine-tuning; it continues where a stopped run left its last.pt in a folder below ``work_dir``."""
 
     def __init__(
         self, pack: Pack, clip_dir: Path, work_dir: Path, settings: AdaptationSettings, device: torch.device
@@ -68,70 +70,63 @@ class Adaptation:
         """clip_dir: what preprocess_dataset.py writes. Raises BadInput if the clip is too short to hold frames back."""
         from accelerate import Accelerator
 
-        self.settings, self.last_path = settings, work_dir / LAST_NAME
         dtype = gradient_dtype(device)
         precision = "bf16" if dtype == torch.bfloat16 else "no"
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
-        config = adaptation_config(pack, clip_dir.parent, work_dir, settings)
-        self.learner = Learner(config, self.accelerator)
-        sound = sound_source(self.learner.plain_model.audio_encoder, random_offset=False)
+        accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+        config = adaptation_config(pack, clip_dir.parent, work_dir / TRAINING_FOLDER, settings)
         clip = open_clip(clip_dir, in_memory=True)
-        self.training, self.held_back = build_batches(config, clip, sound, settings.held_back)
+
+        def data(encoder: WhisperEncoder) -> tuple[TrainingBatches, TrainingBatches]:
+            return build_batches(config, clip, sound_source(encoder, random_offset=False), settings.held_back)
+
+        super().__init__(config, accelerator, data)
         self.best: dict[str, Tensor] = {}
-        self.best_step, self.best_psnr, self.psnr_before = 0, -np.inf, -np.inf
+        self.psnr_before = -np.inf
+        self._report: Callable[[int, float], None] = lambda *_: None
 
     def run(self, report: Callable[[int, float], None]) -> AdaptationResult:
         """Learn to the end; ``report`` hears the held-back frames' PSNR at every look."""
-        self._resume()
-        if self.learner.step == 0:
-            self.psnr_before = self._look(report).psnr
-        while self.learner.step < min(self.settings.steps, self.best_step + PATIENCE):
-            step = self.learner.step
-            self.learner.update([(step, self.training[step])], step / self.settings.steps)
-            if self.learner.step % CHECK_INTERVAL == 0 or self.learner.step == self.settings.steps:
-                self._look(report)
-                self._save()
+        self._report = report
+        directory, n_steps = self.config.checkpoint_dir, self.config.opti.max_steps
+        intervals = Intervals(n_steps, CHECK_INTERVAL, CHECK_INTERVAL, CHECK_INTERVAL, patience=PATIENCE)
+        loop = TrainingLoop(self, directory, intervals, lambda _: None, tensorboard=False)
+        loop.run()
+        self.best = read_weights(directory / BEST_NAME)["network"]
         self._learned().load_state_dict(self.best)
-        final = self._validate()
-        return AdaptationResult(self.psnr_before, self.best_psnr, final.reference_psnr, self.best_step, final.sheet)
-
-    def export(self, directory: Path, half: bool) -> None:
-        """Write the folders of the best generator and, if it has one, of its refiner."""
-        with writing(directory):
-            self.learner.best_model.export(directory, half)
+        final = self._look()
+        return AdaptationResult(self.psnr_before, loop.best, final.reference_psnr, loop.best_step, final.sheet)
 
     def _learned(self) -> nn.ModuleDict:
         """The networks that adapt, as ``best_model`` has them."""
-        model = self.learner.best_model
+        model = self.best_model
         parts: dict[str, nn.Module] = {"unet": model.generator.unet}
         return nn.ModuleDict(parts if model.refiner is None else parts | {"refiner": model.refiner})
 
-    def _look(self, report: Callable[[int, float], None]) -> Validation:
-        found = self._validate()
-        report(self.learner.step, found.psnr)
-        if found.psnr > self.best_psnr:
-            self.best_psnr, self.best_step = found.psnr, self.learner.step
-            self.best = copy.deepcopy(self._learned().state_dict())
-        return found
+    def _look(self) -> Validation:
+        """At the held-back frames."""
+        assert self.validation is not None
+        return self.look(self.validation, 1)
 
-    def _validate(self) -> Validation:
-        model = self.learner.best_model.eval()
-        found = validate(model, self.learner.codec, self.held_back, 1, self.accelerator.autocast)
-        self.learner.plain_model.train()
-        return found
+    def validate(self) -> Findings:
+        """The score is the PSNR of the held-back frames."""
+        psnr = self._look().psnr
+        if self.step == 0:
+            self.psnr_before = psnr
+        self._report(self.step, psnr)
+        return Findings(f"{psnr:.2f} dB on held-back frames", score=psnr)
 
-    def _save(self) -> None:
-        marks = {"best_step": self.best_step, "best_psnr": self.best_psnr, "psnr_before": self.psnr_before}
-        with writing(self.last_path):
-            save_checkpoint(self.last_path, {"learner": self.learner.state(), "best": self.best, **marks})
+    def best_weights(self) -> dict[str, Tensor]:
+        return self._learned().state_dict()
 
-    def _resume(self) -> None:
-        if not self.last_path.is_file():
-            return
-        state: dict[str, Any] = read_weights(self.last_path)
-        self.learner.load_state(state["learner"])
-        self.best, self.best_step = state["best"], state["best_step"]
-        self.best_psnr, self.psnr_before = state["best_psnr"], state["psnr_before"]
+    def write_networks(self, directory: Path) -> None:
+        """None but the best of the end count."""
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"psnr_before": self.psnr_before}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self.psnr_before = state["psnr_before"]
 
 
 def adaptation_config(pack: Pack, data_dir: Path, work_dir: Path, settings: AdaptationSettings) -> JoyGenConfig:
@@ -162,6 +157,7 @@ def adaptation_config(pack: Pack, data_dir: Path, work_dir: Path, settings: Adap
         vae_precision="auto",
         trained_blocks="auto",
         seed=settings.seed,
+        export_half=True,
     )  # fmt: skip
 
 

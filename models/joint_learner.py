@@ -1,8 +1,10 @@
-"""How stage 3 learns from a batch: networks, optimisers and the step they have reached. Opens and writes no file."""
+"""How stage 3 learns: networks and optimisers, batches of clips, validation on held-out ones, and export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -10,36 +12,38 @@ from torch import Tensor, nn
 
 from models.critics import Critics
 from models.joint_model import JointModel, Prediction, lower_faces, predict
-from models.joint_setup import JoyGenConfig, build_codec, build_critics, build_model, speed_up
+from models.joint_setup import JoyGenConfig, build_codec, build_critics, build_data, build_model, speed_up
+from models.joint_validation import Validation, validate
 from models.perceptual import feature_distance
-from utils.dataset import Batch
+from models.whisper_encoder import WhisperEncoder
+from utils.batch_loader import numbered_batches
+from utils.dataset import Batch, TrainingBatches
+from utils.learner import Findings, Learner, NotFiniteError
 from utils.losses import lower_half
-from utils.training import RunningAverage, batch_seed, cosine_rate
+from utils.processes import Processes
+from utils.training import RunningAverage, all_finite, batch_seed, cosine_rate, writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Numbered = tuple[int, Batch]
+Data = tuple[TrainingBatches, TrainingBatches | None]  # to learn from, and of held-out clips
 
 
-class NotFiniteError(Exception):
-    """A loss is NaN or infinite; nothing was learned from the batch."""
-
-    def __init__(self, number: int, batch: Batch, processes: list[int]) -> None:
-        """number, batch: what this process had; processes: those whose loss it was."""
-        super().__init__(number)
-        self.number, self.batch, self.processes = number, batch, processes
-
-
-class Learner:
-    """Generator and audio encoder, frozen VAE, and the critics if the config asks for any.
+class JointLearner(Learner[Batch]):
+    """Generator and audio encoder, frozen VAE, and the critics if the config asks for any; batches of clips.
 
     What happens in a pass depends on the batch's number alone, so two processes, or two accumulated batches, give the
     mean gradient of the same two batches.
     """
 
-    def __init__(self, config: JoyGenConfig, accelerator: Accelerator) -> None:
-        self.config, self.accelerator = config, accelerator
+    def __init__(
+        self, config: JoyGenConfig, accelerator: Accelerator, data: Callable[[WhisperEncoder], Data] | None = None
+    ) -> None:
+        """data: gives the batches for an audio encoder; None: those that the config names."""
+        self.config, self.accelerator, self.device = config, accelerator, accelerator.device
+        self.processes = Processes(accelerator.process_index, accelerator.num_processes)
+        self.samples_per_step = config.opti.gradient_accumulation_steps * config.dataset.batch_size
         self.codec = build_codec(config, accelerator)
         model = build_model(config)
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -54,11 +58,11 @@ class Learner:
         if critics is not None:
             own = torch.optim.AdamW(critics.parameters(), lr=config.critics.lr, betas=config.critics.betas)
             self.critics, self.critic_optimizer = accelerator.prepare(critics.train(), own)
-        self.step = 0
+        encoder = self.plain_model.audio_encoder
+        self.training, self.validation = data(encoder) if data else build_data(config, encoder, self.processes.count)
 
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
+    def describe(self) -> str:
+        return f"generator with mixed precision {self.accelerator.mixed_precision}, VAE {self.codec.dtype}"
 
     @property
     def plain_model(self) -> JointModel:
@@ -72,20 +76,25 @@ class Learner:
     def best_model(self) -> JointModel:
         return cast(JointModel, self.average.module) if self.average else self.plain_model
 
-    def update(self, batches: Sequence[Numbered], spent: float) -> dict[str, Tensor]:
-        """One optimiser step from one or more accumulated batches; gives this process's mean losses.
+    def batches(self) -> Iterator[list[Numbered]]:
+        """As many batches per step as are accumulated."""
+        n_parts, n_processes = self.config.opti.gradient_accumulation_steps, self.processes.count
+        first, n_workers = self.step * n_parts * n_processes, self.config.dataset.num_workers
+        coming = numbered_batches(self.training, first, self.processes.index, n_processes, n_workers)
+        while parts := list(itertools.islice(coming, n_parts)):
+            yield parts
 
-        spent: share of the training's budget, for the learning rate. Raises NotFiniteError in all processes at once.
-        """
+    def update(self, parts: Sequence[Numbered], spent: float) -> dict[str, Tensor]:
+        """Gives the means of the accumulated batches' losses."""
         opti = self.config.opti
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_rate(self.step, spent, opti.lr, opti.min_lr, opti.warmup_steps)
         models = [self.model] if self.critics is None else [self.model, self.critics]
         means: dict[str, Tensor] = {}
-        for number, batch in batches:
+        for number, batch in parts:
             with self.accelerator.accumulate(*models):
                 for name, value in self._pass(number, batch.to(self.device)).items():
-                    means[name] = means.get(name, 0) + value.detach() / len(batches)
+                    means[name] = means.get(name, 0) + value.detach() / len(parts)
         if self.average:
             self.average.update(self.plain_model, self.step)
         self.step += 1
@@ -97,19 +106,30 @@ class Learner:
         prediction = self.predict(number, batch)
         losses = self.losses(prediction, batch)
         self._require_finite(losses["total"], number, batch)
-        self._learn(self.model, self.optimizer, losses["total"])
+        self.accelerator.backward(losses["total"])
+        norm = self._clip(self.model)
+        if norm is not None:
+            self._require_finite(norm, number, batch)
+        self._take_step(self.optimizer)
         if self.critics is not None:
             real = lower_faces(prediction.fine_images, batch, prediction.decoded)
             drawn = lower_faces(prediction.best_images.detach(), batch, prediction.decoded)
             own = self.critics(real, drawn)
-            self._learn(self.critics, self.critic_optimizer, torch.stack([*own.values()]).sum())
+            self.accelerator.backward(torch.stack([*own.values()]).sum())
+            self._clip(self.critics)
+            self._take_step(self.critic_optimizer)
             losses |= own
         return losses
 
-    def _learn(self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
-        if self.accelerator.sync_gradients:
-            self.accelerator.clip_grad_norm_(model.parameters(), self.config.opti.max_grad_norm)
+    def _clip(self, model: nn.Module) -> Tensor | None:
+        """Norm of the gradients before; None while they accumulate, or where the loss's scale may overflow in fp16."""
+        if not self.accelerator.sync_gradients:
+            return None
+        norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.opti.max_grad_norm)
+        return None if self.accelerator.scaler else norm
+
+    def _take_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Does nothing while gradients accumulate."""
         optimizer.step()
         optimizer.zero_grad()
 
@@ -133,30 +153,46 @@ class Learner:
             losses["total"] = losses["total"] + getattr(weights, name) * value
         return losses | extra
 
-    def _require_finite(self, loss: Tensor, number: int, batch: Batch) -> None:
+    def _require_finite(self, value: Tensor, number: int, batch: Batch) -> None:
         """All processes hear of it, or they would wait for the one that stops."""
-        found = torch.isfinite(loss.detach()).reshape(1)
-        if self.accelerator.num_processes > 1:
-            found = self.accelerator.gather(found)
-        if not bool(found.all()):
-            raise NotFiniteError(number, batch, [i for i, is_finite in enumerate(found.tolist()) if not is_finite])
+        bad = self.processes.which(not bool(torch.isfinite(value.detach())), self.device)
+        if bad:
+            raise NotFiniteError(number, batch.names, bad)
 
-    def mean_of_processes(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        """Of the same losses in each; to be called in all."""
-        values = torch.stack([value.float() for value in losses.values()])
-        if self.accelerator.num_processes > 1:
-            values = self.accelerator.reduce(values, "mean")
-        return dict(zip(losses, values.tolist(), strict=True))
+    def validate(self) -> Findings | None:
+        """How well held-out clips are drawn, and a sheet with an item of each."""
+        if self.validation is None:
+            return None
+        found = self.look(self.validation, self.config.dataset.frames_per_clip)
+        floor = f"the reference's own mouth {found.reference_psnr:.2f} dB"
+        text = f"lower half PSNR {found.psnr:.2f} dB ({floor}), L1 {found.l1:.4f}"
+        figures = {"psnr": found.psnr, "reference_psnr": found.reference_psnr, "l1": found.l1}
+        return Findings(text, figures, sheet=found.sheet)
+
+    def look(self, batches: TrainingBatches, stride: int) -> Validation:
+        """How the best model draws ``batches``; see models.joint_validation."""
+        found = validate(self.best_model.eval(), self.codec, batches, stride, self.accelerator.autocast)
+        self.plain_model.train()
+        return found
+
+    def write_networks(self, directory: Path) -> None:
+        self.export(directory / f"step_{self.step:08d}")
+
+    def export(self, directory: Path) -> None:
+        """Write what inference_joygen.py loads."""
+        with writing(directory):
+            self.best_model.export(directory, self.config.export_half)
+
+    def is_sound(self) -> bool:
+        return all_finite(self.plain_model) and (self.critics is None or all_finite(self.plain_critics))
 
     def state(self) -> dict[str, Any]:
-        """All that continuing needs; generators of random numbers are not among it, see batch_seed."""
         scaler = self.accelerator.scaler
         state = {
             "model": self.plain_model.state_dict(),
             "average": self.average.module.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
-            "step": self.step,
         }
         if self.critics is not None:
             state |= {
@@ -165,8 +201,7 @@ class Learner:
             }
         return state
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Raises RuntimeError, ValueError or KeyError for the state of another network."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
         self.plain_model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
@@ -176,4 +211,3 @@ class Learner:
         if self.critics is not None and "critics" in state:  # else they begin now
             self.plain_critics.load_state_dict(state["critics"])
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.step = state["step"]

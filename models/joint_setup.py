@@ -28,6 +28,7 @@ from utils.errors import BadInput
 from utils.losses import LossWeights
 from utils.segments import SegmentSource
 from utils.training import OptimizerConfig
+from utils.training_loop import Intervals
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,6 +81,12 @@ class JoyGenConfig:
     checkpoint_validation_interval: Count = 5000
     validation_batches: Whole = 4
     export_half: bool = False  # write fp16 weights
+
+    @property
+    def intervals(self) -> Intervals:
+        report, opti = self.console_log_interval, self.opti
+        validation, checkpoint = self.checkpoint_validation_interval, self.checkpoint_save_interval
+        return Intervals(opti.max_steps, report, validation, checkpoint, opti.max_minutes)
 
 
 def build_accelerator(config: JoyGenConfig) -> Accelerator:

@@ -11,9 +11,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 import train_joygen
-from models.joint_learner import Learner
+from models.joint_learner import JointLearner
 from models.joint_model import predict
-from models.joint_setup import build_accelerator, build_data
+from models.joint_setup import build_accelerator
 from models.latent_codec import LatentCodec, build_vae
 from tests.training_data import SIZE, UNET_CONFIG, VAE_CONFIG, write_clip, write_config, write_networks
 from utils.checkpoints import save_weights
@@ -39,21 +39,21 @@ def workspace(tmp_path_factory):
     return folder
 
 
-def build(workspace: Path, *overrides: str) -> tuple[Learner, TrainingBatches]:
+def build(workspace: Path, *overrides: str) -> tuple[JointLearner, TrainingBatches]:
     config = train_joygen.parse_config(["--config", str(workspace / "config.yaml"), *overrides])
-    learner = Learner(config, build_accelerator(config))
-    return learner, build_data(config, learner.plain_model.audio_encoder, 1)[0]
+    learner = JointLearner(config, build_accelerator(config))
+    return learner, learner.training
 
 
-def learned(learner: Learner) -> list[torch.nn.Parameter]:
+def learned(learner: JointLearner) -> list[torch.nn.Parameter]:
     return [parameter for parameter in learner.plain_model.parameters() if parameter.requires_grad]
 
 
-def gradients(learner: Learner, number: int, batch) -> tuple[torch.Tensor, ...]:
+def gradients(learner: JointLearner, number: int, batch) -> tuple[torch.Tensor, ...]:
     return torch.autograd.grad(learner.losses(learner.predict(number, batch), batch)["total"], learned(learner))
 
 
-def keep_gradients(learner: Learner) -> None:
+def keep_gradients(learner: JointLearner) -> None:
     learner.optimizer.step = lambda: None
     learner.optimizer.zero_grad = lambda: None
 

@@ -17,14 +17,17 @@ import yaml
 
 import train_joygen
 from models.generator import Generator
-from models.joint_trainer import BAD_BATCH_NAME, Trainer
+from models.joint_learner import JointLearner
+from models.joint_setup import build_accelerator
 from models.whisper_encoder import WhisperEncoder
 from tests.training_data import SIZE, UNET_CONFIG, write_clip, write_config, write_networks
 from utils.checkpoints import read_weights
+from utils.dataset import Batch
 from utils.errors import BadInput, StageFailure
 from utils.image_files import read_rgb
 from utils.store import face_path
 from utils.training_log import read_log
+from utils.training_loop import BAD_BATCH_NAME, TrainingLoop
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ("model", "average", "optimizer", "critics", "critic_optimizer")
@@ -48,10 +51,9 @@ def train(workspace: Path, run_dir: Path, *overrides: str) -> dict:
     return read_weights(run_dir / "last.pt")
 
 
-def build_trainer(workspace: Path, *overrides: str) -> Trainer:
-    return train_joygen.build_trainer(
-        train_joygen.parse_config(["--config", str(workspace / "config.yaml"), *overrides])
-    )
+def build_loop(workspace: Path, *overrides: str) -> TrainingLoop[Batch]:
+    config = train_joygen.parse_config(["--config", str(workspace / "config.yaml"), *overrides])
+    return train_joygen.build_loop(JointLearner(config, build_accelerator(config)))
 
 
 def run_script(
@@ -134,11 +136,11 @@ def test_twenty_steps_are_ten_and_ten_bit_for_bit(workspace, tmp_path, options):
     """With dropout, a running average and, second, whatever else is random or has a state."""
     options = ("opti.max_steps=20", f"unet_config_file={workspace / 'unet_dropout.json'}", *options)
     straight = train(workspace, tmp_path / "straight", *options)
-    trainer = build_trainer(workspace, f"checkpoint_dir={tmp_path / 'halves'}", *options)
-    batches = trainer.batches()
+    loop = build_loop(workspace, f"checkpoint_dir={tmp_path / 'halves'}", *options)
+    batches = loop.learner.batches()
     for step in range(10):
-        trainer._update(batches, step / 20)
-    trainer.save()
+        loop.update(next(batches), step / 20)
+    loop.save()
     torch.manual_seed(99)  # whatever state the next process has
     assert_same(train(workspace, tmp_path / "halves", *options), straight)
 
@@ -191,7 +193,7 @@ def test_two_processes_equal_two_accumulated_batches(workspace, tmp_path):
 
 def test_frozen_encoder_is_neither_learned_nor_exported(workspace, tmp_path):
     encoder_path = tmp_path / "whisper.pt"
-    build_trainer(workspace).learner.plain_model.audio_encoder.save(encoder_path)
+    build_loop(workspace).learner.plain_model.audio_encoder.save(encoder_path)
     options = ("train_audio_encoder=false", "audio_encoder=null", f"whisper_model_path={encoder_path}")
     state = train(workspace, tmp_path / "run", *options)
     stored = WhisperEncoder.load(encoder_path).state_dict()
@@ -200,11 +202,11 @@ def test_frozen_encoder_is_neither_learned_nor_exported(workspace, tmp_path):
 
 
 def test_training_starts_from_given_weights(workspace, tmp_path):
-    trainer = build_trainer(workspace, "seed=3")
-    trainer.export(tmp_path)
+    learner = build_loop(workspace, "seed=3").learner
+    learner.export(tmp_path)
     path = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
-    other = build_trainer(workspace, f"unet_resume_file={path}")
-    weights = [item.learner.plain_model.generator.unet.conv_in.weight for item in (other, trainer)]
+    other = build_loop(workspace, f"unet_resume_file={path}").learner
+    weights = [item.plain_model.generator.unet.conv_in.weight for item in (other, learner)]
     assert torch.equal(*weights)
 
 
@@ -227,14 +229,14 @@ def test_continuing_says_what_has_changed(workspace, tmp_path, capsys):
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_state(workspace, tmp_path):
     """A batch at fault: the state before it is saved, and a file names its items."""
-    trainer = build_trainer(workspace, f"checkpoint_dir={tmp_path}")
-    batches = trainer.batches()
-    trainer._update(batches, 0.0)
-    before = {key: value.clone() for key, value in trainer.learner.plain_model.state_dict().items()}
-    _, bad = next(batches)
+    loop = build_loop(workspace, f"checkpoint_dir={tmp_path}")
+    batches = loop.learner.batches()
+    loop.update(next(batches), 0.0)
+    before = {key: value.clone() for key, value in loop.learner.plain_model.state_dict().items()}
+    ((_, bad),) = next(batches)
     bad.log_mel[0, 0, 0] = float("nan")
     with pytest.raises(StageFailure, match=f"not finite at step 1, batch 7 .{bad.names[0]}.*state before it"):
-        trainer._update(iter([(7, bad)]), 0.0)
+        loop.update([(7, bad)], 0.0)
     record = json.loads((tmp_path / BAD_BATCH_NAME).read_text())
     assert record == {"step": 1, "batch": 7, "items": list(bad.names)}
     state = read_weights(tmp_path / "last.pt")
@@ -245,10 +247,10 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_state(workspace, tmp_path):
 def test_weights_that_are_not_finite_do_not_replace_the_checkpoint(workspace, tmp_path):
     train(workspace, tmp_path, "opti.max_steps=1")
     stored = (tmp_path / "last.pt").read_bytes()
-    trainer = build_trainer(workspace, f"checkpoint_dir={tmp_path}")
-    torch.nn.init.constant_(trainer.learner.plain_model.generator.unet.conv_out.bias, float("nan"))
+    loop = build_loop(workspace, f"checkpoint_dir={tmp_path}")
+    torch.nn.init.constant_(loop.learner.plain_model.generator.unet.conv_out.bias, float("nan"))
     with pytest.raises(StageFailure, match="weights are not finite"):
-        trainer.train()
+        loop.train()
     assert (tmp_path / "last.pt").read_bytes() == stored
 
 
