@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-LIMIT_BYTES = 64 * 1024 * 1024  # 160 s of the official networks' latents, 25 s of the mini pack's
+LIMIT_BYTES = 32 * 1024 * 1024  # 80 s of the official networks' latents, 36 s of the mini pack's
 
 
 class LatentCache:
