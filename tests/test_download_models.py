@@ -51,6 +51,7 @@ FETCHED = [str(file.path) for file in SMALL_FILES if file.used]
 KNOWN = json.dumps({str(file.path): (file.sha256, file.size) for file in SMALL_FILES})
 DRIVER = f"""
 import json
+import signal
 from dataclasses import replace
 from scripts import download_models
 from scripts.downloads import transfer
@@ -61,6 +62,7 @@ download_models.OFFICIAL_FILES = tuple(
     replace(file, sha256=known[str(file.path)][0], size=known[str(file.path)][1])
     for file in download_models.OFFICIAL_FILES
 )
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are started with it ignored
 cli.run(download_models.main)
 """
 
