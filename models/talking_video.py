@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.talking_face import TalkingFrame
 from utils import cli
+from utils.allocator import return_freed_memory
 from utils.array_files import load_array, save_array
 from utils.atomic import atomic_path
 from utils.contact_sheet import cut_tile, draw_sheet, view_around
@@ -61,6 +62,7 @@ def write_parts(
                 writer.write(frame.image)
                 if index in shown:
                     save_array(column_path(folder, index), np.stack(sheet_column(frame)))
+        return_freed_memory()
 
 
 def column_path(folder: Path, index: int) -> Path:

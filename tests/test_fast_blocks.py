@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from models.folded_encoder import Axis, can_fold, encode_folded
 from models.generator import build_unet
 from models.latent_codec import LatentCodec, build_vae, hide_lower_half, hide_upper_half
 from tests.training_data import UNET_CONFIG
-from utils.allocator import keep_freed_memory
 from utils.images import to_signed
 
 WIDE_VAE = {
@@ -178,8 +176,3 @@ def test_other_encoders_are_not_folded(vae):
     padded = copy.deepcopy(vae)
     padded.encoder.down_blocks[0].downsamplers[0].padding = 1
     assert not can_fold(padded, SIDE)
-
-
-def test_freed_memory_can_be_kept():
-    is_glibc = platform.libc_ver()[0] == "glibc"
-    assert keep_freed_memory() == is_glibc  # other C libraries have no such setting, or refuse it

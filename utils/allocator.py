@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
@@ -17,11 +18,24 @@ def keep_freed_memory() -> bool:
     their pages for every layer costs a sixth of its time. One heap: the heaps of further threads hold 64 MiB at most.
     Call before threads begin.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # another C library
+    mallopt = _of_c_library("mallopt")
+    if mallopt is None:
         return False
     settings = ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, 2**31 - 1))
     taken = [mallopt(name, value) == 1 for name, value in settings]  # all are set, even if one is refused
     return all(taken)
+
+
+def return_freed_memory() -> bool:
+    """Give the system what is kept and not in use; True if the C library can.
+
+    Blocks of many threads in one heap leave gaps, and over thousands of batches the gaps add up. Worth its time now and
+    then, not after every batch.
+    """
+    trim = _of_c_library("malloc_trim")
+    return trim is not None and trim(0) == 1
+
+
+def _of_c_library(name: str) -> Any:
+    """One of glibc's functions; None in another C library."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
