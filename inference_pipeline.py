@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     for script, flags in steps:  # so that a mistake in the last stage's flags shows at once
         script.parse(flags)
     for number, (script, flags) in enumerate(steps):
-        if 0 < number < len(steps) - 1:  # from stage 2 on, which leaves one core idle while it follows faces
+        if number == 1:  # stage 2, which leaves one core idle while it follows faces
             Thread(target=load_ahead).start()
         script.main(flags)
         sys.stdout.flush()  # as where each stage is a process
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def load_ahead() -> None:
     """Load the library that stage 3 spends longest on; what fails here fails there, where it is said."""
-    with suppress(Exception):
+    with suppress(ImportError, OSError, RuntimeError, MemoryError):  # diffusers makes RuntimeErrors of some
         from models.diffusers_classes import diffusers_class
 
         for name in ("AutoencoderKL", "UNet2DConditionModel"):
