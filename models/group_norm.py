@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# Of PyTorch, up to which our kernel's one thread is used. By the figures below, taken on one thread, with several PyTorch's
-# own wins for groups of 4 channels, but by less than it loses for the odd widths of small networks.
+# Of PyTorch, up to which our kernel's one thread is used. By the figures below, taken on one thread, PyTorch's own wins
+# with several for groups of 4 channels, but by less than it loses for the odd widths of small networks.
 MOST_THREADS = 4
 
 
