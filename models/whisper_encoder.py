@@ -26,7 +26,7 @@ from utils.types import FEATURE_RATE, SAMPLE_RATE
 N_FFT = 400
 HOP_LENGTH = 160
 MEL_PER_ROW = SAMPLE_RATE // HOP_LENGTH // FEATURE_RATE
-MEL_BLOCK = 10_000  # mel frames transformed at a time, to bound the memory of long audio
+MEL_BLOCK = 1_000  # mel frames transformed at a time: 10 s, some 5 MiB
 MIN_SAMPLES = HOP_LENGTH * MEL_PER_ROW  # one row of states
 
 Blocks = Callable[[], Iterator[np.ndarray]]  # gives the pieces of a wave, from its start at every call
