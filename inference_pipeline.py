@@ -56,10 +56,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def load_ahead() -> None:
-    """Load the library that stage 3 spends longest on; what fails here fails there, where it is said."""
-    with suppress(ImportError, OSError, RuntimeError, MemoryError):  # diffusers makes RuntimeErrors of some
+    """Load the libraries that stages 2 and 3 wait for; what fails here fails there again, where it is said."""
+    with suppress(Exception):
         from models.diffusers_classes import diffusers_class
+        from models.mediapipe_solutions import SOLUTIONS, mediapipe_solution
 
+        for name in SOLUTIONS:
+            mediapipe_solution(name)
         for name in ("AutoencoderKL", "UNet2DConditionModel"):
             diffusers_class(name)
 

@@ -60,8 +60,7 @@ class LatentCodec:
         dtype: torch.dtype = torch.float32,
         lean: bool = True,
     ) -> None:
-        self.vae = vae.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.vae.requires_grad_(False).eval()
+        self.vae = frozen(vae, device, dtype)
         use_contiguous_group_norm(self.vae)
         self.device, self.dtype = torch.device(device), dtype
         config: Any = vae.config
@@ -87,7 +86,7 @@ class LatentCodec:
         Raises BadInput if a file is missing or the weights do not fit the config.
         """
         with torch.device("meta"):
-            vae = build_described(build_vae, directory / "config.json").to(dtype)
+            vae = nn.Module.to(build_described(build_vae, directory / "config.json"), dtype)
         path = weights_file(directory)
         load_strict(vae, read_weights(path), path, rename=current_name)
         return cls(vae, device, dtype)
@@ -163,6 +162,13 @@ class LatentCodec:
 
     def _prepared(self, tensor: Tensor) -> Tensor:
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+
+
+def frozen(vae: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+    """The network in the layout that convolutions want, without gradients, in eval mode."""
+    # diffusers' own "to" warns that some modules should stay float32, although its list of them is empty
+    nn.Module.to(vae, device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return vae.requires_grad_(False).eval()
 
 
 def black_ends(is_shown: Bool[Tensor, " n"]) -> tuple[Stretch, ...]:

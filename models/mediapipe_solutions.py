@@ -7,14 +7,19 @@ half a second for pictures that nothing here draws.
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
 from utils.module_stand_ins import in_place_of
 
+SOLUTIONS = ("face_mesh", "face_detection")  # all that are used here
+
 
 def mediapipe_solution(name: str) -> Any:
-    """Such as "face_mesh"."""
-    plots = ("matplotlib", "matplotlib.pyplot")
-    with in_place_of({module: ModuleType(module) for module in plots}):
-        return importlib.import_module(f"mediapipe.python.solutions.{name}")
+    """One of SOLUTIONS. Where another thread is loading it, this waits."""
+    module = f"mediapipe.python.solutions.{name}"
+    if module in sys.modules:
+        return importlib.import_module(module)
+    with in_place_of({plots: ModuleType(plots) for plots in ("matplotlib", "matplotlib.pyplot")}):
+        return importlib.import_module(module)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.diffusers_classes import diffusers_class
-from models.latent_codec import CPU_IMAGES_AT_ONCE, LatentCodec, build_described, read_model_config
+from models.latent_codec import CPU_IMAGES_AT_ONCE, LatentCodec, build_described, frozen, read_model_config
 from utils.checkpoints import load_strict, read_weights, weights_file
 from utils.errors import BadInput
 
@@ -26,8 +26,7 @@ class TinyCodec(LatentCodec):
     """A frozen AutoencoderTiny behind the interface of LatentCodec."""
 
     def __init__(self, vae: nn.Module, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.vae = vae.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.vae.requires_grad_(False).eval()
+        self.vae = frozen(vae, device, dtype)
         self.device, self.dtype = torch.device(device), dtype
         self.lean = self.is_wide = False
         self.n_at_once = CPU_IMAGES_AT_ONCE if self.device.type == "cpu" else None
@@ -42,7 +41,7 @@ class TinyCodec(LatentCodec):
         config_path = directory / "config.json"
         require_tiny(config_path)
         with torch.device("meta"):
-            vae = build_described(build_tiny, config_path).to(dtype)
+            vae = nn.Module.to(build_described(build_tiny, config_path), dtype)
         path = weights_file(directory)
         load_strict(vae, read_weights(path), path)
         return cls(vae, device, dtype)
