@@ -164,8 +164,8 @@ class LatentCodec:
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
 
 
-def frozen(vae: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
-    """The network in the layout that convolutions want, without gradients, in eval mode."""
+def frozen(vae: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Any:
+    """The same network in the layout that convolutions want, without gradients, in eval mode."""
     # diffusers' own "to" warns that some modules should stay float32, although its list of them is empty
     nn.Module.to(vae, device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return vae.requires_grad_(False).eval()
