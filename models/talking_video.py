@@ -17,6 +17,7 @@ from utils.array_files import load_array, save_array
 from utils.atomic import atomic_path
 from utils.contact_sheet import cut_tile, draw_sheet, view_around
 from utils.image_files import write_rgb
+from utils.streaming import run_ahead
 from utils.types import PictureFormat
 from utils.video import VideoWriter
 from utils.video_parts import part_path
@@ -53,8 +54,11 @@ def write_parts(
     picture: PictureFormat,
     shown: Sequence[int] = (),
 ) -> None:
-    """Write the video of each part, and before it ends what the contact sheet shows of its frames."""
-    coming = cli.progress(frames, sum(map(len, parts)), "drawing faces")
+    """Write the video of each part, and before it ends what the contact sheet shows of its frames.
+
+    While a frame is encoded, the next one is made.
+    """
+    coming = cli.progress(run_ahead(frames), sum(map(len, parts)), "drawing faces")
     for part in parts:
         with VideoWriter(part_path(folder, part), fps, picture=picture) as writer:
             for index in part:
