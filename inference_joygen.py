@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_rate_argument(
         parser, None, "checked: the rate of stage 2's result, 25 or the clip's own (source); default that"
     )
-    parser.add_argument("--batch_size", type=int, default=8, help="frames at once (default 8)")
+    parser.add_argument("--batch_size", type=int, help="frames at once (default 8; on a GPU up to 32 by its memory)")
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -104,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(packs.describe(pack))
 
+    options.batch_size = options.batch_size or cli.resolve_batch_size(cli.resolve_device(options.gpu_id))
     key = result_key(options, pack, edit)
     if not options.force and is_up_to_date(result_path, key, options.debug):
         print(f"{result_path} is up to date")
@@ -135,7 +136,7 @@ def is_up_to_date(result_path: Path, key: str, with_sheet: bool) -> bool:
 
 
 def check_numbers(options: argparse.Namespace) -> None:
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise BadInput("batch size not possible", None, "--batch_size of at least 1", str(options.batch_size))
     if options.vae == "tiny" and options.vae_model_path is None:
         advice = "give --vae_model_path FOLDER, such as a download of madebyollin/taesd"

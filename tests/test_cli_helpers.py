@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +118,14 @@ def test_number_format_of_a_device(monkeypatch):
     monkeypatch.setattr(cli, "_cpu_has_bfloat16", lambda: False)
     assert cli.resolve_dtype(torch.device("cpu")) == torch.float32
     assert cli.resolve_dtype(torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize(("gibibytes", "size"), [(2, 8), (6, 12), (8, 16), (24, 32), (141, 32)])
+def test_batch_size_of_a_gpu(monkeypatch, gibibytes, size):
+    properties = SimpleNamespace(total_memory=gibibytes << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert cli.resolve_batch_size(torch.device("cuda", 0)) == size
+    assert cli.resolve_batch_size(torch.device("cpu")) == 8
 
 
 def test_progress_is_quiet_without_a_terminal(capfd):

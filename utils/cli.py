@@ -25,6 +25,11 @@ EXIT_BAD_INPUT = 2
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 
+CPU_BATCH_SIZE, LARGEST_BATCH_SIZE = 8, 32
+# Bytes of a GPU. In 16 bits the official VAE takes 85 MiB for a frame of 256 px, counted on a CPU; the rest is for
+# weights (2.2 GiB) and what the allocator leaves between.
+MEMORY_PER_FRAME = 512 * 1024 * 1024
+
 # What the system says of a path that the user has chosen badly; anything else (no space left ...) is a failure.
 _PATH_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileNotFoundError, FileExistsError)
 _PATH_ERROR_NUMBERS = (errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP)
@@ -152,6 +157,19 @@ def resolve_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu" and _cpu_has_bfloat16():
         return torch.bfloat16
     return torch.float32
+
+
+def resolve_batch_size(device: torch.device) -> int:
+    """Frames that networks draw at once: as many as pay on a CPU, and on a GPU as its whole memory suggests.
+
+    Its free memory would not do: it differs from run to run, and a run that goes on has to make the same batches.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return CPU_BATCH_SIZE
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(CPU_BATCH_SIZE, min(LARGEST_BATCH_SIZE, memory // MEMORY_PER_FRAME))
 
 
 def _cpu_has_bfloat16() -> bool:
