@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from models.closed_mouth import LipGaps
 from models.face_model import FaceModel
 from utils.motion_timing import time_scale
+from utils.nearest import nearest
 from utils.types import MOTION_FPS
 
 TYPICAL_SPREAD = 0.045  # standard deviation of a talking mouth's opening, over the distance of the eyes
@@ -111,10 +112,8 @@ def smoothed(
     sigma = SLOW * time_scale(fps)
     weight = gaussian_filter1d(valid.astype(np.float64), sigma, mode="nearest")
     total = gaussian_filter1d(values * valid[:, None], sigma, axis=0, mode="nearest")
-    known = np.flatnonzero(valid)
     result = total / np.maximum(weight, 1e-6)[:, None]
     far = weight < 1e-3
     if far.any():
-        nearest = known[np.abs(np.flatnonzero(far)[:, None] - known[None]).argmin(axis=1)]
-        result[far] = result[nearest]
+        result[far] = result[nearest(valid)[far]]
     return result

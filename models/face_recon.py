@@ -28,6 +28,7 @@ from torch import Tensor
 from models.face_model import ANGLES, EXPRESSION, IDENTITY, LANDMARK_FLIP, TRANSLATION, FaceModel, rotation_matrices
 from utils.errors import BadInput
 from utils.landmarks import EYE_CONTOURS, INNER_LIPS, OUTER_LIPS, UNMATCHED_IN_BFM
+from utils.nearest import nearest
 from utils.streaming import map_ahead
 from utils.threads import shared_threads
 from utils.types import N_COEFFS, N_LANDMARKS
@@ -105,7 +106,7 @@ def fit_landmarks(
         fitted[:, ANGLES] = _smooth_over_time(fitted[:, ANGLES], valid, settings.rotation_sigma)
         fit_each(lambda chunk: solver.refit_with_rotation(landmarks[chunk], fitted[chunk]))
     gaps = np.flatnonzero(~valid)
-    fitted[gaps] = fitted[_nearest_valid(valid)[gaps]]
+    fitted[gaps] = fitted[nearest(valid)[gaps]]
     return fitted
 
 
@@ -284,13 +285,3 @@ def _smooth_over_time(values: np.ndarray, valid: np.ndarray, sigma: float) -> np
 def _spread(n_items: int, n_wanted: int) -> np.ndarray:
     """Up to n_wanted indices, evenly spread over n_items."""
     return np.unique(np.linspace(0, n_items - 1, min(n_items, n_wanted)).round().astype(int))
-
-
-def _nearest_valid(valid: np.ndarray) -> np.ndarray:
-    """For every frame the index of the nearest valid one, the earlier of two."""
-    used = np.flatnonzero(valid)
-    frames = np.arange(len(valid))
-    after = np.searchsorted(used, frames).clip(0, len(used) - 1)
-    before = (after - 1).clip(0)
-    nearer = np.abs(used[before] - frames) <= np.abs(used[after] - frames)
-    return np.where(nearer, used[before], used[after])

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32
 from scipy.ndimage import label
 
 from models.speech_activity import Loudness, loudness, without_short_runs
+from utils.nearest import nearest
 
 NOISE_PERCENTILE = 20  # of the levels: what lies below is taken for the clip's noise where it has no pitch
 NOISE_MARGIN = 6.0  # dB that a sound without pitch must lie above the noise
@@ -46,16 +47,6 @@ def pauses(spoken: Bool[np.ndarray, " t"]) -> list[Bool[np.ndarray, " t"]]:
     """Each stretch of silence as a mask of its frames."""
     runs, n_runs = label(~spoken)
     return [runs == number for number in range(1, n_runs + 1)]
-
-
-def nearest(mask: Bool[np.ndarray, " t"]) -> np.ndarray:
-    """For every frame the nearest one inside a mask that is not empty; int [T]."""
-    inside = np.flatnonzero(mask)
-    frames = np.arange(len(mask))
-    after = np.searchsorted(inside, frames).clip(0, len(inside) - 1)
-    before = (after - 1).clip(0)
-    is_before = np.abs(inside[before] - frames) <= np.abs(inside[after] - frames)
-    return np.where(is_before, inside[before], inside[after])
 
 
 def soft(spoken: Bool[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:

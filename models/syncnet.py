@@ -23,6 +23,7 @@ from models.batch_norm import with_counters
 from models.speech_cepstrum import STEPS_PER_SECOND, speech_cepstrum
 from utils.checkpoints import load_strict, read_weights
 from utils.geometry import crop_box, resize_image
+from utils.nearest import nearest
 from utils.types import MOTION_FPS, SAMPLES_PER_FRAME
 
 N_EMBEDDING = 1024
@@ -155,8 +156,7 @@ def face_windows(landmarks: Float[np.ndarray, "n 468 d"], valid: np.ndarray) -> 
         raise ValueError("no frame has a face")
     low, high = landmarks[known, :, :2].min(axis=1), landmarks[known, :, :2].max(axis=1)
     measured = np.column_stack([(low + high) / 2, (high - low).max(axis=1) / 2])
-    nearest = known[np.abs(np.arange(len(valid))[:, None] - known[None]).argmin(axis=1)]
-    filled = measured[np.searchsorted(known, nearest)]
+    filled = measured[np.searchsorted(known, nearest(valid))]
     edge = SMOOTHED_FRAMES // 2
     padded = np.pad(filled, ((edge, edge), (0, 0)), mode="edge")
     return np.stack([medfilt(column, SMOOTHED_FRAMES)[edge:-edge] for column in padded.T], axis=1).astype(np.float32)

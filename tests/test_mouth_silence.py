@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.mouth_silence import HELD, RAMP, SHUT, close_in_silence, nearest, pauses, soft, spoken_frames
+from models.mouth_silence import HELD, RAMP, SHUT, close_in_silence, pauses, soft, spoken_frames
 from tests.test_speech_activity import buzz, hiss
 from utils.types import SAMPLES_PER_FRAME
 
@@ -79,7 +79,6 @@ def test_no_frame_at_all() -> None:
     assert close_in_silence(np.zeros((0, 64), np.float32), buzz(10), CLOSED).shape == (0, 64)
 
 
-def test_nearest_and_pauses() -> None:
+def test_pauses() -> None:
     mask = np.array([0, 1, 0, 0, 0, 1, 1, 0], bool)
-    np.testing.assert_array_equal(nearest(mask), [1, 1, 1, 1, 5, 5, 6, 6])
     assert [np.flatnonzero(pause).tolist() for pause in pauses(~mask)] == [[1], [5, 6]]
