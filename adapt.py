@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import cli, packs, store
-from utils.atomic import atomic_path, require_writable
+from utils.atomic import atomic_path, folders_above, require_writable
 from utils.errors import BadInput
 from utils.image_files import write_rgb
+from utils.run_lock import sole_run
 
 WORK_PREFIX = ".adapting-"
 
@@ -51,8 +52,7 @@ def positive(text: str) -> int:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     check_numbers(options)
-    from models.adaptation import Adaptation, AdaptationSettings
-    from models.clip_preparation import PreparationJob, prepare_clip
+    from models.adaptation import AdaptationSettings
 
     settings = AdaptationSettings(options.steps, options.batch_size, options.lr, options.held_back, options.seed)
     pack, directory = packs.resolve_pack(), options.result_dir / options.video_path.stem
@@ -62,6 +62,20 @@ def main(arguments: list[str] | None = None) -> None:
     if is_done(directory, record):
         print(f"{directory / 'unet'}: already adapted to this clip")
         return
+    with folders_above(directory / packs.ADAPTATION_RECORD), sole_run(directory):
+        adapt_to_clip(options, pack, settings, directory, record)
+
+
+def adapt_to_clip(
+    options: argparse.Namespace,
+    pack: packs.Pack,
+    settings: AdaptationSettings,
+    directory: Path,
+    record: dict[str, object],
+) -> None:
+    """Prepare the clip, learn, and put the better networks into ``directory``, which no other run may use meanwhile."""
+    from models.adaptation import Adaptation
+    from models.clip_preparation import PreparationJob, prepare_clip
 
     start = time.monotonic()
     require_own(directory)

@@ -19,6 +19,7 @@ from models.refiner import Refiner
 from tests import media
 from utils import packs
 from utils.errors import BadInput
+from utils.run_lock import sole_run
 from utils.video import VideoWriter
 
 SIZE, N_FRAMES = 200, 24
@@ -126,6 +127,24 @@ def test_a_generator_of_another_origin_is_left_alone(clip, tmp_path):
     with pytest.raises(BadInput, match="generator of another origin"):
         adapt.main(["--video_path", str(clip), "--result_dir", str(tmp_path), "--gpu_id", "-1"])
     assert foreign.read_text() == "mine"
+
+
+def test_one_run_at_a_time(clip, tmp_path):
+    directory = tmp_path / clip.stem
+    with sole_run(directory):
+        others = directory / ".adapting-others"
+        others.mkdir()
+        with pytest.raises(BadInput, match="another run writes into this folder"):
+            adapt.main(["--video_path", str(clip), "--result_dir", str(tmp_path), "--gpu_id", "-1", "--steps", "1"])
+        assert others.is_dir()
+
+
+def test_a_clip_without_a_face_leaves_no_folder(tmp_path):
+    path = tmp_path / "empty.mp4"
+    media.write_clip(path, media.blank_frames(12))
+    with pytest.raises(BadInput, match="no face found"):
+        adapt.main(["--video_path", str(path), "--result_dir", str(tmp_path / "adapted"), "--gpu_id", "-1"])
+    assert not (tmp_path / "adapted").exists()
 
 
 def test_the_end_is_held_back():
