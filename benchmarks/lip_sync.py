@@ -1,6 +1,6 @@
 """Does the generated mouth do what the motion says, and what the speech says?
 
-python benchmarks/lip_sync.py CLIPS_DIR --clips menendez vr4 --work_dir work/lip_sync
+    python -m benchmarks.lip_sync CLIPS_DIR --clips menendez vr4 --work_dir work/lip_sync
 
 Each clip is driven three ways: by its own sound, by the next clip's sound (floor) and by a still mouth (floor). The
 output is tracked with MediaPipe. Columns, all Pearson correlations of the inner-lip opening over the eye distance:
