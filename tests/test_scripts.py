@@ -215,3 +215,45 @@ def test_demo_portrait_is_repeatable_and_moves_smoothly():
     motion = slow_waves(np.arange(150) / 25, np.random.default_rng(0))
     assert np.abs(motion).max() <= 1
     assert np.abs(np.diff(motion)).max() < 0.1
+
+
+TRAINING_STUB = """
+import pathlib, sys
+folder = next(word.partition("=")[2] for word in sys.argv if word.startswith("checkpoint_dir="))
+for part in ("unet", "refiner"):
+    file = pathlib.Path(folder, "final", part, "config.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(pathlib.Path(folder).name)
+pathlib.Path(folder, "final", "whisper.pt").write_text("")
+"""
+
+
+def test_a_stopped_build_of_the_mini_pack_goes_on(tmp_path):
+    """What was trained, but not or only half put into the pack, is put there by the next run."""
+    root, work = tmp_path / "root", tmp_path / "work"
+    pack = work / "pack"
+    shutil.copytree(ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "train_joygen.py").write_text(TRAINING_STUB)
+    (root / "preprocess_dataset.py").write_text("")
+    mini = root / "pretrained_models" / "mini"
+    kept = [mini / "pack.json", mini / "av_agreement.safetensors"]
+    done = [pack / "face_model.safetensors", pack / "vae/config.json", pack / "audio2motion/config.yaml"]
+    for path in (*kept, *done):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    clips = tmp_path / "clips"
+    (clips / "talk").mkdir(parents=True)
+    (clips / "talk" / "menendez.mp4").write_text("")
+    (pack / "unet").mkdir()  # a copy that was stopped
+
+    def build() -> None:
+        result = run_bash(root / "scripts" / "mini_pack" / "build.sh", str(clips), str(work))
+        assert result.returncode == 0, result.stderr
+        assert {path.relative_to(pack).as_posix(): path.read_text() for path in pack.glob("[ru]*/**/*.json")} == {
+            "refiner/config.json": "together",
+            "unet/config.json": "together",
+        }
+
+    build()
+    (pack / "unet" / "config.json").write_text("joygen")  # as before the last step
+    build()

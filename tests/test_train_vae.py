@@ -35,6 +35,16 @@ def test_result_opens_as_a_codec_with_latents_of_unit_variance(data_dir, tmp_pat
         assert codec.encode(frames[:16]).std().item() == pytest.approx(1.0, abs=0.2)
 
 
+def test_the_config_says_that_the_weights_are_there(data_dir, tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_vae, "save_weights", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(data_dir, tmp_path, 1)
+    assert not (tmp_path / "vae" / "config.json").exists()
+
+
 def test_finished_training_is_not_repeated(data_dir, tmp_path):
     weights = train(data_dir, tmp_path, 2) / "diffusion_pytorch_model.safetensors"
     before = weights.read_bytes()

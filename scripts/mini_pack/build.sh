@@ -35,6 +35,14 @@ for name in "${validation[@]}"; do
 done
 run() { bash scripts/python.sh "$@"; }
 
+# Copy folder $1 to $2, whole or not at all.
+place() {
+  rm -rf -- "$2.new"
+  cp -r -- "$1" "$2.new"
+  rm -rf -- "$2"
+  mv -- "$2.new" "$2"
+}
+
 if [ ! -f "$pack/face_model.safetensors" ]; then
   run -m scripts.mini_pack.face_model --clips "${folders[@]}" --exclude "${held_out[@]}" \
     --out "$pack/face_model.safetensors"
@@ -54,23 +62,23 @@ if [ ! -f "$pack/unet/config.json" ]; then
     vae_path="$pack/vae" checkpoint_dir="$work/joygen" ${MAX_STEPS:+"opti.max_steps=$MAX_STEPS"}
   mkdir -p "$pack/whisper"
   cp "$work/joygen/final/whisper.pt" "$pack/whisper/mini.pt"
-  cp -r "$work/joygen/final/unet" "$pack/unet"
+  place "$work/joygen/final/unet" "$pack/unet"
 fi
 if [ ! -f "$pack/refiner/config.json" ]; then
   run train_joygen.py --config config/joygen_mini_refiner.yaml dataset.root_dir="$data" \
     dataset.val_file="$work/validation.txt" vae_path="$pack/vae" whisper_model_path="$pack/whisper/mini.pt" \
     unet_resume_file="$pack/unet/diffusion_pytorch_model.safetensors" checkpoint_dir="$work/refiner" \
     ${MAX_STEPS:+"opti.max_steps=$MAX_STEPS"}
-  cp -r "$work/refiner/final/refiner" "$pack/refiner"
+  place "$work/refiner/final/refiner" "$pack/refiner"
 fi
-if [ ! -f "$work/together/final/unet/config.json" ]; then
+if [ ! -f "$work/together/final/refiner/config.json" ]; then # the last file that its training writes
   run train_joygen.py --config config/joygen_mini_refiner.yaml dataset.root_dir="$data" \
     dataset.val_file="$work/validation.txt" vae_path="$pack/vae" whisper_model_path="$pack/whisper/mini.pt" \
     unet_resume_file="$work/joygen/final/unet/diffusion_pytorch_model.safetensors" \
     trained_blocks=all refiner=null refiner_resume_dir="$work/refiner/final/refiner" checkpoint_dir="$work/together" \
     opti.lr=3e-4 opti.max_steps="${MAX_STEPS:-1000}" critics.start=40
-  for part in unet refiner; do cp "$work/together/final/$part/"* "$pack/$part/"; done
 fi
+for part in unet refiner; do place "$work/together/final/$part" "$pack/$part"; done
 if [ ! -f "$pack/audio2motion/config.yaml" ]; then
   run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$data" \
     data.validation_clips="[$speakers]" face_model="$pack/face_model.safetensors" \

@@ -234,12 +234,15 @@ class VaeLearner(NetworkLearner[Crops]):
 
 
 def export(learner: VaeLearner, output_dir: Path) -> None:
-    """Write the averaged network as a diffusers folder, fp16, with the scale that makes latents of unit variance."""
+    """Write the averaged network as a diffusers folder, fp16, with the scale that makes latents of unit variance.
+
+    config.json comes last and says that the folder is whole.
+    """
     vae = learner.average.module
     _, deviation = validate(vae, measured_frames(learner.clips, learner.device), learner.dtype)
     vae.register_to_config(scaling_factor=round(1 / deviation, 5))
-    vae.save_config(output_dir)
     save_weights(output_dir / "diffusion_pytorch_model.safetensors", half_precision(vae.state_dict()))
+    vae.save_config(output_dir)
 
 
 def main(arguments: list[str] | None = None) -> None:
