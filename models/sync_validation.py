@@ -45,7 +45,7 @@ def judge(clip: Embedded, strangers: Sequence[Float[np.ndarray, "m e"]]) -> Judg
     right = (clip.motion * clip.audio).sum(axis=1)
     place = {int(start): row for row, start in enumerate(clip.starts)}
     curve: dict[int, float] = {}
-    wins: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    wins = {kind: _Wins() for kind in KINDS}
     shifted = []
     for offset in range(-MAX_OFFSET, MAX_OFFSET + 1):
         rows = [(row, place[start + offset]) for start, row in place.items() if start + offset in place]
@@ -56,19 +56,31 @@ def judge(clip: Embedded, strangers: Sequence[Float[np.ndarray, "m e"]]) -> Judg
         curve[offset] = float(cosine.mean())
         for kind, (low, high) in (("near", NEAR_OFFSETS), ("far", FAR_OFFSETS)):
             if low <= abs(offset) <= high:
-                wins[kind].append(_beats(right[motion_rows], cosine))
+                wins[kind].count(right[motion_rows], cosine)
         if NEAR_OFFSETS[0] <= abs(offset) <= FAR_OFFSETS[1]:
             shifted.append(cosine)
     for stranger in strangers:
-        wins["other"].append(_beats(right[:, None], clip.motion @ stranger.T).ravel())
+        wins["other"].count(right[:, None], clip.motion @ stranger.T)
     is_low = np.concatenate(shifted) <= THRESHOLD if shifted else np.array([0.5])
     balanced = float((np.mean(right > THRESHOLD) + is_low.mean()) / 2)
-    shares = {kind: float(np.concatenate(parts).mean()) for kind, parts in wins.items() if parts}
+    shares = {kind: found.share for kind, found in wins.items() if found.n_pairs}
     return Judgement(len(right), shares, balanced, curve)
 
 
-def _beats(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    return (right > wrong) + 0.5 * (right == wrong)
+@dataclass
+class _Wins:
+    """How often right sounds have won; a tie is half a win. The pairs themselves, all with all, are not kept."""
+
+    n_won: float = 0.0
+    n_pairs: int = 0
+
+    def count(self, right: np.ndarray, wrong: np.ndarray) -> None:
+        self.n_won += np.count_nonzero(right > wrong) + 0.5 * np.count_nonzero(right == wrong)
+        self.n_pairs += wrong.size
+
+    @property
+    def share(self) -> float:
+        return self.n_won / self.n_pairs
 
 
 def pool(found: Sequence[Judgement]) -> Judgement:
