@@ -34,7 +34,6 @@ from utils.types import MOTION_FPS, N_LANDMARKS, FaceTrack, TrackedFace
 if TYPE_CHECKING:
     from models.dwpose import DWPose, DWPoseFace
 
-SMOOTHING_MODES = ("none", "box", "all")
 BOX_SIGMA = 2.0  # frames at 25 Hz
 LANDMARK_SIGMA = 0.7  # frames at 25 Hz
 REACH = 4.0  # standard deviations, of a Gaussian over time

@@ -12,10 +12,11 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from models.dwpose import DWPose, FrameWindow
-from models.face_tracker import SMOOTHING_MODES, DWPoseTracker, MediaPipeTracker, smooth_runs, track_face
+from models.face_tracker import DWPoseTracker, MediaPipeTracker, smooth_runs, track_face
 from tests import media
 from tests.dot_network import write_fixed_network
 from utils.disk_arrays import STRETCH
+from utils.face_options import SMOOTHING_CHOICES
 from utils.geometry import face_box_from_68, five_points, landmarks_68
 from utils.types import N_LANDMARKS, TrackedFace
 
@@ -49,7 +50,7 @@ def track(script: Sequence[TrackedFace | np.ndarray | None], smoothing: str = "n
     return track_face(frames, ScriptedTracker(script), smoothing, fps)
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHING_MODES)
+@pytest.mark.parametrize("smoothing", SMOOTHING_CHOICES)
 def test_frames_without_a_face_are_zero_and_invalid(smoothing):
     result = track([None, face(), face(1), None, face(2), None], smoothing)
     assert result.valid.tolist() == [False, True, True, False, True, False]
@@ -61,7 +62,7 @@ def test_frames_without_a_face_are_zero_and_invalid(smoothing):
     assert (result.boxes[result.valid, 2:] > result.boxes[result.valid, :2]).all()
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHING_MODES)
+@pytest.mark.parametrize("smoothing", SMOOTHING_CHOICES)
 def test_clips_without_any_face_and_without_any_frame(smoothing):
     assert not track([None] * 3, smoothing).valid.any()
     empty = track([], smoothing)
@@ -81,7 +82,7 @@ def test_no_smoothing_is_the_reference():
 def test_box_smoothing_steadies_the_box_alone():
     rng = np.random.default_rng(1)
     script = [face(shift) for shift in rng.normal(0, 4, 30)]
-    plain, box, everything = (track(script, mode) for mode in SMOOTHING_MODES)
+    plain, box, everything = (track(script, mode) for mode in SMOOTHING_CHOICES)
     np.testing.assert_array_equal(box.landmarks, plain.landmarks)
     np.testing.assert_array_equal(box.five_points, plain.five_points)
     jitter = [np.abs(np.diff(result.boxes[:, 0])).mean() for result in (plain, box)]
@@ -251,7 +252,7 @@ def test_points_are_steadied_apart_from_the_landmarks():
     landmarks = face()
     points = landmarks_68(landmarks[:, :2])
     jitter = np.random.default_rng(2).normal(0, 3, (30, 1, 2)).astype(np.float32)
-    plain, box, everything = (track([TrackedFace(landmarks, points + j) for j in jitter], m) for m in SMOOTHING_MODES)
+    plain, box, everything = (track([TrackedFace(landmarks, points + j) for j in jitter], m) for m in SMOOTHING_CHOICES)
     np.testing.assert_allclose(plain.five_points, five_points(points + jitter), rtol=1e-5)
     np.testing.assert_array_equal(plain.boxes, face_box_from_68(points + jitter))
     np.testing.assert_array_equal(box.five_points, plain.five_points)

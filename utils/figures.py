@@ -70,4 +70,3 @@ FIGURES = (
 BY_NAME = {figure.name: figure for figure in FIGURES}
 METRICS = tuple(dict.fromkeys(figure.metric for figure in FIGURES))
 NEEDS_WEIGHTS = {"lpips": "--lpips_weights", "fid": "--inception_weights", "lse": "--syncnet_weights"}
-SOUND_METRICS = ("av", "silence", "jitter", "lse")  # those that listen
