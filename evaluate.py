@@ -6,7 +6,9 @@ python evaluate.py --generated results/talk --reference CLIPS_DIR --out report/
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,10 @@ from utils.figures import METRICS, NEEDS_WEIGHTS
 from utils.version import VERSION
 
 if TYPE_CHECKING:
+    from models.clip_comparison import BadFrame
     from models.evaluation import Clip, Networks, PairResult
     from utils.report import Report
+    from utils.report_plots import WorstFrame
 
 AV_MODEL = packs.MINI_DIR / "av_agreement.safetensors"
 WEIGHT_FLAGS = {"lpips": "lpips_weights", "fid": "inception_weights", "lse": "syncnet_weights", "av": "av_model"}
@@ -116,6 +120,7 @@ def measure_all(
             results[pair] = measure_pair(generated, reference, metrics, networks)
         except BadInput as error:
             failures[pair.name] = error
+        keep_worst(results)
     if not results:
         raise next(iter(failures.values()))
     return results, {name: str(error) for name, error in failures.items()}
@@ -228,16 +233,29 @@ def density_curves(results: Sequence[PairResult], report: Report) -> dict:
     return {name: curves for name, curves in panels.items() if name in measured} or {"psnr": panels["psnr"]}
 
 
-def worst_frames(results: dict[ClipPair, PairResult]) -> list:
+def keep_worst(results: dict[ClipPair, PairResult]) -> None:
+    """Let go of the frames that worst_frames will not show, however many clips follow: they are pictures."""
+    if len(results) * WORST_PER_CLIP < MAX_WORST:  # each clip's share may still fall
+        return
+    n_shown = Counter(pair for _, pair in worst_of(results))
+    for pair, result in results.items():
+        if len(result.worst) > n_shown[pair]:
+            results[pair] = replace(result, worst=result.worst[: n_shown[pair]])
+
+
+def worst_of(results: dict[ClipPair, PairResult]) -> list[tuple[BadFrame, ClipPair]]:
     """The frames of lowest PSNR, not all from one clip if there are others."""
+    share = max(WORST_PER_CLIP, -(-MAX_WORST // max(1, len(results))))
+    candidates = [(bad, pair) for pair, result in results.items() for bad in result.worst[:share]]
+    return sorted(candidates, key=lambda item: item[0].psnr)[:MAX_WORST]
+
+
+def worst_frames(results: dict[ClipPair, PairResult]) -> list[WorstFrame]:
     from utils.report_plots import WorstFrame
 
-    share = max(WORST_PER_CLIP, -(-MAX_WORST // len(results)))
-    candidates = [(bad, pair.name) for pair, result in results.items() for bad in result.worst[:share]]
-    candidates.sort(key=lambda item: item[0].psnr)
     return [
-        WorstFrame(f"{name[:14]} {bad.index}: {bad.psnr:.1f}", bad.reference, bad.generated)
-        for bad, name in candidates[:MAX_WORST]
+        WorstFrame(f"{pair.name[:14]} {bad.index}: {bad.psnr:.1f}", bad.reference, bad.generated)
+        for bad, pair in worst_of(results)
     ]
 
 

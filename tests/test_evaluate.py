@@ -12,13 +12,15 @@ import pytest
 
 import evaluate
 from models.av_agreement import AvModel
-from models.clip_figures import Listening
-from models.evaluation import says_other_words
+from models.clip_comparison import BadFrame
+from models.clip_figures import FrameCurves, Listening
+from models.evaluation import PairResult, says_other_words
 from models.inception import InceptionV3
 from models.lpips import Lpips
 from models.syncnet import SyncNet
 from tests.filled_weights import save_filled
 from tests.media import blank_frames, face_frames, speech_like, write_clip
+from utils.clip_pairs import ClipPair
 from utils.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,6 +158,22 @@ def test_a_single_pair_that_cannot_be_measured_is_an_error(folders, tmp_path, na
     made, real = folders
     with pytest.raises(BadInput, match=words):
         evaluate.main(flags((made / f"{name}.mp4", real / f"{name}.mp4"), tmp_path / "out", "--metrics", "psnr"))
+
+
+def test_only_pictures_that_are_shown_are_kept(tmp_path):
+    """The worst frames are those of all clips, though few are held at a time."""
+    picture, rng = np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0)
+    whole, kept = {}, {}
+    for number in range(12):
+        pair = ClipPair(tmp_path / f"{number}.mp4", tmp_path)
+        worst = [BadFrame(index, psnr, picture, picture) for index, psnr in enumerate(sorted(rng.uniform(20, 40, 10)))]
+        whole[pair] = kept[pair] = PairResult(
+            0, {}, [], FrameCurves(*[np.zeros(0)] * 4), {}, Listening(None, None), worst
+        )
+        evaluate.keep_worst(kept)
+        assert evaluate.worst_of(kept) == evaluate.worst_of(whole)
+        assert sum(len(result.worst) for result in kept.values()) <= 3 * evaluate.MAX_WORST
+    assert sum(len(result.worst) for result in kept.values()) == evaluate.MAX_WORST
 
 
 def test_the_shell_script_passes_everything_on(tmp_path):
