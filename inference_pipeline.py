@@ -22,6 +22,7 @@ SHELL_SCRIPT = Path(__file__).resolve().parent / "scripts" / "inference_pipeline
 TABLE_BEGIN, TABLE_END = 'flag_table="\n', '\n"\n'
 USAGE = "usage: python inference_pipeline.py AUDIO VIDEO RESULT_DIR [flags]"
 N_PATHS = 3
+OWN_FLAG = "--one[-_]process"  # by which the shell script calls this
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def parse(words: list[str]) -> Run:
     if words[:1] in (["-h"], ["--help"]):
         print(f"{USAGE}\n\n{__doc__}")
         sys.exit(0)
+    words = [word for word in words if not fnmatchcase(word, OWN_FLAG)]
     paths = [named_file(word) for word in words[: N_PATHS - 1]] + words[N_PATHS - 1 : N_PATHS]
     if len(paths) < N_PATHS or any(path.startswith("-") for path in paths):
         print(USAGE, file=sys.stderr)

@@ -55,6 +55,12 @@ def test_stages_get_the_same_words_as_from_the_shell(recorders, tmp_path, flags,
     assert found == expected
 
 
+@pytest.mark.parametrize("flag", ["--one-process", "--one_process"])
+def test_the_shell_script_s_words_can_be_given_as_they_are(flag):
+    words = ["a.wav", "b.mp4", "c", "--seed", "3"]
+    assert inference_pipeline.parse([*words, flag]) == inference_pipeline.parse(words)
+
+
 @pytest.mark.parametrize(
     "arguments", [(), ("a.wav", "b.mp4"), ("a.wav", "b.mp4", "--debug"), ("a", "b", "c", "--seed")]
 )
