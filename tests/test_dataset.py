@@ -69,7 +69,9 @@ def test_a_batch_depends_on_seed_and_number_alone(clips, config):
 def test_workers_give_the_same_batches(clips, config):
     data = batches(clips, config, n_batches=3)
     loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork")
-    for index, batch in enumerate(loader):
+    loaded = list(loader)
+    assert len(loaded) == 3
+    for index, batch in enumerate(loaded):
         assert torch.equal(batch.targets, data[index].targets) and batch.names == data[index].names
 
 

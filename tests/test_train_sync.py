@@ -92,7 +92,9 @@ def test_prior_sync(world: Path) -> None:
     config = write_config(world)
     train(config, "--task", "sync")
     train(config, f"sync_expert={world / 'out_sync' / 'sync_expert.safetensors'}", "loss.prior_sync=0.2", "max_steps=2")
-    assert all("prior_sync" in line for line in read_log(world / "out") if line["kind"] == "train")
+    reports = [line for line in read_log(world / "out") if line["kind"] == "train"]
+    assert reports
+    assert all("prior_sync" in line for line in reports)
 
 
 def test_one_speaker_is_refused(world: Path) -> None:
