@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def load_ahead() -> None:
     """Load the libraries that stages 2 and 3 wait for; what fails here fails there again, where it is said."""
-    with suppress(Exception):
+    with suppress(ImportError, OSError, RuntimeError, MemoryError):  # diffusers makes RuntimeErrors of some
         from models.diffusers_classes import diffusers_class
         from models.mediapipe_solutions import SOLUTIONS, mediapipe_solution
 
