@@ -31,13 +31,18 @@ if TYPE_CHECKING:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Fine-tune the generator on one person's clip.")
     parser.add_argument("--video_path", type=Path, required=True, help="a clip of the person, with or without sound")
-    parser.add_argument("--result_dir", type=Path, default=Path("results/adapted"), help="gets a folder <clip>")
+    parser.add_argument(
+        "--result_dir",
+        type=Path,
+        default=Path("results/adapted"),
+        help="gets a folder <clip> (default results/adapted)",
+    )
     steps_help = "of the optimiser, at most; fewer if held-back frames gain nothing more (default 300)"
     parser.add_argument("--steps", type=positive, default=300, help=steps_help)
     parser.add_argument("--batch_size", type=positive, default=8, help="frames per step (default 8)")
     parser.add_argument("--lr", type=float, default=5e-4, help="highest learning rate (default 5e-4)")
     parser.add_argument("--held_back", type=float, default=0.1, help="share of the clip, at its end (default 0.1)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the frames that a step sees (default 0)")
     cli.add_device_argument(parser)
     return parser.parse_args(arguments)
 

@@ -26,16 +26,21 @@ if TYPE_CHECKING:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Turn speech into the motion of a face.")
     parser.add_argument("--drv_aud", type=Path, required=True, help="the speech: any file with a sound track")
-    parser.add_argument("--result_dir", type=Path, default=Path("results/a2m"))
+    parser.add_argument("--result_dir", type=Path, default=Path("results/a2m"), help="default results/a2m")
     parser.add_argument("--exp_file", type=Path, help="name of the result in --result_dir (default: <speech>.npy)")
     parser.add_argument("--a2m_ckpt", type=Path, help="audio2motion checkpoint or its folder (default: the pack's)")
-    parser.add_argument("--hubert_path", type=Path, help="HuBERT folder; networks that hear MFCC do not open it")
+    parser.add_argument(
+        "--hubert_path", type=Path, help="HuBERT folder (default: the pack's); networks that hear MFCC do not open it"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise that varies the motion (default 0)")
     parser.add_argument(
         "--temperature", type=non_negative, default=0.2, help="amount of noise (default 0.2; 0: always the same motion)"
     )
     parser.add_argument(
-        "--mouth_amp", type=non_negative, default=0.45, help="how wide the mouth opens, where the network takes it"
+        "--mouth_amp",
+        type=non_negative,
+        default=0.45,
+        help="how wide the mouth opens, where the network takes it (default 0.45)",
     )
     parser.add_argument(
         "--silence",

@@ -52,7 +52,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Put a new expression on the face of a clip and draw its depth.")
     parser.add_argument("--infer_video_path", type=Path, required=True, help="the clip to edit")
     parser.add_argument("--infer_exp_coeff_path", type=Path, help="expression .npy of stage 1, [T, 64]")
-    parser.add_argument("--infer_result_dir", type=Path, default=Path("results/edit_expression"))
+    parser.add_argument(
+        "--infer_result_dir",
+        type=Path,
+        default=Path("results/edit_expression"),
+        help="gets a folder <clip>/<speech> (default results/edit_expression)",
+    )
     parser.add_argument(
         "--force", action="store_true", help="do everything anew, even if the result or parts are there"
     )
@@ -60,8 +65,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--style",
         choices=("auto", "off"),
         default="auto",
-        help="auto: the motion takes the person's own resting face, liveliness and slow changes of expression from the "
-        "clip, with the mini pack's face model; off: the motion as stage 1 made it, as with --faithful and BFM",
+        help="auto (default): the motion takes the person's own resting face, liveliness and slow changes of "
+        "expression from the clip, with the mini pack's face model; off: as stage 1 made it, as with --faithful or BFM",
     )
     add_rate_argument(parser, str(MOTION_FPS), "of the result: 25, or the clip's own (source); default 25")
     add_length_argument(parser)

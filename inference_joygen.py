@@ -45,8 +45,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Give a clip the mouth that stage 2 drew and the speech it says.")
     parser.add_argument("--audio_path", type=Path, required=True, help="the speech, any sound file")
     parser.add_argument("--video_path", type=Path, required=True, help="the clip that stage 2 edited")
-    parser.add_argument("--intermediate_dir", type=Path, default=Path("results/edit_expression"), help="of stage 2")
-    parser.add_argument("--result_dir", type=Path, default=Path("results/talk"), help="gets <clip>#<speech>.mp4")
+    parser.add_argument(
+        "--intermediate_dir",
+        type=Path,
+        default=Path("results/edit_expression"),
+        help="stage 2's --infer_result_dir (default results/edit_expression)",
+    )
+    parser.add_argument(
+        "--result_dir", type=Path, default=Path("results/talk"), help="gets <clip>#<speech>.mp4 (default results/talk)"
+    )
     parser.add_argument("--enable_pose_driven", action="store_true", help="follow stage 2's depth, not only the sound")
     parser.add_argument("--unet_model_path", type=Path, help="folder of the generator (default: the pack's)")
     parser.add_argument("--vae_model_path", type=Path, help="folder of the VAE (default: the pack's)")

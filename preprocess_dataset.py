@@ -37,7 +37,12 @@ MOST_WORKERS = 8  # by default; each needs about a gigabyte
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Turn talking clips into training data.")
     parser.add_argument("--video_dir", type=Path, required=True, help="folder of clips, of one talking person each")
-    parser.add_argument("--result_dir", type=Path, default=Path("results/preprocessed_dataset"))
+    parser.add_argument(
+        "--result_dir",
+        type=Path,
+        default=Path("results/preprocessed_dataset"),
+        help="default results/preprocessed_dataset",
+    )
     parser.add_argument("--num_workers", type=at_least_one, help="clips at once; default: one per core, at most 8")
     parser.add_argument(
         "--ray_address", help="do the work on a Ray cluster: auto, host:port, or local to start one here"

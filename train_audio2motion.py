@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("config/audio2motion.yaml"), help="training config")
+    parser.add_argument(
+        "--config", type=Path, default=Path("config/audio2motion.yaml"), help="default config/audio2motion.yaml"
+    )
     parser.add_argument("--task", choices=("motion", "sync"), default="motion", help="the network, or its sync expert")
     parser.add_argument("--export", type=Path, help="folder for the best checkpoint (motion: fp16) and its config")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, such as max_steps=100")

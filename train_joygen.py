@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parse_config(arguments: list[str] | None) -> JoyGenConfig:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=Path("config/joygen.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("config/joygen.yaml"), help="default config/joygen.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as opti.max_steps=20")
     options = parser.parse_intermixed_args(arguments)
     return load_config(JoyGenConfig, options.config, options.overrides)
