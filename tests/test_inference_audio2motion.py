@@ -158,6 +158,7 @@ def test_readme_command_runs_as_written(stage, tmp_path: Path, monkeypatch) -> N
     inference_audio2motion.main(command.split())
     motion = np.load("results/a2m/xinwen_5s.npy")
     assert motion.shape == (52, 64)  # 99 HuBERT steps, padded to 104, halved
+    assert [path.name for path in Path("demo").iterdir()] == ["xinwen_5s.wav"]  # nothing is written beside it
     inference_audio2motion.main([*command.split(), "--temperature", "0.2", "--mouth_amp", "0.45"])
     np.testing.assert_array_equal(np.load("results/a2m/xinwen_5s.npy"), motion)
 
