@@ -37,6 +37,7 @@ NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in 
     *("audio_path", "video_path", "intermediate_dir", "result_dir", "gpu_id", "force", "clean"),
     *("unet_model_path", "vae_model_path", "whisper_model_path"),
     "fps",  # the rate stands in stage 2's record
+    "debug",  # the sheet is beside the video
 )
 SILENCE_HEARD = SAMPLE_RATE  # samples after the speech; the states that follow repeat their last
 
@@ -279,7 +280,7 @@ def write_result(
 
     start = time.perf_counter()
     shown = spread_frames(n_frames) if options.debug else []
-    with work_folder(result_path, key, options.force) as folder:
+    with work_folder(result_path, f"{key} and a sheet" if shown else key, options.force) as folder:
         parts = split_frames(n_frames, options.batch_size)
         left = [part for part in parts if not has_part(folder, part)]
         n_drawn = sum(map(len, left))

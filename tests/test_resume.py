@@ -17,6 +17,7 @@ from models import clip_store, talking_video
 from tests.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
 from utils import packs, store
 from utils.errors import BadInput
+from utils.image_files import read_rgb
 from utils.run_lock import sole_run
 from utils.video import VideoWriter
 from utils.work_folder import parts_folder
@@ -140,6 +141,21 @@ def test_stage_3_goes_on_where_it_was_stopped(
     inference_joygen.main(arguments)
     assert capsys.readouterr().out.splitlines()[-1] == f"{result} is up to date"
     assert len(written) == n_left
+
+
+def test_a_sheet_is_beside_the_same_video(folder, tmp_path, capsys):
+    """Parts from before, made without what the sheet shows, are made anew."""
+    result = result_of(folder, tmp_path / "talk")
+    arguments = flags(folder, result.parent)
+    ended, words = stopped_run("inference_joygen", arguments, "utils.video_parts", "AudioEncoder", 0, TERMINATE)
+    assert ended == 143, words
+    inference_joygen.main([*arguments, "--debug"])
+    assert read_rgb(result.with_suffix(".png"), "advice").std() > 10
+    inference_joygen.main(flags(folder, tmp_path / "plain"))
+    assert result.read_bytes() == result_of(folder, tmp_path / "plain").read_bytes()
+    capsys.readouterr()
+    inference_joygen.main(arguments)
+    assert capsys.readouterr().out.splitlines()[-1] == f"{result} is up to date"
 
 
 def test_a_second_run_keeps_away_and_clean_leaves_the_video_alone(folder, tmp_path):
