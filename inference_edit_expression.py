@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.faithful,
             float(rate),
             parts_folder(result_dir),
+            lambda n: frame_source(video, n, float(rate))(),
         )
         clip = analyser.fit(tracked.track, frames, (video.width, video.height))
         require_face(video.path, clip, tracked)

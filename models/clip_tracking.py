@@ -6,7 +6,7 @@ frames ──► everybody's pieces ──► people ──► the speaker ─�
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from models.clip_analysis import open_tracker
 from models.dwpose import DWPose
 from models.face_tracker import is_same_face, is_sure, track_face, track_of
 from models.people_tracker import PeopleTracker
-from models.speaker_choice import Ears, SpeakerChoice, choose_speaker
+from models.speaker_choice import Ears, SpeakerChoice, choose_speaker, choose_with_more
 from utils.disk_arrays import disk_zeros, rows_of, stretches_of
 from utils.face_frames import ShownFrames, fade_frames, fade_strength, interpolate, judge_frames
 from utils.geometry import landmarks_68
@@ -60,9 +60,11 @@ def track_clip(
     faithful: bool = False,
     fps: float = MOTION_FPS,
     scratch: Path | None = None,
+    read_first: Callable[[int], Iterable[np.ndarray]] | None = None,
 ) -> TrackedClip:
     """Follow the speaker through frames of one size, which are consumed once; large arrays lie in ``scratch``.
 
+    read_first: decodes that many of the clip's first frames, where ``frames`` may be too few to tell who speaks.
     faithful: whatever face is found in each frame for itself, and no frame is left out or faded.
     """
     if faithful and speaker is None:
@@ -75,9 +77,19 @@ def track_clip(
     people = gather_people(clip)
     if not people:
         return TrackedClip(track_of(*_nobody(clip.n_frames, scratch), smoothing), fps=fps)
-    choice = choose_speaker(people, speaker or Speaker(), ears, clip.n_frames, fps)
+    speaker = speaker or Speaker()
+    if speaker.word == "auto" and read_first is not None:
+        choice = choose_with_more(people, lambda n: _watch(read_first(n), scratch, fps), ears, clip.n_frames, fps)
+    else:
+        choice = choose_speaker(people, speaker, ears, clip.n_frames, fps)
     track, shown = track_person(clip, people[choice.index], smoothing, points, scratch)
     return TrackedClip(track, people, choice, shown, fps)
+
+
+def _watch(frames: Iterable[np.ndarray], scratch: Path | None, fps: float) -> tuple[list[Person], int]:
+    with PeopleTracker(scratch, fps) as tracker:
+        clip = tracker(frames)
+    return gather_people(clip), clip.n_frames
 
 
 def track_person(

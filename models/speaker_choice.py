@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from models.av_agreement import AvModel, agreement, sound_features
+from models.face_finder import overlap
 from utils.audio import load_waveform
 from utils.errors import BadInput
 from utils.metrics import mouth_opening
@@ -28,6 +29,8 @@ AV_MODEL = MINI_DIR / "av_agreement.safetensors"
 MIN_AGREEMENT = 0.2  # of the one who speaks
 MIN_LEAD = 0.05  # over the next
 MIN_SEEN = 0.5  # of the frames of the most prominent person, for an agreement to count
+ENOUGH_HEARD = 125  # frames at 25 Hz of a clip that tell who speaks; see above
+SAME_FACE = 0.5  # of the smaller box, from which a face in one frame is the same one
 MAX_LAG = 4  # frames at 25 Hz that a clip's sound may be off, either way
 SILENCE = 1e-3  # peak of a sound in which nobody speaks
 
@@ -84,8 +87,31 @@ def choose_speaker(
     best, second = sorted(range(len(people)), key=lambda index: -heard[index])[:2]
     if heard[best] >= MIN_AGREEMENT and heard[best] >= heard[second] + MIN_LEAD:
         return SpeakerChoice(best, f"mouth moves with the sound, agreement {heard[best]:.2f}", agreements)
-    why = "the sound fits nobody's mouth clearly" if max(heard) > -1 else "there is no speech to go by"
+    why = "the sound fits nobody's mouth clearly" if max(heard) > -1 else "there is too little speech to go by"
     return SpeakerChoice(most_prominent(people), f"the most prominent; {why}", agreements)
+
+
+def choose_with_more(
+    people: Sequence[Person],
+    watch: Callable[[int], tuple[list[Person], int]],
+    ears: Ears,
+    n_frames: int,
+    fps: float = MOTION_FPS,
+) -> SpeakerChoice:
+    """Who speaks, where the frames that are needed are too few to tell: more of the clip is watched and listened to.
+
+    watch: finds the people in up to that many of the clip's first frames, and how many frames there are.
+    """
+    if len(people) == 1 or n_frames >= lasting(ENOUGH_HEARD, fps):
+        return choose_speaker(people, Speaker(), ears, n_frames, fps)
+    later, n_watched = watch(lasting(ENOUGH_HEARD, fps))
+    again = [next((other for other in later if _is_same(person, other)), person) for person in people]
+    return choose_speaker(again, Speaker(), ears, n_watched, fps)
+
+
+def _is_same(person: Person, other: Person) -> bool:
+    face = other.face_at(person.start)
+    return face is not None and overlap(box_of(face), person.first_box) >= SAME_FACE
 
 
 def listen_to(people: Sequence[Person], ears: Ears, n_frames: int, fps: float) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 
 from models import speaker_choice
 from models.av_agreement import AvModel, sound_features
-from models.speaker_choice import AV_MODEL, Ears, choose_speaker
+from models.speaker_choice import AV_MODEL, ENOUGH_HEARD, Ears, choose_speaker, choose_with_more
 from tests import media
 from utils.landmarks import LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP
 from utils.people import Person, Piece
@@ -24,6 +24,7 @@ WAVE = media.speech_like(N / 25)
 def person(opening: np.ndarray, left: float, size: float = 100.0) -> Person:
     """Faces whose inner lips are open by ``opening`` eye distances."""
     faces = np.zeros((len(opening), N_LANDMARKS, 3), np.float32)
+    faces[..., 0] = left
     faces[:, 10], faces[:, 152] = (left, 0, 0), (left + size, size, 0)
     faces[:, OUTER_EYE_CORNERS[0]], faces[:, OUTER_EYE_CORNERS[1]] = (left, 30, 0), (left + size, 30, 0)
     faces[:, UPPER_INNER_LIP] = (left, 70, 0)
@@ -59,6 +60,37 @@ def test_the_sound_names_the_speaker(fps, place):
 def test_without_speech_the_most_prominent_is_taken(wave):
     people = [person(chewing(), 0, 80), person(chewing(), 400, 200)]
     assert choose_speaker(people, Speaker(), Ears(lambda: wave), N).index == 1
+
+
+@pytest.mark.parametrize("fps", [25, 50])
+@pytest.mark.parametrize("place", [0, 1])
+def test_more_of_a_clip_tells_who_speaks_where_a_second_is_shown(fps, place):
+    """Of all who are watched longer, those of the first second are found again by the places of their faces."""
+    opening, n_shown = speaking(fps), fps
+    mouths = [chewing(len(opening)), chewing(len(opening))]
+    mouths[place] = opening
+    people = [person(mouth[:n_shown], 400 * index, 200 - 50 * (index == place)) for index, mouth in enumerate(mouths)]
+    asked = []
+
+    def watch(n: int) -> tuple[list[Person], int]:
+        asked.append(n)
+        strangers = [person(opening[:n], 1000 + 300 * index) for index in range(8)]
+        known = [person(mouth[:n], 400 * index, 150) for index, mouth in enumerate(mouths)]
+        return [*strangers, *reversed(known)], n
+
+    choice = choose_with_more(people, watch, Ears(lambda: WAVE), n_shown, fps)
+    assert (choice.index, asked) == (place, [ENOUGH_HEARD * fps // 25])
+    assert choose_speaker(people, Speaker(), Ears(lambda: WAVE), n_shown, fps).index == 1 - place
+
+
+def test_enough_of_a_clip_is_not_watched_again():
+    people = [person(speaking(), 0, 80), person(chewing(), 400, 200)]
+
+    def watch(n: int) -> tuple[list[Person], int]:
+        raise AssertionError("the clip was watched again")
+
+    assert choose_with_more(people, watch, Ears(lambda: WAVE), N).index == 0
+    assert choose_with_more(people[1:], watch, Ears(lambda: WAVE), 5).index == 0
 
 
 def test_two_mouths_that_move_alike_are_told_by_size():
