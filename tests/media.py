@@ -138,6 +138,7 @@ def write_clip(
     colour: tuple[int, int, int, int] | None = None,
     pixel_aspect: Fraction | None = None,
     turn: int | str | None = None,
+    file_options: Mapping[str, str] | None = None,
 ) -> Path:
     """Encode frames, at ``times`` (seconds) instead of a constant rate if given, with a mono sound track.
 
@@ -145,7 +146,7 @@ def write_clip(
     ``turn``: a key of TURNS; mp4 only.
     """
     rate = Fraction(fps).limit_denominator(1001)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=dict(file_options or {})) as container:
         quality = {"crf": "12", "preset": "veryfast"} if codec == "libx264" else {}
         video = container.add_stream(codec, rate=rate, options={**quality, **(options or {})})
         video.height, video.width = frames[0].shape[:2]

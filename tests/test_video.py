@@ -301,14 +301,26 @@ def test_probe(tmp_path):
     assert not probe_video(media.write_clip(tmp_path / "mute.mp4", media.numbered_frames(2))).has_audio
 
 
-def test_truncated_clip_gives_what_is_left(tmp_path, caplog):
-    whole = media.write_clip(tmp_path / "whole.mkv", media.numbered_frames(60), options={"g": "10", "bf": "0"})
+@pytest.mark.parametrize("name", ["whole.mkv", "whole.mp4"])
+def test_truncated_clip_gives_what_is_left(tmp_path, caplog, name):
+    """And says so, since what is left decodes without an error. The mp4's index comes first."""
+    is_mp4 = name.endswith("mp4")
+    whole = media.write_clip(
+        tmp_path / name,
+        media.numbered_frames(60),
+        sound=media.speech_like(3, 48_000) if is_mp4 else None,
+        options={"g": "10", "bf": "0"},
+        file_options={"movflags": "+faststart"} if is_mp4 else {},
+    )
+    assert numbers(whole) == list(range(60))
+    assert not caplog.messages
     content = whole.read_bytes()
-    cut = tmp_path / "cut.mkv"
+    cut = tmp_path / f"cut{whole.suffix}"
     cut.write_bytes(content[: len(content) * 6 // 10])
     shown = numbers(cut)
     assert 20 <= len(shown) < 60
     assert shown == list(range(len(shown)))
+    assert f"{cut}: the video ends after {len(shown) / 25:.1f} s; its header says 2.4 s" in caplog.messages
 
 
 def test_damage_in_the_middle_keeps_the_time_line(tmp_path):

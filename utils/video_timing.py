@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 import av
 
 from utils.audio import LONGEST_GAP, decode_tolerantly, moving_pictures, open_media, require_decoder, start_seconds
-from utils.errors import BadInput
+from utils.errors import BadInput, shown
 from utils.types import MOTION_FPS
 
 LARGEST_DENOMINATOR = 1001  # of 30000/1001, the rates of NTSC
@@ -22,7 +23,10 @@ LONGEST_GAP_OF_BROADCAST = 10.0  # where stamps may start over at any time (FFmp
 _STEP_BACK = 0.5  # seconds; stamps that go back further have started over
 _N_MEASURED = 250  # frames whose distance tells the rate where the file contradicts itself
 _SEEK_MARGINS = (0.5, 4.0, math.inf)  # seconds before a wanted frame where decoding starts, until it is early enough
+_MISSING_END = 0.5  # seconds that a header may promise in vain
 _REORDER_DELAY = 0.2  # seconds that the first frame may come late where a container counts in decoding order
+
+_log = logging.getLogger(__name__)
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
@@ -142,6 +146,21 @@ def _decode_from(
         last_time, next_time = time, time + length
         slot = _nearest((time - origin) * fps)
         yield TimedFrame(frame, slot, max(slot + 1, _nearest((next_time - origin) * fps)))
+    if last_time is not None and next_time is not None:
+        _warn_of_missing_end(container, stream, path, next_time)
+
+
+def _warn_of_missing_end(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path, end: float
+) -> None:
+    """A file that was cut off decodes well as far as it goes; only its header tells of the rest."""
+    length, promised = end - (start_seconds(stream) or 0.0), 0.0
+    if stream.duration is not None and stream.time_base is not None:
+        promised = float(stream.duration * stream.time_base)
+    elif len(container.streams) == 1:  # else it may be another stream that is longer; Matroska counts from 0
+        length, promised = end, (container.duration or 0) / av.time_base
+    if length < promised - _MISSING_END:
+        _log.warning("%s: the video ends after %.1f s; its header says %.1f s", shown(path), length, promised)
 
 
 def _seek(container: av.container.InputContainer, stream: av.VideoStream, seconds: float) -> bool:
