@@ -305,7 +305,7 @@ def write_result(
     speed = n_drawn / (time.perf_counter() - start)
     n_untouched = int((~edit.valid[:n_frames]).sum())
     found = f", {n_frames - n_drawn} of them found" if n_drawn < n_frames else ""
-    print(f"{result_path}: {n_frames} frames{found}, {n_untouched} passed through without a face, {speed:.1f} frames/s")
+    print(f"{result_path}: {n_frames} frames{found}, {n_untouched} passed through untouched, {speed:.1f} frames/s")
 
 
 def describe_result(pack: packs.Pack) -> dict[str, str]:

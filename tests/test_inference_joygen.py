@@ -88,7 +88,7 @@ def test_result_has_the_speech_s_length_sound_and_a_label(folder, tmp_path, caps
     assert (video.width, video.height, video.has_audio) == (240, 240, True)
     assert len(list(read_frames(path))) == 19
     assert video.duration == pytest.approx(SPEECH_SECONDS, abs=0.04)
-    assert f"{path}: 19 frames, 10 passed through without a face" in capsys.readouterr().out
+    assert f"{path}: 19 frames, 10 passed through untouched" in capsys.readouterr().out
     metadata = media_tags(path)
     assert "synthetic" in metadata["title"]
     assert "joygen 0.1.0" in metadata["comment"]

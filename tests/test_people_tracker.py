@@ -153,7 +153,7 @@ def test_a_short_gap_is_interpolated_and_a_long_one_fades():
     np.testing.assert_allclose(strength[24 : 24 + FADE], ramp, rtol=1e-6)
     np.testing.assert_allclose(strength[12 - FADE : 12], ramp[::-1], rtol=1e-6)
     assert strength[0] == strength[-1] == 1
-    assert long.describe() == ["untouched, no face: 12 frames (0.48 to 0.96 s)"]
+    assert long.describe() == ["untouched, face not in sight: 12 frames (0.48 to 0.96 s)"]
 
 
 def test_a_mouth_cut_off_by_the_edge_stays_untouched():
@@ -161,7 +161,7 @@ def test_a_mouth_cut_off_by_the_edge_stays_untouched():
     result = track(frames)
     assert result.track.valid[:20].all()
     assert not result.track.valid[-10:].any()
-    assert any("mouth cut off" in line or "no face" in line for line in result.describe())
+    assert any("mouth cut off" in line or "not in sight" in line for line in result.describe())
     shown = result.track.landmarks[result.track.valid]
     assert (shown[:, 17, 1] <= people_scene.SCENE[0]).all()
 

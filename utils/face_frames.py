@@ -28,7 +28,7 @@ SHORTEST_SHOWN = 5  # between untouched frames; what is shorter stays untouched 
 PROFILE_LIMIT = MAX_TURN  # degrees of yaw, beyond which a mouth corner is hidden
 
 REASONS = {
-    FrameState.NO_FACE: "no face",
+    FrameState.NO_FACE: "face not in sight",
     FrameState.TURNED: f"turned aside by more than {PROFILE_LIMIT:.0f} degrees",
     FrameState.OUTSIDE: "mouth cut off by the frame's edge",
     FrameState.UNCLEAR: "seen too shortly",
