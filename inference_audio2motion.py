@@ -6,13 +6,14 @@ python inference_audio2motion.py --drv_aud SPEECH.mp3 --result_dir results/a2m
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import cli, packs, store
 from utils.atomic import folders_above, require_writable
-from utils.errors import BadInput
+from utils.errors import BadInput, shown
 from utils.types import SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from models.audio2motion import Audio2Motion
     from models.audio_features import SpeechFeatures
+
+INAUDIBLE = 1e-3  # peak of a sound in which nobody can be heard
+_log = logging.getLogger(__name__)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -68,6 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
     wave = load_waveform(options.drv_aud)
     if len(wave) < SAMPLES_PER_FRAME:
         raise BadInput("speech is too short", options.drv_aud, "at least 0.04 s", f"{len(wave)} samples at 16 kHz")
+    if max(wave.max(), -wave.min()) < INAUDIBLE:
+        _log.warning("%s: its first sound track is silent", shown(options.drv_aud))
     pack = packs.resolve_pack(audio2motion=options.a2m_ckpt, hubert=options.hubert_path)
     device = cli.resolve_device(options.gpu_id)
     network = load_audio2motion(pack.audio2motion, device)

@@ -94,6 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     digest = file_digest(options.infer_video_path) if options.infer_video_path.is_file() else ""
     video = probe_video(options.infer_video_path)
+    rate = resolve_rate(options.fps, video)
     result_dir = store.edit_dir(options.infer_result_dir, video.path, options.infer_exp_coeff_path)
     store.require_replaceable(result_dir)
     pack = resolve_face_pack(options)
@@ -107,7 +108,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{result_dir} is up to date")
         return
 
-    rate = resolve_rate(options.fps, video)
     n_speech = n_motion_frames(len(motion), rate)
 
     def find() -> FoundClip:
