@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from utils import cli, packs, store
 from utils.atomic import folders_above, require_writable
 from utils.errors import BadInput, shown
-from utils.types import SAMPLES_PER_FRAME
+from utils.types import INAUDIBLE, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from models.audio2motion import Audio2Motion
     from models.audio_features import SpeechFeatures
 
-INAUDIBLE = 1e-3  # peak of a sound in which nobody can be heard
 _log = logging.getLogger(__name__)
 
 

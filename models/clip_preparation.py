@@ -27,10 +27,8 @@ from utils.image_files import write_gray, write_rgb
 from utils.packs import Pack
 from utils.shard_writer import pack_clip, waiting_path
 from utils.speaker import Speaker
-from utils.types import N_LANDMARKS, VideoInfo
+from utils.types import INAUDIBLE, N_LANDMARKS, VideoInfo
 from utils.video import probe_video, read_frames
-
-SILENCE = 1e-3  # peak of a sound track in which nothing can be heard: -60 dB of full scale
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ def load_speech(path: Path, keep_silent: bool) -> np.ndarray:
     except BadInput as error:
         raise BadInput("clip is silent", path, "speech", error.found or "no sound track", advice) from error
     peak = float(np.abs(wave).max())
-    if peak < SILENCE and not keep_silent:
-        raise BadInput("clip is silent", path, f"a peak of {SILENCE}", f"{peak:.1g}", advice)
+    if peak < INAUDIBLE and not keep_silent:
+        raise BadInput("clip is silent", path, f"a peak of {INAUDIBLE}", f"{peak:.1g}", advice)
     return wave
 
 

@@ -23,7 +23,7 @@ from utils.motion_timing import lasting
 from utils.packs import MINI_DIR
 from utils.people import FIRST_FRAMES, Person, box_of
 from utils.speaker import ADVICE, Speaker
-from utils.types import MOTION_FPS, SAMPLES_PER_FRAME, VideoInfo
+from utils.types import INAUDIBLE, MOTION_FPS, SAMPLES_PER_FRAME, VideoInfo
 
 AV_MODEL = MINI_DIR / "av_agreement.safetensors"
 MIN_AGREEMENT = 0.2  # of the one who speaks
@@ -32,7 +32,6 @@ MIN_SEEN = 0.5  # of the frames of the most prominent person, for an agreement t
 ENOUGH_HEARD = 125  # frames at 25 Hz of a clip that tell who speaks; see above
 SAME_FACE = 0.5  # of the smaller box, from which a face in one frame is the same one
 MAX_LAG = 4  # frames at 25 Hz that a clip's sound may be off, either way
-SILENCE = 1e-3  # peak of a sound in which nobody speaks
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def listen_to(people: Sequence[Person], ears: Ears, n_frames: int, fps: float) -
     wave = ears.listen()
     n_heard = round(n_frames * MOTION_FPS / fps)
     wave = None if wave is None else wave[: n_heard * SAMPLES_PER_FRAME]
-    if wave is None or len(wave) == 0 or np.abs(wave).max() < SILENCE:
+    if wave is None or len(wave) == 0 or np.abs(wave).max() < INAUDIBLE:
         return unknown
     predicted = AvModel.load(ears.model_path).predict(sound_features(wave, n_heard))
     scores = [agreement(opening_of(person, n_frames, n_heard, fps), predicted, MAX_LAG) for person in people]
