@@ -15,21 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.motion_config import TrainConfig, check_config
-from models.motion_learner import MotionLearner, export
-from models.sync_learner import SyncLearner
 from utils import cli
 from utils.atomic import require_writable
-from utils.config import load_config
-from utils.processes import Processes, join_processes, leave_processes
-from utils.training_loop import TrainingLoop
 
 if TYPE_CHECKING:
     import torch
 
+    from models.motion_config import TrainConfig
+    from utils.processes import Processes
+
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
+    from models.motion_config import TrainConfig, check_config
+    from utils.config import load_config
+    from utils.processes import join_processes, leave_processes
+
     config = load_config(TrainConfig, options.config, options.overrides)
     check_config(config)
     for directory in (config.sync.output_dir if options.task == "sync" else config.output_dir, options.export):
@@ -62,6 +63,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def train_motion(
     config: TrainConfig, export_dir: Path | None, device: torch.device, processes: Processes, say: Callable[[str], None]
 ) -> None:
+    from models.motion_learner import MotionLearner, export
+    from utils.training_loop import TrainingLoop
+
     learner = MotionLearner(config, device, processes)
     TrainingLoop(learner, config.output_dir, config.intervals, say).run()
     if export_dir is not None and processes.is_first:
@@ -72,6 +76,9 @@ def train_sync_expert(
     config: TrainConfig, export_dir: Path | None, device: torch.device, processes: Processes, say: Callable[[str], None]
 ) -> None:
     """The expert is written into sync.output_dir, and into ``export_dir`` too."""
+    from models.sync_learner import SyncLearner
+    from utils.training_loop import TrainingLoop
+
     learner = SyncLearner(config, device, processes)
     TrainingLoop(learner, config.sync.output_dir, config.sync.intervals, say).run()
     for directory in (config.sync.output_dir, export_dir):

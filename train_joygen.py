@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from models.joint_learner import JointLearner
-from models.joint_setup import JoyGenConfig, build_accelerator
 from utils.atomic import require_writable
 from utils.cli import run
-from utils.config import load_config
-from utils.dataset import Batch
-from utils.training_loop import TrainingLoop
+
+if TYPE_CHECKING:
+    from models.joint_learner import JointLearner
+    from models.joint_setup import JoyGenConfig
+    from utils.dataset import Batch
+    from utils.training_loop import TrainingLoop
 
 
 def main(arguments: list[str] | None = None) -> None:
     config = parse_config(arguments)
+    from models.joint_learner import JointLearner
+    from models.joint_setup import build_accelerator
+
     require_writable(config.checkpoint_dir)
     learner = JointLearner(config, build_accelerator(config))
     loop = build_loop(learner)
@@ -37,10 +42,15 @@ def parse_config(arguments: list[str] | None) -> JoyGenConfig:
     parser.add_argument("--config", type=Path, default=Path("config/joygen.yaml"), help="default config/joygen.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as opti.max_steps=20")
     options = parser.parse_intermixed_args(arguments)
+    from models.joint_setup import JoyGenConfig
+    from utils.config import load_config
+
     return load_config(JoyGenConfig, options.config, options.overrides)
 
 
 def build_loop(learner: JointLearner) -> TrainingLoop[Batch]:
+    from utils.training_loop import TrainingLoop
+
     config = learner.config
 
     def say(text: str) -> None:

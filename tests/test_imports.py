@@ -32,11 +32,16 @@ SHAPE_TYPES = {"Float", "Float16", "Float32", "Float64", "Int", "Int32", "Int64"
 REQUIREMENT_FILES = ("requirements.txt", "requirements-nodeps.txt", "requirements-cluster.txt")
 SLOW_PACKAGES = (
     "accelerate",
+    "av",
+    "cv2",
     "diffusers",
     "librosa",
     "mediapipe",
+    "numba",
     "onnxruntime",
     "parselmouth",
+    "scipy",
+    "torch",
     "transformers",
     "whisper",
 )
