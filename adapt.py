@@ -133,7 +133,7 @@ def describe(clip: Path, pack: packs.Pack, settings: AdaptationSettings) -> dict
 def is_done(directory: Path, record: dict[str, object]) -> bool:
     try:
         done = json.loads((directory / packs.ADAPTATION_RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(done, dict) and done.get("key") == record["key"] and (directory / "unet").is_dir()
 

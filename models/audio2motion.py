@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from models.flow import FlowVAE, FlowVAESizes, Reconstruction
 from models.motion_blocks import blocks
 from utils.bounds import Size
 from utils.checkpoints import load_strict, newest_checkpoint, read_weights
+from utils.config import parse_yaml
 from utils.disk_arrays import let_go
 from utils.errors import BadInput
 from utils.official_files import fetch_advice
@@ -292,13 +292,14 @@ def read_variant(config_path: Path) -> dict[str, Any]:
     Absent keys mean what they mean to the reference: HuBERT, and everything else off.
     """
     try:
-        content = yaml.safe_load(config_path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput("unreadable config", config_path, "YAML", str(error).splitlines()[0]) from error
+        text = config_path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput("unreadable config", config_path, "YAML", str(error)) from error
+    content = parse_yaml(text, config_path)
     if not isinstance(content, Mapping):
         raise BadInput("unreadable config", config_path, "a mapping of keys", type(content).__name__)
     audio_type = content.get("audio_type", "hubert")
-    if audio_type not in AUDIO_DIMS:
+    if not isinstance(audio_type, str) or audio_type not in AUDIO_DIMS:
         raise BadInput("unknown audio_type", config_path, " or ".join(AUDIO_DIMS), str(audio_type))
     switches = ("use_pitch", "use_mouth_amp_embed", "use_eye_amp_embed")
     return {"audio_type": audio_type} | {name: bool(content.get(name, False)) for name in switches}

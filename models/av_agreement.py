@@ -59,7 +59,7 @@ class AvModel:
             metadata = read_metadata(path)
             speakers, clips = json.loads(metadata["speakers"]), json.loads(metadata["clips"])
             weights, scale = arrays["weights"], arrays["scale"]
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, RecursionError) as error:
             advice = "make one with python -m scripts.mini_pack.av_model"
             raise BadInput(
                 "not a model of audio-visual agreement", path, "weights and speakers", None, advice

@@ -202,7 +202,7 @@ def read_model_config(path: Path) -> dict[str, Any]:
         raise BadInput("model config missing", path, f"{path.name} beside the weights", "nothing", fetch_advice(path))
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:  # also bytes that are no text
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, and lists in lists in lists
         raise BadInput("unreadable model config", path, "JSON", str(error), fetch_advice(path)) from error
     if not isinstance(config, dict):
         raise BadInput("unreadable model config", path, "a JSON object", type(config).__name__, fetch_advice(path))

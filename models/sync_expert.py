@@ -125,7 +125,7 @@ def load_expert(path: Path, network: Audio2MotionConfig, audio_dim: int, device:
     try:
         values = json.loads(read_metadata(path)["config"])
         config = SyncExpertConfig(**values | {"sizes": SyncExpertSizes(**values["sizes"])})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         advice = "train one with train_audio2motion.py --task sync"
         raise BadInput("not a sync expert", path, "a config in its metadata", "none", advice) from error
     if (config.audio_type, config.audio_dim) != (network.audio_type, audio_dim):

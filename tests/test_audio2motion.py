@@ -78,7 +78,10 @@ def test_config_beside_the_weights_confirms_them(tmp_path: Path) -> None:
     assert load_audio2motion(path).config == PITCH
 
 
-@pytest.mark.parametrize("text", ["audio_type: [", "- a list", "audio_type: wav2vec"])
+@pytest.mark.parametrize(
+    "text",
+    ["audio_type: [", "- a list", "audio_type: wav2vec", "audio_type: [mfcc]", "audio_type: 2020-13-45", "[" * 2000],
+)
 def test_unusable_config(tmp_path: Path, text: str) -> None:
     path = save_checkpoint(tmp_path, PLAIN)
     (tmp_path / "config.yaml").write_text(text)

@@ -260,7 +260,7 @@ def test_weights_of_another_shape(world, refuses, stage, flag, name, given, key)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
-@pytest.mark.parametrize("config", [None, "", "[]"])
+@pytest.mark.parametrize("config", [None, "", "[]", "[" * 100_000], ids=["none", "empty", "list", "deep"])
 def test_model_folders_without_a_usable_config(world, refuses, part, config):
     path = world / part / "config.json"
     path.unlink()

@@ -89,10 +89,10 @@ def test_unusable_data(tmp_path: Path) -> None:
         md.load_motion_clips(tmp_path, md.MotionDataConfig())
 
 
-@pytest.mark.parametrize("text", ["", "- a", "a: late", "a: ["])
+@pytest.mark.parametrize("text", ["", "- a", "a: late", "a: [", "a: 2020-13-45", "[" * 2000, "\udcff"])
 def test_unusable_table(tmp_path: Path, text: str) -> None:
     path = tmp_path / "table.yaml"
-    path.write_text(text)
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(BadInput, match="table"):
         md.read_clip_table(path)
 

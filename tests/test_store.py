@@ -168,10 +168,20 @@ def test_strength_is_a_share(tmp_path, strength):
         store.load_edit(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"schema": 99}, {"n_frames": "4"}, {"extra": 1}, {"n_frames": None}, "[]", "{", "\\xff", {"source_bytes": 1.5}],
-)
+CHANGES = [
+    {"schema": 99},
+    {"n_frames": "4"},
+    {"extra": 1},
+    {"n_frames": None},
+    "[]",
+    "{",
+    "\\xff",
+    {"source_bytes": 1.5},
+]
+RATES = [{"fps": rate} for rate in (0, -25, 1e-9, 1e-320, float("nan"), float("inf"), "25", [25], None, 10**400)]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, *RATES, "[" * 100_000], ids=lambda change: str(change)[:20])
 def test_track_records_of_another_kind(tmp_path, change):
     write_edit(tmp_path)
     path = tmp_path / "track.json"

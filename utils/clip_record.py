@@ -127,7 +127,7 @@ def load_record(file: Path) -> VideoRecord | None:
             return None
         record = VideoRecord(**content)
         return replace(record, limits=Limits(**content["limits"]), rows=[Row(**row) for row in content["rows"]])
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -39,7 +39,7 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise BadInput("unreadable config", path, "a text file", str(error)) from error
-    values = _parse_yaml(text, path)
+    values = parse_yaml(text, path)
     if not isinstance(values, dict):
         raise BadInput("config file is not a mapping", path, "key: value lines", type(values).__name__)
     for override in overrides:
@@ -72,7 +72,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _parse_yaml(text: str, path: Path) -> Any:
+def parse_yaml(text: str, path: Path) -> Any:
+    """What a YAML text of any origin says. Raises BadInput, whatever PyYAML raises."""
     try:
         return yaml.safe_load(text)
     except _UNREADABLE as error:
@@ -88,7 +89,7 @@ def _apply_override(values: dict[str, Any], override: str, path: Path) -> None:
         values = values.setdefault(group, {})
         if not isinstance(values, dict):
             raise BadInput("override does not fit", path, f"{group} to be a group of keys", override)
-    values[last] = _parse_yaml(text, path)
+    values[last] = parse_yaml(text, path)
 
 
 def _build(cls: type[T], values: Mapping[str, Any], path: Path, prefix: str) -> T:

@@ -97,7 +97,7 @@ def _read_cache() -> dict[str, dict[str, object]]:
     try:
         content = json.loads(_cache_path().read_text(encoding="utf-8"))
         return {name: entry for name, entry in content.items() if isinstance(entry.get("sha256"), str)}
-    except (OSError, ValueError, AttributeError):  # none yet, or not ours
+    except (OSError, ValueError, AttributeError, RecursionError):  # none yet, or not ours
         return {}
 
 

@@ -6,17 +6,18 @@ audio.npy int16 at 16 kHz.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 from jaxtyping import Bool, Float, Int
 
 from utils.array_files import load_array
 from utils.bounds import Count
 from utils.clips import clip_folders
+from utils.config import parse_yaml
 from utils.errors import BadInput
 from utils.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
 from utils.splits import TRAIN_LIST, VALIDATION_LIST, read_names, read_speakers
@@ -127,12 +128,13 @@ def read_clip_table(path: Path | None) -> dict[str, float]:
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise BadInput("unreadable table", path, "lines of clip: number", str(error)) from error
+    content = parse_yaml(text, path)
     numbers = content if isinstance(content, Mapping) else {}
     if not numbers or not all(isinstance(value, int | float) for value in numbers.values()):
-        raise BadInput("unusable table", path, "lines of clip: number", str(content)[:80])
+        raise BadInput("unusable table", path, "lines of clip: number", reprlib.repr(content))
     return {str(name): float(value) for name, value in numbers.items()}
 
 

@@ -78,7 +78,7 @@ def mini_pack(root: Path = MINI_DIR) -> Pack:
     try:
         record = json.loads(record_path.read_text())
         name, image_size = f"mini {record['version']}", int(record["image_size"])
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
         advice = "restore pretrained_models/mini from the repository"
         raise BadInput("mini pack incomplete", record_path, "version and image_size", str(error), advice) from error
     return Pack(
@@ -130,7 +130,7 @@ def read_adaptation(unet_dir: Path) -> dict[str, str] | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return {name: str(record[name]) for name in ("base", "clip")}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise BadInput("unreadable record of an adaptation", path, "base and clip", str(error)) from error
 
 

@@ -166,6 +166,6 @@ def read_index(path: Path) -> list[ShardedClip]:
             )
             for entry in index["clips"]
         ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         expected = f"an index of schema {INDEX_SCHEMA}"
         raise BadInput("unreadable shard index", path, expected, str(error)[:80], _ADVICE) from error

@@ -17,7 +17,7 @@ from utils.atomic import atomic_path, remove, require_writable
 from utils.errors import BadInput
 from utils.image_files import read_gray
 from utils.stored_path import StoredPath
-from utils.timeline import LENGTHS
+from utils.timeline import LENGTHS, exact_rate
 from utils.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def load_track_record(directory: Path) -> TrackRecord:
         wrong = [name for name in _COUNTS if not isinstance(getattr(record, name), int)]
         if wrong:
             raise TypeError(f"{wrong[0]} is {getattr(record, wrong[0])!r}")
-        if record.length not in LENGTHS or not 0 < float(record.fps) < math.inf:
+        if record.length not in LENGTHS or not (math.isfinite(record.fps) and exact_rate(record.fps) > 0):
             raise ValueError(f"fps is {record.fps!r}, length is {record.length!r}")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # the last: lists in lists in lists
         expected = "the fields of this version"
         raise BadInput("unreadable track record", path, expected, str(error), STAGE2_ADVICE) from error
     if record.schema != SCHEMA_VERSION:
