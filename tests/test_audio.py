@@ -39,7 +39,14 @@ def test_wav_at_16_khz_is_read_sample_by_sample(tmp_path):
     np.testing.assert_array_equal(wave, stored.astype(np.float32) / 32768)
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_a_rate_that_no_sound_has(tmp_path, rate):
+    path = media.write_wav(tmp_path / "a.wav", np.zeros(16_000), rate)
+    with pytest.raises(BadInput, match=f"impossible rate.*found {rate};"):
+        load_waveform(path)
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 384_000])
 def test_resampling_keeps_length_and_level(tmp_path, rate):
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
     wave = load_waveform(media.write_wav(tmp_path / "a.wav", tone, rate))

@@ -19,6 +19,7 @@ from utils.errors import BadInput, shown
 from utils.types import SAMPLE_RATE
 
 AAC_RATE = 48_000  # Hz
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; else a damaged header makes hours of a second, or blocks of gigabytes
 AAC_BITS_PER_SECOND = 128_000
 MP3_BITS_PER_SECOND = 48_000
 SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp than this is moved there
@@ -194,8 +195,13 @@ class AudioEncoder:
 def _sound_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
     if not container.streams.audio:
         raise BadInput("no sound track", path, "an audio stream", "none", _AUDIO_ADVICE)
-    require_decoder(container.streams.audio[0], path)
-    return container.streams.audio[0]
+    stream = container.streams.audio[0]
+    require_decoder(stream, path)
+    rate = stream.codec_context.sample_rate  # 0: to be seen when it is decoded
+    if rate and not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        expected, advice = f"{LOWEST_RATE} to {HIGHEST_RATE} samples/s", "convert or download the file again"
+        raise BadInput("sound of an impossible rate", path, expected, str(rate), advice)
+    return stream
 
 
 def _sound_blocks(
