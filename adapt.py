@@ -68,7 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{directory / 'unet'}: already adapted to this clip")
         return
     with folders_above(directory / packs.ADAPTATION_RECORD), sole_run(directory):
-        adapt_to_clip(options, pack, settings, directory, record)
+        try:
+            adapt_to_clip(options, pack, settings, directory, record)
+        except BadInput:  # nothing can be gone on with
+            shutil.rmtree(work_folder(directory, record), ignore_errors=True)
+            raise
 
 
 def adapt_to_clip(
@@ -84,7 +88,7 @@ def adapt_to_clip(
 
     start = time.monotonic()
     require_own(directory)
-    work_dir = directory / f"{WORK_PREFIX}{record['key'][:12]}"
+    work_dir = work_folder(directory, record)
     remove_other_work(directory, work_dir)
     clip_dir = work_dir / "data" / options.video_path.stem
     if not (clip_dir / store.TRACK_NAME).is_file():
@@ -100,6 +104,10 @@ def adapt_to_clip(
     gain = f"{result.psnr_before:.2f} dB before, {result.psnr_after:.2f} dB after {result.best_step} steps"
     floor = f"a reference's own mouth {result.psnr_reference:.2f} dB"
     print(f"{directory / 'unet'}: on held-back frames {gain} ({floor}), {seconds:.0f} s")
+
+
+def work_folder(directory: Path, record: dict[str, object]) -> Path:
+    return directory / f"{WORK_PREFIX}{str(record['key'])[:12]}"
 
 
 def check_numbers(options: argparse.Namespace) -> None:

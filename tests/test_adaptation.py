@@ -139,12 +139,16 @@ def test_one_run_at_a_time(clip, tmp_path):
         assert others.is_dir()
 
 
-def test_a_clip_without_a_face_leaves_no_folder(tmp_path):
-    path = tmp_path / "empty.mp4"
-    media.write_clip(path, media.blank_frames(12))
-    with pytest.raises(BadInput, match="no face found"):
-        adapt.main(["--video_path", str(path), "--result_dir", str(tmp_path / "adapted"), "--gpu_id", "-1"])
-    assert not (tmp_path / "adapted").exists()
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [(lambda: media.numbered_frames(20), "no face"), (lambda: media.face_frames(10, SIZE), "clip too short")],
+    ids=["no face", "short"],
+)
+def test_a_clip_of_no_use_leaves_nothing(tmp_path, frames, reason):
+    clip = media.write_clip(tmp_path / "clip.mp4", list(frames()))
+    with pytest.raises(BadInput, match=reason):
+        adapt.main(["--video_path", str(clip), "--result_dir", str(tmp_path / "adapted"), "--gpu_id", "-1"])
+    assert list(tmp_path.iterdir()) == [clip]
 
 
 def test_the_end_is_held_back():
