@@ -20,6 +20,7 @@ from utils.errors import BadInput
 from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 from utils.image_files import write_rgb
 from utils.motion_timing import n_motion_frames, resample_motion, settle
+from utils.run_lock import replacing
 from utils.speaker import add_speaker_arguments
 from utils.time_options import add_length_argument, add_rate_argument, resolve_rate
 from utils.timeline import n_needed_frames, n_result_frames, shown_frames
@@ -83,12 +84,15 @@ def main(arguments: list[str] | None = None) -> None:
     if options.list_speakers:
         show_speakers(options)
         return
-    motion = store.load_motion(options.infer_exp_coeff_path)
+    from utils.content_key import file_digest, require_unchanged
+
+    motion_path = options.infer_exp_coeff_path
+    motion_digest = file_digest(motion_path) if motion_path.is_file() else ""
+    motion = store.load_motion(motion_path)
     from models.clip_analysis import load_analyser
     from models.clip_store import RESULT_FOLDER, FoundClip, draw_parts, stored_clip
     from models.clip_tracking import track_clip
     from models.speaker_choice import Ears
-    from utils.content_key import file_digest, require_unchanged
     from utils.video import probe_video
     from utils.work_folder import parts_folder, work_folder
 
@@ -104,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(analyser.describe())
 
     key = result_key(options, pack, device)
+    require_unchanged(motion_path, motion_digest)  # the key counts what has been read
     if not options.force and is_up_to_date(result_dir, key):
         print(f"{result_dir} is up to date")
         return
@@ -128,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         require_face(video.path, clip, tracked)
         return FoundClip(clip, tracked.strength(clip.track.valid), tracked.describe())
 
-    with work_folder(result_dir, key, options.force, [RESULT_FOLDER]) as folder:
+    with replacing(result_dir), work_folder(result_dir, key, options.force, [RESULT_FOLDER]) as folder:
         clip = stored_clip(folder, analyser, (video.width, video.height), find)
         n_frames = n_result_frames(options.length, n_speech, len(clip))
         index = shown_frames(options.length, len(clip), n_frames)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from utils import cli, packs, store
 from utils.atomic import require_writable
 from utils.errors import BadInput
+from utils.run_lock import reading
 from utils.time_options import add_rate_argument, rate_text, resolve_rate
 from utils.timeline import exact_rate, n_result_frames, n_video_frames
 from utils.types import MOTION_FPS, SAMPLE_RATE, SAMPLES_PER_FEATURE, VideoInfo
@@ -97,6 +98,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     check_numbers(options)
+    with reading(store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path)):
+        make_video(options)
+
+
+def make_video(options: argparse.Namespace) -> None:
     from utils.speech import Speech
     from utils.video import probe_video
 
@@ -289,6 +295,7 @@ def write_result(
 
             frames = make_frames(options, pack, edit, speech, n_frames, left)
             write_parts(folder, left, frames, edit.record.fps, video.picture, shown)
+        require_unchanged(speech.path, speech.digest)
         if edit.record.source_digest:
             require_unchanged(video.path, edit.record.source_digest)
         joined, files = folder / result_path.name, [part_path(folder, part) for part in parts]

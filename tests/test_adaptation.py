@@ -134,7 +134,7 @@ def test_one_run_at_a_time(clip, tmp_path):
     with sole_run(directory):
         others = directory / ".adapting-others"
         others.mkdir()
-        with pytest.raises(BadInput, match="another run writes into this folder"):
+        with pytest.raises(BadInput, match="another run uses this folder"):
             adapt.main(["--video_path", str(clip), "--result_dir", str(tmp_path), "--gpu_id", "-1", "--steps", "1"])
         assert others.is_dir()
 

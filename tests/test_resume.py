@@ -18,7 +18,7 @@ from tests.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder,
 from utils import packs, store
 from utils.errors import BadInput
 from utils.image_files import read_rgb
-from utils.run_lock import sole_run
+from utils.run_lock import reading, replacing, sole_run
 from utils.video import VideoWriter
 from utils.work_folder import parts_folder
 
@@ -201,6 +201,58 @@ def test_a_clip_that_changes_while_it_is_used(folder, tmp_path, monkeypatch, sta
     with pytest.raises(BadInput, match="changed while it was used"):
         stage.main(arguments)
     assert [path.name for path in tmp_path.iterdir()] == ([] if is_gone else [CLIP_NAME])
+
+
+def test_a_speech_that_changes_while_it_is_used(folder, tmp_path, monkeypatch):
+    speech = Path(shutil.copy(folder / SPEECH_NAME, tmp_path / SPEECH_NAME))
+    original = talking_video.write_parts
+
+    def work(*arguments: object) -> None:
+        original(*arguments)
+        speech.write_bytes(speech.read_bytes()[:-2] + b"\0\1")
+
+    monkeypatch.setattr(talking_video, "write_parts", work)
+    with pytest.raises(BadInput, match="changed while it was used"):
+        inference_joygen.main(flags(folder, tmp_path / "results", audio_path=speech))
+    assert list(tmp_path.iterdir()) == [speech]
+
+
+def test_a_motion_that_another_run_writes_is_not_taken_for_the_one_read(folder, tmp_path, monkeypatch):
+    """Else the key would name the other, and its run find a finished result."""
+    arguments = edit_flags(folder, tmp_path / "edit")
+    motion = tmp_path / "motion.npy"
+    store.save_motion(motion, store.load_motion(folder / "a2m" / Path(SPEECH_NAME).with_suffix(".npy").name))
+    original = inference_edit_expression.result_key
+
+    def key_meanwhile(*values: object) -> str:
+        store.save_motion(motion, store.load_motion(motion) + 1)
+        return original(*values)
+
+    monkeypatch.setattr(inference_edit_expression, "result_key", key_meanwhile)
+    with pytest.raises(BadInput, match="changed while it was used"):
+        inference_edit_expression.main([*arguments, "--infer_exp_coeff_path", str(motion)])
+    assert list(tmp_path.iterdir()) == [motion]
+
+
+def test_stage_2_does_not_replace_what_stage_3_reads(folder, tmp_path, monkeypatch):
+    """Else the video would be made of two results of stage 2, under the key of the first."""
+    edit = Path(shutil.copytree(folder / "edit", tmp_path / "edit"))
+    before, original, refused = contents(edit), talking_video.write_parts, []
+
+    def work(*arguments: object) -> None:
+        with pytest.raises(BadInput, match="another run") as error:
+            inference_edit_expression.main([*edit_flags(folder, edit), "--force"])
+        refused.append(error)
+        original(*arguments)
+
+    monkeypatch.setattr(talking_video, "write_parts", work)
+    inference_joygen.main(flags(folder, tmp_path / "talk", intermediate_dir=edit))
+    assert refused and contents(edit) == before
+    result = store.edit_dir(edit, folder / CLIP_NAME, folder / SPEECH_NAME)
+    with replacing(result), pytest.raises(BadInput, match="another run"):
+        inference_joygen.main(flags(folder, tmp_path / "talk", intermediate_dir=edit))
+    with reading(result):
+        inference_joygen.main(flags(folder, tmp_path / "talk", intermediate_dir=edit))
 
 
 @pytest.mark.parametrize("change", ["option", "speech", "clip", "weights", "depth", "motion", "nothing"])

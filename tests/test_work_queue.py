@@ -117,7 +117,7 @@ def test_one_run_at_a_time_which_clears_what_a_killed_one_left(tmp_path):
         folder.mkdir(parents=True)
     with sole_run(tmp_path, ".waiting"):
         assert [folder.exists() for folder in leftovers] == [False, False, True]
-        with pytest.raises(BadInput, match="another run writes into this folder"), sole_run(tmp_path):
+        with pytest.raises(BadInput, match="another run uses this folder"), sole_run(tmp_path):
             pass
     with sole_run(tmp_path):
         pass

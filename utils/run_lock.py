@@ -1,11 +1,11 @@
-"""One run at a time writes into a data folder, and cleans up after runs that were killed."""
+"""One run at a time writes into a folder, and cleans up after runs that were killed; what is read is not replaced."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from utils.atomic import PARTIAL, remove
@@ -18,7 +18,7 @@ def sole_run(folder: Path, *inner: str) -> Iterator[None]:
 
     Raises BadInput if another run is at work. Where the file system knows no locks, nothing is locked or removed.
     """
-    with _locked(folder) as has_lock:
+    with _locked(folder, fcntl.LOCK_EX, make=True) as has_lock:
         if has_lock:
             for place in (folder, *(folder / name for name in inner)):
                 for path in place.glob(f"{PARTIAL}*"):
@@ -27,31 +27,49 @@ def sole_run(folder: Path, *inner: str) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def reading(folder: Path) -> Iterator[None]:
+    """Keep runs away that would replace the folder, if it is there; others may read it too.
+
+    Raises BadInput if one is about to replace it.
+    """
+    with _locked(folder, fcntl.LOCK_SH) if folder.is_dir() else nullcontext():
+        yield
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[None]:
+    """Keep runs away that would read or replace the folder, if it is there. Raises BadInput if one does already."""
+    with _locked(folder, fcntl.LOCK_EX) if folder.is_dir() else nullcontext():
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int, make: bool = False) -> Iterator[bool]:
     """The system lets go of the lock when the process ends, in whatever way; False where it knows no locks."""
-    descriptor = _open(folder)
+    descriptor = _open(folder, make)
     try:
-        while has_lock := _lock(descriptor, folder):
+        while has_lock := _lock(descriptor, folder, kind):
             if _is_still(descriptor, folder):
                 break
-            os.close(descriptor)  # the run that had the lock has removed its folder in the meantime
-            descriptor = _open(folder)
+            os.close(descriptor)  # the run that had the lock has removed or replaced its folder in the meantime
+            descriptor = _open(folder, make)
         yield has_lock
     finally:
         os.close(descriptor)
 
 
-def _open(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
+def _open(folder: Path, make: bool) -> int:
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
     return os.open(folder, os.O_RDONLY)
 
 
-def _lock(descriptor: int, folder: Path) -> bool:
+def _lock(descriptor: int, folder: Path, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         advice = "wait for it, or choose another folder"
-        raise BadInput("another run writes into this folder", folder, advice=advice) from error
+        raise BadInput("another run uses this folder", folder, advice=advice) from error
     except OSError:
         return False
     return True

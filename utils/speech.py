@@ -9,26 +9,32 @@ from pathlib import Path
 import numpy as np
 
 from utils.audio import waveform_blocks
+from utils.content_key import file_digest
 from utils.errors import BadInput
 from utils.types import SAMPLES_PER_FEATURE
 
 
 @dataclass(frozen=True)
 class Speech:
-    """A sound file of ``n_samples`` at 16 kHz, mono (see utils.audio.load_waveform), and ``n_silent`` more after it."""
+    """A sound file of ``n_samples`` at 16 kHz, mono (see utils.audio.load_waveform), and ``n_silent`` more after it.
+
+    digest: the file's SHA-256.
+    """
 
     path: Path
     n_samples: int
+    digest: str
     n_silent: int = 0
 
     @classmethod
     def open(cls, path: Path) -> Speech:
         """Decode the file once to see how long it is. Raises BadInput as load_waveform does."""
+        digest = file_digest(path) if path.is_file() else ""  # what is no file is refused in better words
         n_samples = sum(len(block) for block in waveform_blocks(path))
         if n_samples == 0:
             advice = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
             raise BadInput("no sound could be decoded", path, "at least one sample", "none", advice)
-        return cls(path, n_samples)
+        return cls(path, n_samples, digest)
 
     @property
     def n_rows(self) -> int:
