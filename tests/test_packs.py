@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,15 @@ def test_missing_flag_values_and_unknown_parts(mini, tmp_path):
         packs.resolve_pack(vae=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no part called wings"):
         packs.resolve_pack(wings=tmp_path)
+
+
+def test_pipes_and_devices_are_no_weights(mini, tmp_path):
+    """They would be waited for, or read without end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(BadInput, match="expected a file or folder, found a pipe or device"):
+            packs.resolve_pack(whisper=tmp_path / name)
 
 
 @pytest.mark.parametrize("record", [None, "", "[]", "3", '{"version": "1"}', '{"version": "1", "image_size": null}'])

@@ -104,8 +104,9 @@ def resolve_pack(**overrides: Path | None) -> Pack:
     if unknown:
         raise ValueError(f"a pack has no part called {', '.join(sorted(unknown))}")
     for name, path in given.items():
-        if not path.exists():
-            raise BadInput(f"weights missing: {name}", path, "a file or folder", "nothing", fetch_advice(path))
+        if not (path.is_file() or path.is_dir()):
+            found = "a pipe or device" if path.exists() else "nothing"  # which would be waited for, or read without end
+            raise BadInput(f"weights missing: {name}", path, "a file or folder", found, fetch_advice(path))
     official, record = official_pack(), read_adaptation(given["unet"]) if "unet" in given else None
     is_mini = bool(missing_files(OFFICIAL_DIR)) if record is None else record["base"] == MINI_FOLDER
     pack = mini_pack() if is_mini else official
