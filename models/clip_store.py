@@ -11,7 +11,7 @@ import numpy as np
 from models.clip_analysis import FaceAnalyser, FittedClip
 from models.face_model import EXPRESSION
 from utils import cli, store
-from utils.array_files import save_array, save_rows
+from utils.array_files import load_array, read_npy, save_array, save_rows
 from utils.array_rows import ArrayRows
 from utils.atomic import atomic_dir
 from utils.disk_arrays import blocks_of
@@ -77,7 +77,7 @@ def stored_clip(
     directory = folder / CLIP_FOLDER
     if not directory.is_dir():
         _save(directory, find())
-    small = {name: np.load(directory / f"{name}.npy", allow_pickle=False) for name in (*_SMALL, _STRENGTH)}
+    small = {name: read_npy(directory / f"{name}.npy", (None,), ADVICE) for name in (*_SMALL, _STRENGTH)}
     strength = small.pop(_STRENGTH)
     track = FaceTrack(landmarks=np.zeros((0, N_LANDMARKS, 3), np.float32), **small)
     return StoredClip(
@@ -119,7 +119,7 @@ def draw_parts(
     store.save_edit_arrays(
         result,
         clip.boxes[frame_index],
-        (np.load(_landmarks_path(folder, part), allow_pickle=False) for part in parts),
+        (load_array(_landmarks_path(folder, part), (len(part), N_LANDMARKS, 2), "f", ADVICE) for part in parts),
         (
             clip.with_expression(block, motion[part.start : part.stop])
             for block, part in zip(blocks, parts, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,19 @@ def test_stage_2_goes_on_where_it_was_killed(folder, tmp_path, monkeypatch, caps
     inference_edit_expression.main([*edit_flags(folder, tmp_path / "killed"), "--force"])
     assert (len(found), len(drawn)) == (1, 2 * N_DEPTHS - PART)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["clip/boxes.npy", "clip/valid.npy", "clip/coeffs.npy", "landmarks-00000000.npy"])
+def test_damaged_parts_are_refused_and_do_not_stay(folder, tmp_path, monkeypatch, name):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save_edit_arrays", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            inference_edit_expression.main(edit_flags(folder, tmp_path))
+    parts = parts_folder(store.edit_dir(tmp_path, folder / CLIP_NAME, folder / SPEECH_NAME))
+    (parts / name).write_bytes((parts / name).read_bytes()[:-9])
+    with pytest.raises(BadInput, match=f"{name}.*give --force"):
+        inference_edit_expression.main(edit_flags(folder, tmp_path))
+    assert not parts.exists()
 
 
 @pytest.mark.parametrize(
