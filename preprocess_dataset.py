@@ -2,7 +2,8 @@
 
 python -u preprocess_dataset.py --video_dir CLIPS_DIR --result_dir results/preprocessed_dataset
 
-Each clip is one unit of work, written whole or not at all; finished clips are skipped when run again.
+Each clip is one unit of work, written whole or not at all; finished clips are skipped when run again, but for folders
+whose clip has another size now (shards stay as they are).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import cli, packs
+from utils import cli, packs, store
 from utils.atomic import require_writable
 from utils.errors import BadInput, StageFailure
 from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
@@ -72,6 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     with sole_run(options.result_dir, WAITING_FOLDER):
         finished = finished_names(options.result_dir)
+        if options.format == "files":  # what is packed in a shard stays as it is
+            finished -= {path.stem for path in paths if has_changed(path, options.result_dir)}
         units = [path for path in paths if path.stem not in finished]
         print(f"{len(paths)} clips, {len(paths) - len(units)} of them already there", flush=True)
         packer = ShardPacker(options.result_dir, [path.stem for path in units], 10**6 * options.shard_mb)
@@ -95,6 +98,17 @@ def clip_paths(video_dir: Path) -> list[Path]:
             found = f"{by_name[path.stem].name} and {path.name}"
             raise BadInput("two clips of one name", video_dir, "different names", found, "rename one of them")
     return paths
+
+
+def has_changed(path: Path, result_dir: Path) -> bool:
+    """Whether a finished folder does not tell of this clip: one of another size, or nobody knows which."""
+    folder = result_dir / path.stem
+    if not (folder / store.TRACK_NAME).is_file():
+        return False
+    try:
+        return store.load_track_record(folder).source_bytes != path.stat().st_size
+    except BadInput:
+        return True
 
 
 def resolve_job(options: argparse.Namespace) -> PreparationJob:

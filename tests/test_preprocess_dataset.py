@@ -100,6 +100,20 @@ def test_finished_clips_are_skipped_in_either_format(clips, folders, shards, tmp
         assert files_of(copy) == files_of(source)
 
 
+def test_a_clip_that_has_changed_since_is_prepared_anew(clips, folders, tmp_path, capsys):
+    data, others = shutil.copytree(folders, tmp_path / "data"), shutil.copytree(clips, tmp_path / "clips")
+    changed, damaged = (others / f"{name}.mp4" for name in NAMES[:2])
+    with changed.open("ab") as file:
+        file.write(bytes(100))
+    (data / damaged.stem / "track.json").write_text("{")
+    preprocess_dataset.main(command(others, data, "--num_workers", "1")[3:])
+    assert "3 clips, 1 of them already there" in capsys.readouterr().out
+    before, after = files_of(folders), files_of(data)
+    assert {path for path in before if after[path] != before[path]} == {f"{changed.stem}/track.json"}
+    preprocess_dataset.main(command(others, data, "--num_workers", "1")[3:])
+    assert "3 clips, 3 of them already there" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("storage", ["files", "shards"])
 def test_a_killed_run_is_finished_by_the_next(clips, folders, shards, tmp_path, storage):
     """SIGKILL, to the whole run, as soon as its first clip is there; what is left is not read, then cleared away."""
