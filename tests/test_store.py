@@ -113,6 +113,7 @@ def test_motion_round_trip(tmp_path):
         (np.zeros((0, 64), np.float32), "no frame"),
         (np.full((8, 64), np.nan, np.float32), "512 others"),
         (np.full((8, 64), 1e300), "512 others"),
+        (np.eye(8, 64, dtype=np.float32) * -1e4, "8 others"),
     ],
 )
 def test_motion_that_does_not_fit(tmp_path, motion, found):
