@@ -7,6 +7,8 @@ whispered throughout. People keep their mouths open in a short pause, so that it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy.ndimage import label
@@ -43,10 +45,10 @@ def close_in_silence(
     return (share * motion + (1 - share) * rest).astype(np.float32)
 
 
-def pauses(spoken: Bool[np.ndarray, " t"]) -> list[Bool[np.ndarray, " t"]]:
-    """Each stretch of silence as a mask of its frames."""
+def pauses(spoken: Bool[np.ndarray, " t"]) -> Iterator[Bool[np.ndarray, " t"]]:
+    """Each stretch of silence as a mask of its frames, one at a time."""
     runs, n_runs = label(~spoken)
-    return [runs == number for number in range(1, n_runs + 1)]
+    return (runs == number for number in range(1, n_runs + 1))
 
 
 def soft(spoken: Bool[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
