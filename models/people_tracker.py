@@ -61,6 +61,7 @@ class PeopleTracker:
         self._sights: list[_Sight] = []
         self._idle: list[FaceFollower] = []
         self._recent = RecentFrames()
+        self._ended: list[Piece] = []  # since the oldest of the recent frames
 
     def __call__(self, frames: Iterable[np.ndarray]) -> ClipFaces:
         """Watch a clip, uint8 RGB [H, W, 3]; frames are consumed one at a time."""
@@ -73,7 +74,7 @@ class PeopleTracker:
             if is_cut:
                 cuts.append(number)
                 self._end(list(self._sights))
-                self._recent.clear()
+                self._forget()
                 next_search, next_close_look = number, number
             if self._follow(frame, number):
                 search_until = number + lasting(RECOVERY, self._fps)
@@ -83,7 +84,7 @@ class PeopleTracker:
                 next_search = number + lasting(DETECT_EVERY, self._fps)
                 if is_close:
                     next_close_look = number + lasting(LOOK_CLOSELY_EVERY, self._fps)
-                self._recent.clear()
+                self._forget()
             else:
                 self._recent.add(frame)
         self._end(list(self._sights))
@@ -137,9 +138,10 @@ class PeopleTracker:
         return started
 
     def _is_taken(self, number: int, box: Box) -> bool:
-        """Whether somebody who is followed was in this place in an earlier frame."""
-        pieces = [sight.piece for sight in self._sights if sight.piece.start <= number]
-        return any(overlap(box, box_around(piece.faces[number - piece.start])) >= SAME_PLACE for piece in pieces)
+        """Whether somebody who is followed, or was until just now, was in this place in an earlier frame."""
+        pieces = [*self._ended, *(sight.piece for sight in self._sights)]
+        there = [piece.faces[number - piece.start] for piece in pieces if piece.start <= number < piece.stop]
+        return any(overlap(box, box_around(face)) >= SAME_PLACE for face in there)
 
     def _look(self, frame: np.ndarray, number: int, landmarks: np.ndarray) -> Look:
         descriptor = self._describe(frame, landmarks).astype(np.float32)
@@ -148,7 +150,13 @@ class PeopleTracker:
     def _end(self, sights: list[_Sight]) -> None:
         for sight in sights:
             self._sights.remove(sight)
+            self._ended.append(sight.piece)
             self._idle.append(sight.follower)
+
+    def _forget(self) -> None:
+        """Nobody is followed back beyond this frame."""
+        self._recent.clear()
+        self._ended.clear()
 
     def close(self) -> None:
         for follower in (*self._idle, *(sight.follower for sight in self._sights)):

@@ -14,7 +14,7 @@ from models.clip_tracking import TrackedClip, track_clip
 from models.people_tracker import PeopleTracker
 from models.speaker_choice import Ears
 from tests import media, people_scene
-from tests.people_scene import alone, at, second_person, two_people
+from tests.people_scene import alone, at, first_person, second_person, two_people
 from utils import packs
 from utils.errors import BadInput
 from utils.face_frames import FADE
@@ -80,6 +80,17 @@ def test_one_who_leaves_is_not_replaced_by_the_one_who_stays():
     assert valid[:8].all() and not valid[18:].any()
     assert (result.track.landmarks[valid, :, 0].mean(axis=1) > 300).all()
     assert track(frames, Speaker("left")).track.valid.all()
+
+
+@pytest.mark.parametrize(("angle", "scale", "way"), [(15, 1.0, 35), (45, 1.3, 20)])
+def test_who_sits_otherwise_after_a_jump_cut_is_still_one_person(angle: float, scale: float, way: int):
+    """Lost and found again in one frame, and then not followed back to where it was followed already."""
+    matrix = cv2.getRotationMatrix2D((226, 120), angle, scale)
+    matrix[:, 2] += (way, 0)
+    before = [alone(picture, 1, at(150))[0] for picture in first_person()[:30]]
+    after = [cv2.warpAffine(frame, matrix, frame.shape[1::-1], borderValue=(90, 90, 90)) for frame in before]
+    (person,) = people_in(before[:19] + after[19:])
+    assert [(piece.start, piece.stop) for piece in person.pieces] == [(0, 19), (19, 30)]
 
 
 def test_speakers_are_told_by_place_and_size():
