@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -57,3 +59,18 @@ def test_people_of_the_first_second_count_from_the_left(fps):
         assert [person.first_box[0] for person in people] == order
         assert person_at_place(people, Speaker("right"), fps) == order.index(600)
         assert person_at_place(people, Speaker("left"), fps) == 0
+
+
+def test_an_hour_of_cuts_costs_as_much_per_piece_as_a_minute():
+    """The looks of all earlier pieces together are never held a second time, nor gone through for every piece."""
+    rng = np.random.default_rng(0)
+    looks = [Look(0, rng.random(1764, np.float32), 0.0) for _ in range(15)]
+    face = piece(0, 1, 100).faces[0]
+    pieces = [Piece(75 * k, [face] * 75, looks) for k in range(400)]
+    clip = ClipFaces(75 * 400, (1000, 500), pieces, [one.start for one in pieces])
+    tracemalloc.start()
+    (person,) = gather_people(clip)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(person.pieces) == 400
+    assert peak < 2 * 2**20  # bytes; the looks of 400 pieces are 42 MB

@@ -8,7 +8,17 @@ import pytest
 from models.face_watcher import FaceWatcher
 from models.video_survey import survey_frames
 from tests import media
-from utils.shots import LIKENESS_WINDOW, MAX_FACE_GROWTH, MAX_FACE_STEP, CutDetector, SpeakerWatch, leaps, similarity
+from utils.shots import (
+    LIKENESS_WINDOW,
+    MAX_FACE_GROWTH,
+    MAX_FACE_STEP,
+    CutDetector,
+    Look,
+    MeanLook,
+    SpeakerWatch,
+    leaps,
+    similarity,
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +128,14 @@ def test_survey_of_a_real_face():
 def test_survey_of_nothing():
     with FaceWatcher() as watcher:
         assert len(survey_frames([], watcher)) == 0
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_mean_look_is_that_of_all_looks_at_once(kind):
+    rng = np.random.default_rng(0)
+    looks = [Look(i, rng.random(1764).astype(kind), 20 * rng.standard_normal()) for i in range(40)]
+    grown = MeanLook(looks[:7])
+    grown.add(looks[7:])
+    np.testing.assert_array_equal(grown.descriptor, np.mean([look.descriptor for look in looks], axis=0))
+    assert grown.descriptor.dtype == kind
+    assert grown.turn == np.mean([look.turn for look in looks])

@@ -17,7 +17,7 @@ import numpy as np
 
 from utils.disk_arrays import RowList
 from utils.motion_timing import lasting, time_scale
-from utils.shots import Look, unlikeness
+from utils.shots import Look, MeanLook, unlikeness, unlikeness_of_means
 from utils.types import MOTION_FPS
 
 SAME_LOOK = 0.08  # unlikeness up to which two faces are one person's wherever they are
@@ -91,14 +91,17 @@ class Person:
 
 def gather_people(clip: ClipFaces) -> list[Person]:
     """Put pieces together and number the people: those of the first frames from left to right, then by arrival."""
-    people: list[Person] = []
+    people, looks = list[Person](), list[MeanLook]()  # of each person's pieces so far
     for piece in sorted(clip.pieces, key=lambda piece: (piece.start, -len(piece.faces))):
-        known = [(_strangeness(person, piece, clip), index) for index, person in enumerate(people)]
+        look = MeanLook(piece.looks)
+        known = [(_strangeness(people[index], looks[index], piece, look, clip), index) for index in range(len(people))]
         found = min((pair for pair in known if pair[0] is not None), default=None)
         if found is None:
             people.append(Person([piece]))
+            looks.append(look)
         else:
             people[found[1]].pieces.append(piece)
+            looks[found[1]].add(piece.looks)
     most = max((person.n_seen for person in people), default=0)
     least = lasting(MIN_SEEN, clip.fps)
     present = [p for p in people if p.n_seen >= min(least, most) and p.n_seen >= MIN_SHARE * min(most, 5 * least)]
@@ -111,13 +114,12 @@ def _order(person: Person, first_stop: int) -> tuple[int, float]:
     return (0 if person.start < first_stop else person.start), (x1 + x2) / 2
 
 
-def _strangeness(person: Person, piece: Piece, clip: ClipFaces) -> float | None:
-    """How badly a piece fits to a person's earlier ones; None: not at all."""
+def _strangeness(person: Person, usual: MeanLook, piece: Piece, look: MeanLook, clip: ClipFaces) -> float | None:
+    """How badly a piece and its look fit to a person's earlier pieces and their usual look; None: not at all."""
     last = person.pieces[-1]
     if piece.start < last.stop:
         return None
-    looks = [look for earlier in person.pieces for look in earlier.looks]
-    unlike = unlikeness(looks, piece.looks)
+    unlike = unlikeness_of_means(usual, look)
     is_cut = any(last.stop <= cut <= piece.start for cut in clip.cuts)
     gap = (piece.start - last.stop) / time_scale(clip.fps)
     if not is_cut and gap <= PLACE_GAP and unlike < OTHER_LOOK:

@@ -16,6 +16,7 @@ Of clips joined in the middle, all of 50 cuts were found, and 18 of 20 dissolves
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -139,12 +140,38 @@ class SpeakerWatch:
             self._peak = (0.0, -1)
 
 
+class MeanLook:
+    """The mean of looks, to which more can be added."""
+
+    def __init__(self, looks: Iterable[Look]) -> None:
+        """At least one look."""
+        self._total, self._turns = np.zeros(1, np.float32), list[float]()
+        self.add(looks)
+
+    def add(self, looks: Iterable[Look]) -> None:
+        for look in looks:
+            self._total = self._total + look.descriptor
+            self._turns.append(look.turn)
+
+    @property
+    def descriptor(self) -> Float[np.ndarray, " d"]:
+        return self._total / len(self._turns)
+
+    @property
+    def turn(self) -> float:
+        return float(np.mean(self._turns))
+
+
 def unlikeness(before: list[Look], after: list[Look]) -> float:
+    """See unlikeness_of_means."""
+    return unlikeness_of_means(MeanLook(before), MeanLook(after))
+
+
+def unlikeness_of_means(before: MeanLook, after: MeanLook) -> float:
     """1 - cosine of the mean descriptors, less what the turn of the head explains."""
-    one, other = (np.mean([face.descriptor for face in faces], axis=0) for faces in (before, after))
-    turns = [np.mean([face.turn for face in faces]) for faces in (before, after)]
+    one, other = before.descriptor, after.descriptor
     cosine = one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
-    return float(1 - cosine - UNLIKENESS_PER_DEGREE * abs(turns[0] - turns[1]))
+    return float(1 - cosine - UNLIKENESS_PER_DEGREE * abs(before.turn - after.turn))
 
 
 def similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2 3"]:
