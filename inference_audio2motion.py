@@ -30,7 +30,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Turn speech into the motion of a face.")
     parser.add_argument("--drv_aud", type=Path, required=True, help="the speech: any file with a sound track")
     parser.add_argument("--result_dir", type=Path, default=Path("results/a2m"), help="default results/a2m")
-    parser.add_argument("--exp_file", type=Path, help="name of the result in --result_dir (default: <speech>.npy)")
+    parser.add_argument("--exp_file", type=file_name, help="name of the result in --result_dir (default: <speech>.npy)")
     parser.add_argument("--a2m_ckpt", type=Path, help="audio2motion checkpoint or its folder (default: the pack's)")
     parser.add_argument(
         "--hubert_path", type=Path, help="HuBERT folder (default: the pack's); networks that hear MFCC do not open it"
@@ -54,6 +54,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--faithful", action="store_true", help="upstream's behaviour in every point of FIDELITY.md")
     cli.add_device_argument(parser)
     return parser.parse_args(arguments)
+
+
+def file_name(text: str) -> Path:
+    path = Path(text)
+    if not path.name:
+        raise argparse.ArgumentTypeError(f"expected a file's name, found {text!r}")
+    return path
 
 
 def non_negative(text: str) -> float:

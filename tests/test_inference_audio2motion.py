@@ -213,7 +213,13 @@ def test_unwritable_result_folder(stage, tmp_path: Path) -> None:
     assert (tmp_path / "results").read_text() == "a file of the user's"
 
 
-@pytest.mark.parametrize("flags", [["--temperature", "-1"], ["--temperature", "nan"], ["--mouth_amp", "wide"], []])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--temperature", "-1"], ["--temperature", "nan"], ["--mouth_amp", "wide"], []),
+        *(["--exp_file", ""], ["--exp_file", "."], ["--exp_file", "/"]),
+    ],
+)
 def test_unusable_flags(flags: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as exit_:
         inference_audio2motion.main([*(["--drv_aud", "speech.wav"] if flags else []), *flags])
