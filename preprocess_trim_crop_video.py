@@ -107,7 +107,9 @@ def prepare_video(path: Path, clips_dir: Path, limits: Limits) -> str:
 
 
 def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
-    old = clip_record.load_record(clip_record.record_path(clips_dir, path))
+    """What is decided about a video, from before or anew; of one that cannot be read no clip stays."""
+    record_file = clip_record.record_path(clips_dir, path)
+    old = clip_record.load_record(record_file)
     if old is not None and old.fits(path, limits) and all((clips_dir / name).is_file() for name in old.clips):
         return old
     record = VideoRecord(path.name, path.stat().st_size, limits)
@@ -119,6 +121,8 @@ def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
         record = replace(record, is_finished=True)
     except BadInput as error:
         record = replace(record, rows=[clip_record.failed_row(path.name, str(error))], failure=str(error))
+        clip_record.clear_clips(clips_dir, path, clip_record.load_record(record_file), record)
+        return record
     clip_record.save_record(clips_dir, path, record)
     return record
 

@@ -165,6 +165,36 @@ def test_other_limits_replace_the_clips(raw_dir, tmp_path):
     assert set(times(folder)) == set()
 
 
+def test_a_video_that_was_damaged_for_a_while(raw_dir, tmp_path, monkeypatch):
+    """No clip is left that the report does not know, and the video is taken again once it is whole."""
+    raw, folder = tmp_path / "raw", tmp_path / "clips"
+    raw.mkdir()
+    content = (raw_dir / "gap.mp4").read_bytes()
+    arguments = [str(raw), str(folder), *FLAGS, "--num_workers", "1"]
+    (raw / "gap.mp4").write_bytes(content)
+    script.main(arguments)
+    whole = set(times(folder))
+    assert whole
+    (raw / "gap.mp4").write_bytes(content[:1000])
+    with pytest.raises(StageFailure, match="1 of 1 videos"):
+        script.main(arguments)
+    assert set(times(folder)) == set()
+    (raw / "gap.mp4").write_bytes(content)
+    cut_clips = script.cut_clips
+    with monkeypatch.context() as context:
+
+        def cut_then_fail(*given) -> None:
+            cut_clips(*given)
+            raise BadInput("frame cannot be converted to RGB")
+
+        context.setattr(script, "cut_clips", cut_then_fail)
+        with pytest.raises(StageFailure, match="1 of 1 videos"):
+            script.main(arguments)
+    assert set(times(folder)) == set()
+    script.main(arguments)
+    assert set(times(folder)) == whole
+
+
 def test_a_file_of_another_origin_is_left_alone(raw_dir, tmp_path):
     raw, folder = tmp_path / "raw", tmp_path / "clips"
     raw.mkdir()
