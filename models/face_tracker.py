@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
 from models.mediapipe_solutions import mediapipe_solution
+from utils import cli
 from utils.disk_arrays import STRETCH, RowList, RowStore, blocks_of, disk_zeros, let_go, rows_of
 from utils.geometry import face_box_from_68, five_points, landmarks_68
 from utils.motion_timing import time_scale
@@ -143,20 +144,24 @@ def is_same_face(points: Float[np.ndarray, "68 2"], known: Float[np.ndarray, "68
 
 @contextlib.contextmanager
 def without_native_logs() -> Iterator[None]:
-    """Silence file descriptor 2, where MediaPipe's C++ code writes notices whatever its log level."""
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # nobody listens
-        yield
-        return
-    try:
-        with Path(os.devnull).open("w") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    """Silence file descriptor 2, where MediaPipe's C++ code writes notices whatever its log level.
+
+    For one thread at a time; what others have to say in Python waits.
+    """
+    with cli.holding_messages():
+        sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:  # nobody listens
+            yield
+            return
+        try:
+            with Path(os.devnull).open("w") as nothing:
+                os.dup2(nothing.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def track_face(

@@ -258,3 +258,31 @@ def test_points_are_steadied_apart_from_the_landmarks():
     np.testing.assert_array_equal(box.five_points, plain.five_points)
     assert np.abs(np.diff(everything.five_points, axis=0)).mean() < 0.6 * np.abs(np.diff(jitter, axis=0)).mean()
     np.testing.assert_allclose(everything.landmarks, np.tile(landmarks, (30, 1, 1)), rtol=1e-5)
+
+
+MESSAGES = """
+import logging, threading, time
+from tqdm import tqdm
+from models.face_tracker import without_native_logs
+
+silent, n = threading.Event(), 20
+
+def speak():
+    silent.wait()
+    for number in range(n):
+        logging.getLogger("decoder").warning("damaged %d", number)
+        tqdm.write(f"frame {number}", file=__import__("sys").stderr)
+
+speaker = threading.Thread(target=speak)
+speaker.start()
+while speaker.is_alive():
+    with without_native_logs():
+        silent.set()
+        time.sleep(0.01)
+"""
+
+
+def test_what_another_thread_says_is_not_silenced():
+    """The decoder runs beside MediaPipe; its warning of damage comes once."""
+    said = subprocess.run([sys.executable, "-c", MESSAGES], cwd=ROOT, capture_output=True, text=True, check=True).stderr
+    assert said.split() == [word for n in range(20) for word in ("damaged", str(n), "frame", str(n))]

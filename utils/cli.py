@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -183,6 +184,16 @@ def _cpu_has_bfloat16() -> bool:
         return False
     with open(cpuinfo) as lines:
         return any("avx512_bf16" in line for line in lines if line.startswith("flags"))
+
+
+@contextmanager
+def holding_messages() -> Iterator[None]:
+    """Until the block ends, which may silence stderr, other threads wait with warnings and progress bars."""
+    from tqdm import tqdm
+
+    handler = logging.lastResort  # what prints warnings, as nothing else is set up
+    with nullcontext() if handler is None or handler.lock is None else handler.lock, tqdm.get_lock():
+        yield
 
 
 def progress(iterable: Iterable[T], total: int | None, description: str) -> Iterator[T]:
