@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     from models.clip_tracking import track_clip
     from models.speaker_choice import Ears
     from utils.video import probe_video
-    from utils.work_folder import parts_folder, work_folder
+    from utils.work_folder import drop_parts, parts_folder, work_folder
 
     digest = file_digest(options.infer_video_path) if options.infer_video_path.is_file() else ""
     video = probe_video(options.infer_video_path)
@@ -110,6 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     key = result_key(options, pack, device)
     require_unchanged(motion_path, motion_digest)  # the key counts what has been read
     if not options.force and is_up_to_date(result_dir, key):
+        drop_parts(result_dir, key)
         print(f"{result_dir} is up to date")
         return
 

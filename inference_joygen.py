@@ -105,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
 def make_video(options: argparse.Namespace) -> None:
     from utils.speech import Speech
     from utils.video import probe_video
+    from utils.work_folder import drop_parts
 
     video = probe_video(options.video_path)
     speech = Speech.open(options.audio_path)
@@ -121,6 +122,7 @@ def make_video(options: argparse.Namespace) -> None:
     options.batch_size = options.batch_size or cli.resolve_batch_size(cli.resolve_device(options.gpu_id))
     key = result_key(options, pack, edit)
     if not options.force and is_up_to_date(result_path, key, options.debug):
+        drop_parts(result_path, key)
         print(f"{result_path} is up to date")
     else:
         write_result(options, pack, video, edit, speech, n_frames, result_path, key)

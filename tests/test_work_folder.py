@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from utils import content_key
+from utils import work_folder as work_folder_module
+from utils.atomic import remove
 from utils.content_key import file_digest, path_digest
 from utils.errors import BadInput
-from utils.work_folder import parts_folder, work_folder
+from utils.work_folder import drop_parts, parts_folder, work_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,6 +73,55 @@ def test_what_was_half_written_goes(tmp_path):
         (place / ".partial-file").touch()
     assert begin(tmp_path / "result", inner=("inner",)) == {"part-0", "inner"}
     assert list((folder / "inner").iterdir()) == []
+
+
+def parts_of_a_run_killed_at_the_end(result: Path, n_removed: int, monkeypatch, afresh: bool = False) -> Path:
+    """A run that is killed while it removes its parts, or those before it, after ``n_removed`` of them."""
+    folder = parts_folder(result)
+    for _ in range(3):
+        begin(result)
+    removed: list[Path] = []
+
+    def remove_or_die(path: Path) -> None:
+        if len(removed) == n_removed:
+            raise SystemExit(137)
+        removed.append(path)
+        remove(path)
+
+    with monkeypatch.context() as context, pytest.raises(SystemExit):
+        context.setattr(work_folder_module, "remove", remove_or_die)
+        with work_folder(result, "one", afresh):
+            pass
+    assert folder.is_dir()
+    return folder
+
+
+@pytest.mark.parametrize("afresh", [True, False])
+@pytest.mark.parametrize("n_removed", range(4))
+def test_who_is_killed_while_removing_leaves_nothing_that_is_used_or_in_the_way(
+    tmp_path, monkeypatch, n_removed, afresh
+):
+    for key in ("one", "another"):
+        parts_of_a_run_killed_at_the_end(tmp_path / key, n_removed, monkeypatch, afresh)
+        assert begin(tmp_path / key, key) == set()
+
+
+@pytest.mark.parametrize("n_removed", range(4))
+def test_a_finished_result_keeps_no_parts(tmp_path, monkeypatch, n_removed):
+    result = tmp_path / "result"
+    folder = parts_of_a_run_killed_at_the_end(result, n_removed, monkeypatch)
+    drop_parts(result, "one")
+    assert not folder.exists()
+    begin(result)
+    drop_parts(result, "another")
+    assert folder.exists()
+    with pytest.raises(KeyboardInterrupt), work_folder(result, "one") as folder:
+        drop_parts(result, "one")  # another run is at work
+        assert folder.exists()
+        raise KeyboardInterrupt
+    drop_parts(result, "one")
+    assert not folder.exists()
+    drop_parts(result, "one")
 
 
 def test_one_run_at_a_time_and_the_lock_of_a_dead_one_is_none(tmp_path):

@@ -6,9 +6,9 @@ clip#speech.mp4.parts/   while it is made, and after an interruption: finished p
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.atomic import PARTIAL, atomic_path, folders_above, remove
@@ -16,6 +16,7 @@ from utils.errors import BadInput
 from utils.run_lock import sole_run
 
 KEY_NAME = "key.txt"
+_NO_KEY = ""  # of parts that are being removed
 _SUFFIX = ".parts"
 
 
@@ -42,20 +43,44 @@ def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[st
                 temporary.write_text(f"{key}\n", encoding="ascii")
             yield folder
         except BadInput:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                _remove(folder)
             raise
         except BaseException as error:
             if any(path.name != KEY_NAME for path in folder.iterdir()):
                 error.add_note(f"finished parts are kept in {folder}, and the same command goes on from there")
             else:
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):
+                    _remove(folder)
             raise
-        shutil.rmtree(folder)
+        _remove(folder)
+
+
+def drop_parts(result: Path, key: str) -> None:
+    """Remove the parts of a finished result, which are there if the run that made it was killed at its very end.
+
+    Parts with another key stay, and those of a run that is at work.
+    """
+    folder = parts_folder(result)
+    if folder.is_dir() and not folder.is_symlink() and any(_belongs_to(folder, known) for known in (key, _NO_KEY)):
+        with suppress(BadInput, OSError), sole_run(folder):
+            _remove(folder)
 
 
 def clear_folder(folder: Path) -> None:
+    """Remove all that is in it. Whoever is killed meanwhile leaves parts that are nobody's, and are known as such."""
+    key_path = folder / KEY_NAME
+    if key_path.is_file() and not key_path.is_symlink():
+        os.truncate(key_path, 0)  # to _NO_KEY, which needs no space on the disk
     for path in folder.iterdir():
-        remove(path)
+        if path != key_path:
+            remove(path)
+    remove(key_path)
+
+
+def _remove(folder: Path) -> None:
+    clear_folder(folder)
+    folder.rmdir()
 
 
 def _require_own(folder: Path) -> None:
