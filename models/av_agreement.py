@@ -29,6 +29,7 @@ PENALTY = 0.3  # per frame of data, on standardised features
 DYNAMIC_RANGE = 3.0  # log10 of magnitude below the clip's loudest band that is kept: 60 dB
 MAX_LAG = 9  # frames either way
 MIN_FRAMES = 50  # that a score rests on: 2 s
+_BLOCK = 1024  # frames whose windows are held at once
 ALL_SPEAKERS = ""  # the row of weights that knows every speaker
 
 
@@ -82,7 +83,9 @@ class AvModel:
 
     def predict(self, features: Float[np.ndarray, "t 20"], without: str = ALL_SPEAKERS) -> Float64[np.ndarray, " t"]:
         """The opening that a sound asks for, about 0, in units of a speaker's own deviation."""
-        return windows(features) / self.scale @ self.weights[without].astype(np.float64)
+        view, weights = _window_view(features), self.weights[without].astype(np.float64)
+        blocks = (view[start : start + _BLOCK] for start in range(0, len(view), _BLOCK))
+        return np.concatenate([_rows(block) / self.scale @ weights for block in blocks])
 
 
 def sound_features(wave: Float[np.ndarray, " n"], n_frames: int) -> Float32[np.ndarray, "t 20"]:
@@ -97,9 +100,16 @@ def sound_features(wave: Float[np.ndarray, " n"], n_frames: int) -> Float32[np.n
 
 def windows(features: Float[np.ndarray, "t 20"]) -> Float64[np.ndarray, "t w"]:
     """Every frame beside its neighbours, the clip's mean removed, zeros beyond the ends."""
+    return _rows(_window_view(features))
+
+
+def _window_view(features: Float[np.ndarray, "t 20"]) -> Float[np.ndarray, "t 20 c"]:
     centred = np.pad(features - features.mean(axis=0), ((CONTEXT, CONTEXT), (0, 0)))
-    found = np.lib.stride_tricks.sliding_window_view(centred, 2 * CONTEXT + 1, axis=0)
-    return found.reshape(len(features), -1).astype(np.float64)
+    return np.lib.stride_tricks.sliding_window_view(centred, 2 * CONTEXT + 1, axis=0)
+
+
+def _rows(view: Float[np.ndarray, "t 20 c"]) -> Float64[np.ndarray, "t w"]:
+    return view.reshape(len(view), -1).astype(np.float64)
 
 
 def fit_av_model(clips: Sequence[SpeakingClip]) -> AvModel:

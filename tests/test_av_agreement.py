@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from models.av_agreement import (
     fit_av_model,
     rolled,
     sound_features,
+    windows,
 )
 from tests.media import speech_like
 from utils.checkpoints import save_weights
@@ -109,3 +111,14 @@ def test_sound_features_last_as_long_as_the_video():
     louder = sound_features(wave * 0.5, 40)
     np.testing.assert_allclose(louder - features[:40], np.log10(0.5), atol=0.01)
     assert np.ptp(features) <= 3.0 + 1e-5
+
+
+def test_a_long_sound_is_heard_in_blocks(clips):
+    model, features = fit_av_model(clips), np.random.default_rng(0).random((6000, 20), np.float32)
+    whole = windows(features) / model.scale @ model.weights[""].astype(np.float64)
+    tracemalloc.start()
+    predicted = model.predict(features)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(predicted, whole, rtol=1e-12, atol=1e-12)
+    assert peak < 10 * 2**20  # bytes; all windows together are 33 MB
