@@ -25,12 +25,12 @@ from utils.ray_queue import run_on_ray
 from utils.run_lock import sole_run
 from utils.shard_writer import SHARD_MEGABYTES, WAITING_FOLDER, ShardPacker, finished_names
 from utils.speaker import add_speaker_argument
+from utils.video_files import VIDEO_SUFFIXES, videos_in
 from utils.work_queue import Outcome, run_local
 
 if TYPE_CHECKING:
     from models.clip_preparation import PreparationJob
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 MIN_FACE = 64  # pixels
 MOST_WORKERS = 8  # by default; each needs about a gigabyte
 
@@ -89,7 +89,7 @@ def clip_paths(video_dir: Path) -> list[Path]:
     """Raises BadInput if there is no clip, or two would have the same result."""
     if not video_dir.is_dir():
         raise BadInput("no such folder", video_dir, "a folder of clips", "nothing", "check --video_dir")
-    paths = sorted(path for path in video_dir.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = videos_in(video_dir)
     if not paths:
         raise BadInput("no clips", video_dir, " ".join(VIDEO_SUFFIXES), "none", "check --video_dir")
     by_name: dict[str, Path] = {}

@@ -22,9 +22,9 @@ from utils.clip_choice import Limits, Stretch
 from utils.clip_record import Row, VideoRecord
 from utils.errors import BadInput, StageFailure
 from utils.types import MOTION_FPS, VideoInfo
+from utils.video_files import VIDEO_SUFFIXES, videos_in
 from utils.work_queue import default_workers, run_units
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts")
 WORK_PREFIX = ".work-"  # of the folder in CLIPS_DIR where a video's clips are written
 
 
@@ -89,7 +89,7 @@ def video_paths(raw_dir: Path, clips_dir: Path) -> list[Path]:
         raise BadInput("no such folder", raw_dir, "a folder of raw videos", "nothing", "check RAW_DIR")
     if raw_dir.resolve() == clips_dir.resolve():
         raise BadInput("clips would mix with raw videos", clips_dir, advice="choose another CLIPS_DIR")
-    paths = sorted(path for path in raw_dir.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = videos_in(raw_dir)
     if not paths:
         raise BadInput("no videos", raw_dir, " ".join(VIDEO_SUFFIXES), "none", "check RAW_DIR")
     return paths

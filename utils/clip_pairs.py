@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import BadInput
+from utils.video_files import VIDEO_SUFFIXES, videos_in
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts")
 SEPARATOR = "#"  # store.talk_path names outputs <video>#<audio>.mp4
 
 
@@ -71,8 +71,7 @@ def list_videos(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise BadInput("clips missing", path, "a video or a folder of videos", "nothing", "check the path")
-    named = (entry for entry in path.iterdir() if not entry.name.startswith("."))  # an unfinished file has a dot
-    found = sorted(entry for entry in named if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file())
+    found = videos_in(path)
     if not found:
         raise BadInput("no clips in the folder", path, f"files such as *{VIDEO_SUFFIXES[0]}", "none", "check the path")
     return found
