@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -170,6 +171,33 @@ def test_large_files_are_read_once_until_they_change(tmp_path, reads):
     write_aged(weights, "0123456789", 10)
     assert (file_digest(weights), len(reads)) == (first, 5)
     assert (file_digest(weights), len(reads)) == (first, 5)
+
+
+def test_the_latest_digests_are_remembered(tmp_path, reads, monkeypatch):
+    monkeypatch.setattr(content_key, "_MOST_ENTRIES", 2)
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    for age, path in ((90, one), (80, two), (70, one), (60, three)):
+        write_aged(path, "0123456789", age)
+        file_digest(path)
+    reads.clear()
+    for path in (one, three):
+        file_digest(path)
+    assert reads == []
+
+
+def test_a_full_disk_leaves_no_half_of_the_digests(tmp_path, reads, monkeypatch):
+    write_aged(tmp_path / "weights", "0123456789", 100)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write that is too long is an OSError
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        file_digest(tmp_path / "weights")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(folder.iterdir()) == []
 
 
 def test_folders_count_by_names_and_contents(tmp_path, reads):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.atomic import atomic_path
 from utils.errors import BadInput
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def file_digest(path: Path) -> str:
         return str(known[name]["sha256"])
     digest = _read_digest(path)
     if time.time() - status.st_mtime > _SETTLED:
-        _write_cache(_read_cache() | {name: {"state": state, "sha256": digest}})
+        others = {other: entry for other, entry in _read_cache().items() if other != name}
+        _write_cache(others | {name: {"state": state, "sha256": digest}})
     return digest
 
 
@@ -103,10 +104,5 @@ def _read_cache() -> dict[str, dict[str, object]]:
 
 def _write_cache(entries: dict[str, dict[str, object]]) -> None:
     """Keep the latest entries; a folder that cannot be written is no reason to stop."""
-    path = _cache_path()
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(dict(list(entries.items())[-_MOST_ENTRIES:]), file)
-        Path(temporary).replace(path)
+    with suppress(OSError), atomic_path(_cache_path()) as temporary:
+        temporary.write_text(json.dumps(dict(list(entries.items())[-_MOST_ENTRIES:])), encoding="utf-8")
