@@ -7,10 +7,11 @@ while the face is well inside, so that FaceMesh follows by itself; where it is m
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from models.face_finder import Box, overlap
 from models.face_tracker import WARM_UP_FRAME, open_face_mesh, without_native_logs
+from utils.people import box_of
 from utils.shots import leaps
 from utils.types import N_LANDMARKS
 
@@ -36,7 +37,7 @@ class FaceFollower:
         for width in (WINDOW, NARROW_WINDOW):
             self._look_at(frame, box, width)
             found = self._find(frame)
-            if found is not None and overlap(box_around(found), box) >= MIN_FACE_OVERLAP:
+            if found is not None and overlap(box_of(found), box) >= MIN_FACE_OVERLAP:
                 self.landmarks = found
                 return True
         return False
@@ -57,12 +58,12 @@ class FaceFollower:
 
     def _move_window(self, frame: np.ndarray, known: np.ndarray) -> None:
         """Look at the face in a new window; what is known of it stays if it is not found there."""
-        if not self.start(frame, box_around(known)):
+        if not self.start(frame, box_of(known)):
             self.landmarks = known
 
     def _is_out_of_window(self, frame: np.ndarray) -> bool:
         assert self.landmarks is not None
-        box, side = box_around(self.landmarks), _side(self.landmarks)
+        box, side = box_of(self.landmarks), _side(self.landmarks)
         if not self._side / GROWTH <= side <= self._side * GROWTH:
             return True
         height, width = frame.shape[:2]
@@ -97,11 +98,6 @@ class FaceFollower:
         return found if min(np.ptp(found[:, 0]), np.ptp(found[:, 1])) >= 1 else None
 
 
-def box_around(landmarks: Float[np.ndarray, "468 3"]) -> Box:
-    (x1, y1), (x2, y2) = landmarks[:, :2].min(axis=0).tolist(), landmarks[:, :2].max(axis=0).tolist()
-    return x1, y1, x2, y2
-
-
 def _side(landmarks: np.ndarray) -> float:
-    x1, y1, x2, y2 = box_around(landmarks)
+    x1, y1, x2, y2 = box_of(landmarks)
     return max(x2 - x1, y2 - y1)

@@ -14,6 +14,7 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from models.face_finder import Box, overlap, side_of
 from models.face_tracker import (
     MIN_DETECTION_CONFIDENCE,
     MIN_TRACKING_CONFIDENCE,
@@ -28,8 +29,6 @@ MESH_FACES = 3
 DETECT_EVERY = 5  # frames
 WINDOW = 3.0  # side of the window for a face that the mesh overlooks, in sides of the detector's box
 SAME_FACE_OVERLAP = 0.2  # intersection over the smaller box from which two boxes are one face
-
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 
 @dataclass(frozen=True)
@@ -77,22 +76,22 @@ class FaceWatcher:
         if is_due:
             self._until_detection = DETECT_EVERY
             if not faces and self._detected:
-                faces = self._look_closer(frame, max(self._detected, key=_side))
+                faces = self._look_closer(frame, max(self._detected, key=side_of))
         self._until_detection -= 1
         self._had_faces |= bool(faces)
         if not faces:
             if self._window is not None:
                 self._look_at(None)
-            sizes = sorted(map(_side, self._detected), reverse=True)
+            sizes = sorted(map(side_of, self._detected), reverse=True)
             return Sighting(None, sizes[0] if sizes else 0.0, sizes[1] / sizes[0] if len(sizes) > 1 else 0.0)
         boxes = [_box_of(face) for face in faces]
-        main = int(np.argmax([_side(box) for box in boxes]))
-        if self._detected and not any(_overlap(box, boxes[main]) for box in self._detected):
+        main = int(np.argmax([side_of(box) for box in boxes]))
+        if self._detected and not any(_is_one_face(box, boxes[main]) for box in self._detected):
             self._detected = self._detect(frame)  # another scene, or the face has gone far
         others = [box for index, box in enumerate(boxes) if index != main]
-        others += [box for box in self._detected if not any(_overlap(box, seen) for seen in boxes)]
-        size = _side(boxes[main])
-        return Sighting(faces[main], size, max(map(_side, others), default=0.0) / size)
+        others += [box for box in self._detected if not any(_is_one_face(box, seen) for seen in boxes)]
+        size = side_of(boxes[main])
+        return Sighting(faces[main], size, max(map(side_of, others), default=0.0) / size)
 
     def _mesh_faces(self, frame: np.ndarray) -> list[np.ndarray]:
         """Landmarks of every face that the mesh finds where it looks, in pixels of the frame."""
@@ -105,7 +104,7 @@ class FaceWatcher:
             np.array([(p.x, p.y, p.z) for p in face.landmark[:N_LANDMARKS]], np.float32) * size + corner
             for face in result.multi_face_landmarks or []
         ]
-        return [face for face in found if _side(_box_of(face)) >= 1]
+        return [face for face in found if side_of(_box_of(face)) >= 1]
 
     def _look_closer(self, frame: np.ndarray, box: Box) -> list[np.ndarray]:
         x, y, half = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1]) * WINDOW / 2
@@ -132,7 +131,7 @@ class FaceWatcher:
             )
             for area in areas
         ]
-        return [box for box in boxes if _side(box) >= 1]
+        return [box for box in boxes if side_of(box) >= 1]
 
     def __enter__(self) -> FaceWatcher:
         return self
@@ -149,12 +148,5 @@ def _box_of(landmarks: Float[np.ndarray, "468 3"]) -> Box:
     return x1, y1, x2, y2
 
 
-def _side(box: Box) -> float:
-    return min(box[2] - box[0], box[3] - box[1])
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return width > 0 and height > 0 and width * height >= SAME_FACE_OVERLAP * max(smaller, 1.0)
+def _is_one_face(one: Box, other: Box) -> bool:
+    return overlap(one, other) >= SAME_FACE_OVERLAP

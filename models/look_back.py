@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from models.face_finder import Box
-from models.face_follower import FaceFollower, box_around
+from models.face_follower import FaceFollower
+from utils.people import box_of
 
 MOST_BYTES = 64 * 1024 * 1024  # of frames that are kept: ten of 1080 lines
 
@@ -44,7 +45,7 @@ class RecentFrames:
         for n_before, earlier in enumerate(reversed(self._frames), 1):
             if not follower.follow(earlier) or follower.landmarks is None:
                 break
-            if is_taken(n_before, box_around(follower.landmarks)):
+            if is_taken(n_before, box_of(follower.landmarks)):
                 break
             found.append(follower.landmarks)
         if self._frames:

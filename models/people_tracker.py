@@ -15,12 +15,12 @@ from types import TracebackType
 import numpy as np
 
 from models.face_finder import Box, FaceFinder, overlap, side_of
-from models.face_follower import FaceFollower, box_around
+from models.face_follower import FaceFollower
 from models.look_back import RecentFrames
 from utils.clip_choice import yaw_degrees
 from utils.disk_arrays import RowList, RowStore
 from utils.motion_timing import lasting
-from utils.people import ClipFaces, Piece
+from utils.people import ClipFaces, Piece, box_of
 from utils.shots import CutDetector, Look, LookDescriber
 from utils.streaming import run_ahead
 from utils.types import MOTION_FPS, N_LANDMARKS
@@ -46,7 +46,7 @@ class _Sight:
     @property
     def box(self) -> Box:
         assert self.follower.landmarks is not None
-        return box_around(self.follower.landmarks)
+        return box_of(self.follower.landmarks)
 
 
 class PeopleTracker:
@@ -141,7 +141,7 @@ class PeopleTracker:
         """Whether somebody who is followed, or was until just now, was in this place in an earlier frame."""
         pieces = [*self._ended, *(sight.piece for sight in self._sights)]
         there = [piece.faces[number - piece.start] for piece in pieces if piece.start <= number < piece.stop]
-        return any(overlap(box, box_around(face)) >= SAME_PLACE for face in there)
+        return any(overlap(box, box_of(face)) >= SAME_PLACE for face in there)
 
     def _look(self, frame: np.ndarray, number: int, landmarks: np.ndarray) -> Look:
         descriptor = self._describe(frame, landmarks).astype(np.float32)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 
 from utils.disk_arrays import RowList
 from utils.motion_timing import lasting, time_scale
@@ -131,7 +132,8 @@ def _strangeness(person: Person, usual: MeanLook, piece: Piece, look: MeanLook, 
     return unlike if unlike < SAME_LOOK else None
 
 
-def box_of(landmarks: np.ndarray) -> tuple[float, float, float, float]:
+def box_of(landmarks: Float[np.ndarray, "468 3"]) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 around all landmarks."""
     (x1, y1), (x2, y2) = landmarks[:, :2].min(axis=0).tolist(), landmarks[:, :2].max(axis=0).tolist()
     return x1, y1, x2, y2
 
