@@ -237,13 +237,16 @@ def _config_of(state: Mapping[str, Tensor], path: Path) -> Audio2MotionConfig:
     def shape(key: str) -> torch.Size:
         if key not in state:
             raise BadInput("weights of another network", path, f"a tensor {key}", "none", fetch_advice(path))
+        if state[key].dim() != 3:
+            found = str(tuple(state[key].shape))
+            raise BadInput(f"weight {key} has another shape", path, "three dimensions", found, fetch_advice(path))
         return state[key].shape
 
     def count(prefix: str, suffix: str = ".bias") -> int:
         return sum(key.startswith(prefix) and key.endswith(suffix) for key in state)
 
     latent, hidden, stride = shape("vae.decoder.pre_net.0.weight")
-    flow_hidden, _, flow_kernel_size = shape("vae.prior_flow.flows.0.enc.in_layers.0.weight_v")[-3:]
+    flow_hidden, _, flow_kernel_size = shape("vae.prior_flow.flows.0.enc.in_layers.0.weight_v")
     cond_channels, audio_dim, _ = shape("mel_encoder.0.weight")
     return Audio2MotionConfig(
         audio_type=next((name for name, dim in AUDIO_DIMS.items() if dim == audio_dim), "hubert"),

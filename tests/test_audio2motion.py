@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,24 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     del state["vae.encoder.out_proj.bias"]
     torch.save(state, path)
     with pytest.raises(BadInput, match=r"vae\.encoder\.out_proj\.bias"):
+        load_audio2motion(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vae.decoder.pre_net.0.weight",
+        "vae.prior_flow.flows.0.enc.in_layers.0.weight_v",
+        "vae.encoder.wn.in_layers.0.weight_v",
+        "mel_encoder.0.weight",
+    ],
+)
+def test_a_weight_of_fewer_dimensions_is_named(tmp_path: Path, name: str) -> None:
+    state = build_audio2motion(PLAIN).state_dict()
+    state[name] = state[name][..., 0]
+    path = tmp_path / "weights.ckpt"
+    torch.save(state, path)
+    with pytest.raises(BadInput, match=f"weight {re.escape(name)} has another shape .*three dimensions"):
         load_audio2motion(path)
 
 
