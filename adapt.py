@@ -38,20 +38,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="gets a folder <clip> (default results/adapted)",
     )
     steps_help = "of the optimiser, at most; fewer if held-back frames gain nothing more (default 300)"
-    parser.add_argument("--steps", type=positive, default=300, help=steps_help)
-    parser.add_argument("--batch_size", type=positive, default=8, help="frames per step (default 8)")
+    parser.add_argument("--steps", type=cli.at_least(1), default=300, help=steps_help)
+    parser.add_argument("--batch_size", type=cli.at_least(1), default=8, help="frames per step (default 8)")
     parser.add_argument("--lr", type=float, default=5e-4, help="highest learning rate (default 5e-4)")
     parser.add_argument("--held_back", type=float, default=0.1, help="share of the clip, at its end (default 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="of the frames that a step sees (default 0)")
     cli.add_device_argument(parser)
     return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text}")
-    return value
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,11 +36,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise that varies the motion (default 0)")
     parser.add_argument(
-        "--temperature", type=non_negative, default=0.2, help="amount of noise (default 0.2; 0: always the same motion)"
+        "--temperature",
+        type=cli.non_negative,
+        default=0.2,
+        help="amount of noise (default 0.2; 0: always the same motion)",
     )
     parser.add_argument(
         "--mouth_amp",
-        type=non_negative,
+        type=cli.non_negative,
         default=0.45,
         help="how wide the mouth opens, where the network takes it (default 0.45)",
     )
@@ -61,13 +63,6 @@ def file_name(text: str) -> Path:
     if not path.name:
         raise argparse.ArgumentTypeError(f"expected a file's name, found {text!r}")
     return path
-
-
-def non_negative(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up, found {text!r}")
-    return value
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -44,25 +44,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=Path("results/preprocessed_dataset"),
         help="default results/preprocessed_dataset",
     )
-    parser.add_argument("--num_workers", type=at_least_one, help="clips at once; default: one per core, at most 8")
+    parser.add_argument("--num_workers", type=cli.at_least(1), help="clips at once; default: one per core, at most 8")
     parser.add_argument(
         "--ray_address", help="do the work on a Ray cluster: auto, host:port, or local to start one here"
     )
-    parser.add_argument("--ray_gpus", type=float, default=0.0, help="share of a GPU for each clip on the cluster")
+    parser.add_argument(
+        "--ray_gpus", type=cli.non_negative, default=0.0, help="share of a GPU for each clip on the cluster"
+    )
     parser.add_argument("--format", choices=("files", "shards"), default="files", help="folders, or WebDataset shards")
-    parser.add_argument("--shard_mb", type=at_least_one, default=SHARD_MEGABYTES, help="size of a shard (default 1000)")
+    parser.add_argument(
+        "--shard_mb", type=cli.at_least(1), default=SHARD_MEGABYTES, help="size of a shard (default 1000)"
+    )
     parser.add_argument("--keep_silent", action="store_true", help="take clips without sound too")
-    parser.add_argument("--min_face", type=int, default=MIN_FACE, help="least side of a face, pixels (default 64)")
+    parser.add_argument(
+        "--min_face", type=cli.at_least(0), default=MIN_FACE, help="least side of a face, pixels (default 64)"
+    )
     add_speaker_argument(parser, "whose face is taken from each clip")
     add_face_arguments(parser)
     return parser.parse_args(arguments)
-
-
-def at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
-    return number
 
 
 def main(arguments: list[str] | None = None) -> None:

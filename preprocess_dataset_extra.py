@@ -21,7 +21,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Choose usable clips and split them into training and validation.")
     parser.add_argument("data_dir", type=Path, help="what preprocess_dataset.py wrote")
     parser.add_argument(
-        "--min_frames", type=int, default=splits.MIN_FRAMES, help="usable frames that a clip needs (default 7)"
+        "--min_frames",
+        type=cli.at_least(1),
+        default=splits.MIN_FRAMES,
+        help="usable frames that a clip needs (default 7)",
     )
     parser.add_argument(
         "--validation_share", type=share, default=0.05, help="of the frames, held out by whole speakers (default 0.05)"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,36 +34,35 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("clips_dir", type=Path, help="where clips and report go")
     parser.add_argument(
         "--min_frames",
-        type=at_least(2 * clip_choice.TRIMMED + 1),
+        type=cli.at_least(2 * clip_choice.TRIMMED + 1),
         default=clip_choice.MIN_FRAMES,
         help=f"that a stretch needs, at 25 fps, before {clip_choice.TRIMMED} are trimmed at each end (default 300)",
     )
     parser.add_argument(
-        "--min_face", type=float, default=clip_choice.MIN_FACE, help="shorter side of the face box, pixels (default 96)"
+        "--min_face",
+        type=cli.non_negative,
+        default=clip_choice.MIN_FACE,
+        help="shorter side of the face box, pixels (default 96)",
     )
     parser.add_argument(
-        "--max_turn", type=float, default=clip_choice.MAX_TURN, help="of the head to the side, degrees (default 45)"
+        "--max_turn",
+        type=cli.non_negative,
+        default=clip_choice.MAX_TURN,
+        help="of the head to the side, degrees (default 45)",
     )
     parser.add_argument(
         "--min_voiced",
-        type=float,
+        type=cli.non_negative,
         default=clip_choice.VOICED_SHARE[0],
         help="share of a stretch with a voice (default 0.12); 0 takes silent clips too",
     )
     parser.add_argument(
-        "--num_workers", type=at_least(1), default=default_workers(), help="processes (default: half the processors)"
+        "--num_workers",
+        type=cli.at_least(1),
+        default=default_workers(),
+        help="processes (default: half the processors)",
     )
     return parser.parse_args(arguments)
-
-
-def at_least(smallest: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if value < smallest:
-            raise argparse.ArgumentTypeError(f"expected at least {smallest}, found {text}")
-        return value
-
-    return whole_number
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -214,8 +214,9 @@ def test_what_cannot_begin_is_refused(clips, tmp_path):
         (tmp_path / f"a{suffix}").touch()
     with pytest.raises(BadInput, match=r"two clips of one name.*a\.mov and a\.mp4"):
         preprocess_dataset.main(["--video_dir", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        preprocess_dataset.main(["--video_dir", str(clips), "--num_workers", "0"])
+    for flags in (["--num_workers", "0"], ["--ray_gpus", "nan"], ["--min_face", "-1"]):
+        with pytest.raises(SystemExit):
+            preprocess_dataset.main(["--video_dir", str(clips), *flags])
 
 
 def test_ray_is_asked_for_by_name(clips, tmp_path):

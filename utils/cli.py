@@ -6,6 +6,7 @@ import argparse
 import errno
 import io
 import logging
+import math
 import os
 import signal
 import sys
@@ -124,6 +125,26 @@ def str_to_bool(text: str) -> bool:
     if lowered in ("false", "0", "no", "off"):
         return False
     raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}")
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """For argparse: whole numbers from ``smallest`` up."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"expected at least {smallest}, found {text}")
+        return value
+
+    return whole_number
+
+
+def non_negative(text: str) -> float:
+    """For argparse: finite numbers from 0 up."""
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 up, found {text!r}")
+    return value
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
