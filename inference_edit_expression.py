@@ -7,7 +7,7 @@ python inference_edit_expression.py --infer_video_path CLIP --infer_exp_coeff_pa
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from utils.atomic import atomic_path, require_writable, swap_in
 from utils.errors import BadInput
 from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 from utils.image_files import write_rgb
-from utils.motion_timing import n_motion_frames, resample_motion, settle
+from utils.motion_timing import n_motion_frames
 from utils.run_lock import replacing
 from utils.speaker import add_speaker_arguments
 from utils.time_options import add_length_argument, add_rate_argument, resolve_rate
@@ -29,10 +29,9 @@ from utils.types import MOTION_FPS, N_LANDMARKS, VideoInfo
 if TYPE_CHECKING:
     import torch
 
-    from models.clip_analysis import FittedClip, FrameSource
-    from models.clip_store import FoundClip, StoredClip
+    from models.clip_analysis import FaceAnalyser, FittedClip, FrameSource
+    from models.clip_store import FoundClip
     from models.clip_tracking import TrackedClip
-    from models.face_model import FaceModel
 
 NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in the result
     *("infer_video_path", "infer_exp_coeff_path", "infer_result_dir", "gpu_id", "force", "list_speakers"),
@@ -79,27 +78,70 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@dataclass(frozen=True)
+class Edit:
+    """What is asked for, with its files read and its networks loaded.
+
+    motion: float32 [T, 64] at 25 Hz. rate: frames per second of the result. clip_digest: the clip's SHA-256.
+    """
+
+    options: argparse.Namespace
+    video: VideoInfo
+    clip_digest: str
+    motion: np.ndarray
+    rate: Fraction
+    pack: packs.Pack
+    device: torch.device
+    analyser: FaceAnalyser
+    result_dir: Path
+    key: str
+
+    @property
+    def n_speech(self) -> int:
+        """Frames of the result that the speech lasts."""
+        return n_motion_frames(len(self.motion), self.rate)
+
+    @property
+    def has_style(self) -> bool:
+        """Whether the motion takes the person's manner."""
+        is_mini = self.analyser.face_model.n_vertices == N_LANDMARKS
+        return self.options.style == "auto" and not self.options.faithful and is_mini
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames."""
+        return self.video.width, self.video.height
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     if options.list_speakers:
         show_speakers(options)
         return
+    edit = open_edit(options)
+    if options.force or not is_up_to_date(edit.result_dir, edit.key):
+        write_result(edit)
+        return
+    from utils.work_folder import drop_parts
+
+    drop_parts(edit.result_dir, edit.key)
+    print(f"{edit.result_dir} is up to date")
+
+
+def open_edit(options: argparse.Namespace) -> Edit:
+    """Read and check what is given, load the networks, and say which they are."""
     from utils.content_key import file_digest, require_unchanged
 
-    motion_path = options.infer_exp_coeff_path
+    motion_path, clip_path = options.infer_exp_coeff_path, options.infer_video_path
     motion_digest = file_digest(motion_path) if motion_path.is_file() else ""
     motion = store.load_motion(motion_path)
     from models.clip_analysis import load_analyser
-    from models.clip_store import RESULT_FOLDER, FoundClip, draw_parts, stored_clip
-    from models.clip_tracking import track_clip
-    from models.speaker_choice import Ears
     from utils.video import probe_video
-    from utils.work_folder import drop_parts, parts_folder, work_folder
 
-    digest = file_digest(options.infer_video_path) if options.infer_video_path.is_file() else ""
-    video = probe_video(options.infer_video_path)
+    clip_digest = file_digest(clip_path) if clip_path.is_file() else ""
+    video = probe_video(clip_path)
     rate = resolve_rate(options.fps, video)
-    result_dir = store.edit_dir(options.infer_result_dir, video.path, options.infer_exp_coeff_path)
+    result_dir = store.edit_dir(options.infer_result_dir, video.path, motion_path)
     store.require_replaceable(result_dir)
     pack = resolve_face_pack(options)
     device = cli.resolve_device(options.gpu_id)
@@ -109,71 +151,59 @@ def main(arguments: list[str] | None = None) -> None:
 
     key = result_key(options, pack, device)
     require_unchanged(motion_path, motion_digest)  # the key counts what has been read
-    if not options.force and is_up_to_date(result_dir, key):
-        drop_parts(result_dir, key)
-        print(f"{result_dir} is up to date")
-        return
+    return Edit(options, video, clip_digest, motion, rate, pack, device, analyser, result_dir, key)
 
-    n_speech = n_motion_frames(len(motion), rate)
 
-    def find() -> FoundClip:
-        frames = frame_source(video, n_needed_frames(options.length, n_speech), float(rate))
-        tracked = track_clip(
-            frames(),
-            pack,
-            device,
-            Ears.of(video),
-            options.speaker,
-            smoothing_of(options),
-            options.faithful,
-            float(rate),
-            parts_folder(result_dir),
-            lambda n: frame_source(video, n, float(rate))(),
-        )
-        clip = analyser.fit(tracked.track, frames, (video.width, video.height))
-        require_face(video.path, clip, tracked)
-        return FoundClip(clip, tracked.strength(clip.track.valid), tracked.describe())
+def write_result(edit: Edit) -> None:
+    """Follow and reconstruct the face, move it, and draw its depth, but for what an earlier run has left."""
+    from models.clip_motion import motion_of_frames
+    from models.clip_store import RESULT_FOLDER, draw_parts, stored_clip
+    from utils.content_key import require_unchanged
+    from utils.work_folder import work_folder
 
-    with replacing(result_dir), work_folder(result_dir, key, options.force, [RESULT_FOLDER]) as folder:
-        clip = stored_clip(folder, analyser, (video.width, video.height), find)
-        n_frames = n_result_frames(options.length, n_speech, len(clip))
+    options = edit.options
+    with (
+        replacing(edit.result_dir),
+        work_folder(edit.result_dir, edit.key, options.force, [RESULT_FOLDER]) as folder,
+    ):
+        clip = stored_clip(folder, edit.analyser, edit.size, lambda: find_face(edit))
+        n_frames = n_result_frames(options.length, edit.n_speech, len(clip))
         index = shown_frames(options.length, len(clip), n_frames)
-        motion = resample_motion(motion, rate)[:n_frames]
-        if options.style == "auto" and not options.faithful and analyser.face_model.n_vertices == N_LANDMARKS:
-            motion = styled(motion, clip, index[: len(motion)], analyser.face_model, rate)
-        motion = resting_after(motion, n_frames, rate, clip, analyser.face_model)
-        new = draw_parts(folder, clip, index, motion, analyser)
-        require_unchanged(video.path, digest)
-        record = track_record(video, options.infer_exp_coeff_path, clip.valid, index, pack, key)
-        record = replace(record, fps=float(rate), length=options.length, source_digest=digest)
+        motion = motion_of_frames(edit.motion, edit.rate, clip, index, edit.analyser.face_model, edit.has_style)
+        new = draw_parts(folder, clip, index, motion, edit.analyser)
+        require_unchanged(edit.video.path, edit.clip_digest)
+        record = track_record(edit, clip.valid, index)
         store.save_track_record(new, record)
-        swap_in(new, result_dir)
+        swap_in(new, edit.result_dir)
     for line in clip.summary:
         print(line)
-    print(f"{result_dir}: {record.n_frames} frames, {record.n_frames - record.n_valid} of them untouched")
+    print(f"{edit.result_dir}: {record.n_frames} frames, {record.n_frames - record.n_valid} of them untouched")
 
 
-def styled(
-    motion: np.ndarray, clip: StoredClip, frame_index: np.ndarray, face_model: FaceModel, rate: Fraction
-) -> np.ndarray:
-    """The motion in the manner of the clip's person."""
-    from models.expression_style import in_persons_style
-    from models.face_model import EXPRESSION, IDENTITY
+def find_face(edit: Edit) -> FoundClip:
+    """Follow the speaker's face through the clip and reconstruct it. Raises BadInput where there is none."""
+    from models.clip_store import FoundClip
+    from models.clip_tracking import track_clip
+    from models.speaker_choice import Ears
+    from utils.work_folder import parts_folder
 
-    coeffs = clip.coeffs.all()
-    expression, identity = coeffs[:, EXPRESSION], coeffs[:, IDENTITY]
-    return in_persons_style(motion, expression, identity, clip.valid, frame_index, face_model, float(rate))
-
-
-def resting_after(
-    motion: np.ndarray, n_frames: int, rate: Fraction, clip: StoredClip, face_model: FaceModel
-) -> np.ndarray:
-    """The motion [n_frames, 64]; where the result outlasts the speech, the face comes to rest."""
-    if n_frames <= len(motion):
-        return motion
-    from models.rest_expression import rest_expression
-
-    return settle(motion, n_frames, rest_expression(face_model, clip.coeffs, clip.valid), rate)
+    options, rate = edit.options, float(edit.rate)
+    frames = frame_source(edit.video, n_needed_frames(options.length, edit.n_speech), rate)
+    tracked = track_clip(
+        frames(),
+        edit.pack,
+        edit.device,
+        Ears.of(edit.video),
+        options.speaker,
+        smoothing_of(options),
+        options.faithful,
+        rate,
+        parts_folder(edit.result_dir),
+        lambda n: frame_source(edit.video, n, rate)(),
+    )
+    clip = edit.analyser.fit(tracked.track, frames, edit.size)
+    require_face(edit.video.path, clip, tracked)
+    return FoundClip(clip, tracked.strength(clip.track.valid), tracked.describe())
 
 
 def result_key(options: argparse.Namespace, pack: packs.Pack, device: torch.device) -> str:
@@ -237,20 +267,21 @@ def frame_source(video: VideoInfo, n_frames: int | None, fps: float) -> FrameSou
     return lambda: cli.progress(read_frames(video.path, fps, stop=n_frames), n_frames, next(descriptions))
 
 
-def track_record(
-    video: VideoInfo, motion_path: Path, valid: np.ndarray, frame_index: np.ndarray, pack: packs.Pack, key: str
-) -> store.TrackRecord:
+def track_record(edit: Edit, valid: np.ndarray, frame_index: np.ndarray) -> store.TrackRecord:
     return store.TrackRecord(
-        source_name=video.path.name,
-        source_bytes=video.path.stat().st_size,
-        width=video.width,
-        height=video.height,
+        source_name=edit.video.path.name,
+        source_bytes=edit.video.path.stat().st_size,
+        source_digest=edit.clip_digest,
+        width=edit.video.width,
+        height=edit.video.height,
         n_source_frames=len(valid),
         n_frames=len(frame_index),
         n_valid=int(valid[frame_index].sum()),
-        motion_name=motion_path.name,
-        weights=pack.name,
-        key=key,
+        motion_name=edit.options.infer_exp_coeff_path.name,
+        weights=edit.pack.name,
+        key=edit.key,
+        fps=float(edit.rate),
+        length=edit.options.length,
     )
 
 
