@@ -10,7 +10,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ from utils import cli, packs, store
 from utils.atomic import require_writable
 from utils.errors import BadInput
 from utils.run_lock import reading
-from utils.time_options import add_rate_argument, rate_text, resolve_rate
-from utils.timeline import exact_rate, n_result_frames, n_video_frames
-from utils.types import MOTION_FPS, SAMPLE_RATE, SAMPLES_PER_FEATURE, VideoInfo
+from utils.time_options import add_rate_argument
+from utils.timeline import exact_rate
+from utils.types import SAMPLE_RATE, VideoInfo
 from utils.version import VERSION
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16")
 VAE_KINDS = ("full", "tiny")
-MAX_MISSING_FRAMES = 4  # stage 1 rounds the speech's length; anything more is another speech
 KEY_TAG = "description"  # the video's tag that says what it is made of
 NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in the video
     *("audio_path", "video_path", "intermediate_dir", "result_dir", "gpu_id", "force", "clean"),
@@ -95,22 +94,51 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@dataclass(frozen=True)
+class Talk:
+    """What is asked for, with its files read. n_frames: of the result."""
+
+    options: argparse.Namespace
+    video: VideoInfo
+    speech: Speech
+    edit: store.EditResult
+    n_frames: int
+    pack: packs.Pack
+    result_path: Path
+    key: str
+
+    @property
+    def parts_key(self) -> str:
+        """Parts that are made for a sheet have more beside them."""
+        return f"{self.key} and a sheet" if self.options.debug else self.key
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     check_numbers(options)
-    with reading(store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path)):
-        make_video(options)
+    with reading(store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path)) as directory:
+        talk = open_talk(options, directory)
+        if options.force or not is_up_to_date(talk.result_path, talk.key, options.debug):
+            write_result(talk)
+        else:
+            from utils.work_folder import drop_parts
+
+            drop_parts(talk.result_path, talk.parts_key)
+            print(f"{talk.result_path} is up to date")
+        if options.clean:
+            store.remove_edit(directory)
 
 
-def make_video(options: argparse.Namespace) -> None:
+def open_talk(options: argparse.Namespace, edit_dir: Path) -> Talk:
+    """Read and check what is given, and say which networks serve; they are loaded once frames are asked for."""
+    from utils.edit_check import count_frames, open_edit, require_rate
     from utils.speech import Speech
     from utils.video import probe_video
-    from utils.work_folder import drop_parts
 
     video = probe_video(options.video_path)
     speech = Speech.open(options.audio_path)
-    edit = open_edit(options, video)
-    check_rate(options.fps, video, edit)
+    edit = open_edit(edit_dir, video)
+    require_rate(options.fps, video, edit)
     n_frames = count_frames(edit, speech.n_samples, options.faithful)
     result_path = store.talk_path(options.result_dir, options.video_path, options.audio_path)
     require_writable(result_path.parent)
@@ -118,16 +146,8 @@ def make_video(options: argparse.Namespace) -> None:
         unet=options.unet_model_path, vae=options.vae_model_path, whisper=options.whisper_model_path
     )
     print(packs.describe(pack))
-
     options.batch_size = options.batch_size or cli.resolve_batch_size(cli.resolve_device(options.gpu_id))
-    key = result_key(options, pack, edit)
-    if not options.force and is_up_to_date(result_path, key, options.debug):
-        drop_parts(result_path, key)
-        print(f"{result_path} is up to date")
-    else:
-        write_result(options, pack, video, edit, speech, n_frames, result_path, key)
-    if options.clean:
-        store.remove_edit(edit.directory)
+    return Talk(options, video, speech, edit, n_frames, pack, result_path, result_key(options, pack, edit))
 
 
 def result_key(options: argparse.Namespace, pack: packs.Pack, edit: store.EditResult) -> str:
@@ -159,70 +179,13 @@ def check_numbers(options: argparse.Namespace) -> None:
         raise BadInput("tiny VAE without weights", None, "a folder of diffusers' AutoencoderTiny", "none", advice)
 
 
-def check_rate(fps: str | None, video: VideoInfo, edit: store.EditResult) -> None:
-    """--fps may only say what stage 2 has done."""
-    made = exact_rate(edit.record.fps)
-    if fps is not None and made != resolve_rate(fps, video):
-        found = f"{rate_text(made)} frames/s"
-        advice = "leave --fps away, or run stage 2 again with it"
-        raise BadInput("stage 2 result of another frame rate", edit.directory, f"--fps {fps}", found, advice)
-
-
-def open_edit(options: argparse.Namespace, video: VideoInfo) -> store.EditResult:
-    """Stage 2's result for this clip and speech; raises BadInput if it is another's or incomplete."""
-    from utils.content_key import file_digest
-    from utils.edit_check import require_possible_faces
-
-    directory = store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path)
-    edit = store.load_edit(directory)
-    record = edit.record
-    expected = f"{record.source_name}, {record.width}x{record.height}, {record.source_bytes} bytes"
-    n_bytes = video.path.stat().st_size
-    if (record.width, record.height, record.source_bytes) != (video.width, video.height, n_bytes):
-        found = f"{video.path.name}, {video.width}x{video.height}, {n_bytes} bytes"
-        raise BadInput("stage 2 result of another clip", directory, expected, found, store.STAGE2_ADVICE)
-    if record.source_digest and record.source_digest != file_digest(video.path):
-        found = f"{video.path.name} with other content"
-        raise BadInput("stage 2 result of another clip", directory, expected, found, store.STAGE2_ADVICE)
-    if len(edit) == 0 or edit.frame_index.min() < 0 or edit.frame_index.max() >= record.n_source_frames:
-        raise BadInput("stage 2 result names no frames of its clip", directory, expected, advice=store.STAGE2_ADVICE)
-    require_possible_faces(edit)
-    return edit
-
-
-def count_frames(edit: store.EditResult, n_samples: int, faithful: bool) -> int:
-    """Frames of the result: what stage 2's --length makes of the speech's length, and no more than stage 2 made.
-
-    upstream: one to three more than the speech lasts, as many as there are audio windows
-    """
-    record, fps = edit.record, exact_rate(edit.record.fps)
-    n_wanted = n_result_frames(record.length, n_video_frames(n_samples, SAMPLE_RATE, fps), record.n_source_frames)
-    if len(edit) < n_wanted - MAX_MISSING_FRAMES * max(1, fps / MOTION_FPS):
-        expected = f"{n_wanted} frames for this speech"
-        raise BadInput(
-            "stage 2 result of a shorter speech", edit.directory, expected, str(len(edit)), store.STAGE2_ADVICE
-        )
-    if faithful and record.length not in ("cut", "silence"):
-        from utils.windows import upstream_window_count
-
-        n_wanted = upstream_window_count(n_samples // SAMPLES_PER_FEATURE, fps)
-    return min(len(edit), n_wanted)
-
-
 def until_the_end(speech: Speech, n_frames: int, fps: Fraction) -> Speech:
     """The speech, and some of the silence after it if the video goes on. What follows sounds like its end."""
     n_silent = min(math.ceil(n_frames * SAMPLE_RATE / fps) - speech.n_samples, SILENCE_HEARD)
     return replace(speech, n_silent=max(0, n_silent))
 
 
-def make_frames(
-    options: argparse.Namespace,
-    pack: packs.Pack,
-    edit: store.EditResult,
-    speech: Speech,
-    n_frames: int,
-    parts: Sequence[range],
-) -> Iterator[TalkingFrame]:
+def make_frames(talk: Talk, parts: Sequence[range]) -> Iterator[TalkingFrame]:
     """Load the networks; the frames of ``parts`` are decoded, generated and pasted as they are asked for."""
     import torch
 
@@ -232,6 +195,7 @@ def make_frames(
     from models.talking_video import windows_of_parts
     from utils.windows import heard_rows, stream_windows
 
+    options, pack, edit, n_frames = talk.options, talk.pack, talk.edit, talk.n_frames
     device = cli.resolve_device(options.gpu_id)
     dtype = resolve_dtype(options, device)
     size = pack.image_size if options.img_size is None else options.img_size
@@ -241,7 +205,7 @@ def make_frames(
     )
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
     fps = exact_rate(edit.record.fps)
-    speech = until_the_end(speech, n_frames, fps)
+    speech = until_the_end(talk.speech, n_frames, fps)
     states = encoder.encode_segments(speech.blocks, heard_rows(parts, speech.n_rows, fps))
     windows = stream_windows(states, n_frames, fps, options.batch_size)
     windows = windows_of_parts(windows, parts, options.batch_size, sampling, options.seed)
@@ -270,51 +234,49 @@ def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dt
     return torch.float32 if options.faithful else cli.resolve_dtype(device)
 
 
-def write_result(
-    options: argparse.Namespace,
-    pack: packs.Pack,
-    video: VideoInfo,
-    edit: store.EditResult,
-    speech: Speech,
-    n_frames: int,
-    result_path: Path,
-    key: str,
-) -> None:
+def write_result(talk: Talk) -> None:
     """Make those parts of the video that no earlier run has left, and join all."""
     from utils.contact_sheet import spread_frames
     from utils.content_key import require_unchanged
-    from utils.video_parts import has_part, join_parts, part_path, split_frames
+    from utils.video_parts import has_part, part_path, split_frames
     from utils.work_folder import work_folder
 
     start = time.perf_counter()
+    options, edit, n_frames = talk.options, talk.edit, talk.n_frames
     shown = spread_frames(n_frames) if options.debug else []
-    with work_folder(result_path, f"{key} and a sheet" if shown else key, options.force) as folder:
+    with work_folder(talk.result_path, talk.parts_key, options.force) as folder:
         parts = split_frames(n_frames, options.batch_size)
         left = [part for part in parts if not has_part(folder, part)]
         n_drawn = sum(map(len, left))
         if left:
             from models.talking_video import write_parts
 
-            frames = make_frames(options, pack, edit, speech, n_frames, left)
-            write_parts(folder, left, frames, edit.record.fps, video.picture, shown)
-        require_unchanged(speech.path, speech.digest)
+            write_parts(folder, left, make_frames(talk, left), edit.record.fps, talk.video.picture, shown)
+        require_unchanged(talk.speech.path, talk.speech.digest)
         if edit.record.source_digest:
-            require_unchanged(video.path, edit.record.source_digest)
-        joined, files = folder / result_path.name, [part_path(folder, part) for part in parts]
-        tags = describe_result(pack) | {KEY_TAG: key}
-        goes_on = edit.record.length == "silence"
-        join_parts(joined, files, edit.record.fps, options.audio_path, tags, fill_sound=goes_on)
-        if shown:
-            from models.talking_video import write_sheet
-
-            sheet = joined.with_suffix(".png")
-            write_sheet(sheet, folder, shown)
-            sheet.replace(result_path.with_suffix(".png"))
-        joined.replace(result_path)
+            require_unchanged(talk.video.path, edit.record.source_digest)
+        put_together(talk, folder, [part_path(folder, part) for part in parts], shown)
     speed = n_drawn / (time.perf_counter() - start)
     n_untouched = int((~edit.valid[:n_frames]).sum())
     found = f", {n_frames - n_drawn} of them found" if n_drawn < n_frames else ""
-    print(f"{result_path}: {n_frames} frames{found}, {n_untouched} passed through untouched, {speed:.1f} frames/s")
+    print(f"{talk.result_path}: {n_frames} frames{found}, {n_untouched} passed through untouched, {speed:.1f} frames/s")
+
+
+def put_together(talk: Talk, folder: Path, parts: Sequence[Path], shown: Sequence[int]) -> None:
+    """Join the parts with the speech, draw the sheet of the frames that are shown, and put both in place."""
+    from utils.video_parts import join_parts
+
+    joined = folder / talk.result_path.name
+    tags = describe_result(talk.pack) | {KEY_TAG: talk.key}
+    goes_on = talk.edit.record.length == "silence"
+    join_parts(joined, parts, talk.edit.record.fps, talk.speech.path, tags, fill_sound=goes_on)
+    if shown:
+        from models.talking_video import write_sheet
+
+        sheet = joined.with_suffix(".png")
+        write_sheet(sheet, folder, shown)
+        sheet.replace(talk.result_path.with_suffix(".png"))
+    joined.replace(talk.result_path)
 
 
 def describe_result(pack: packs.Pack) -> dict[str, str]:

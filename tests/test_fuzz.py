@@ -15,7 +15,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-import inference_joygen
 from models.edited_clip import choose_shown, source_frames
 from models.face_crops import prepare_batches
 from models.generator import Generator
@@ -28,6 +27,7 @@ from tests import damage, media, talking_clip
 from tests.damage import damaged, examined
 from utils import store
 from utils.config import load_config
+from utils.edit_check import count_frames, open_edit, require_rate
 from utils.errors import BadInput, StageFailure
 from utils.image_files import write_gray
 from utils.video import probe_video
@@ -125,13 +125,10 @@ def test_folders_of_stage_2(edited, fresh, data):
 
 def use_edit(clip: Path, folder: Path, composed: bool) -> None:
     """All that stage 3 does with stage 2's result; the networks' picture is the face as it was."""
-    options = inference_joygen.parse(
-        ["--audio_path", "speech.wav", "--video_path", str(clip), "--intermediate_dir", str(folder)]
-    )
     video = probe_video(clip)
-    edit = inference_joygen.open_edit(options, video)
-    inference_joygen.check_rate(None, video, edit)
-    n_frames = inference_joygen.count_frames(edit, LOUD, faithful=False)
+    edit = open_edit(store.edit_dir(folder, clip, Path("speech.wav")), video)
+    require_rate(None, video, edit)
+    n_frames = count_frames(edit, LOUD, faithful=False)
     assert 0 < n_frames <= len(edit)
     references, rows = None, [None] * n_frames
     if edit.valid[:n_frames].any():

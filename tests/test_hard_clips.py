@@ -23,6 +23,7 @@ import inference_joygen
 from tests import media, talking_clip
 from utils import store
 from utils.audio import load_waveform
+from utils.edit_check import require_rate
 from utils.errors import BadInput
 from utils.motion_timing import SETTLE_SECONDS
 from utils.video import VideoWriter, probe_video, read_frames
@@ -252,11 +253,11 @@ def test_rate_that_stage_2_did_not_make(talk, speech, tmp_path):
     clip = face_clip(tmp_path / "clip.mp4", 2, fps=30)
     result = talk(clip, speech)
     video = probe_video(clip)
-    inference_joygen.check_rate(None, video, result.edit)
-    inference_joygen.check_rate("25", video, result.edit)
+    require_rate(None, video, result.edit)
+    require_rate("25", video, result.edit)
     for text, message in {"source": "another frame rate", "30": "frame rate not possible", "x": "not possible"}.items():
         with pytest.raises(BadInput, match=message):
-            inference_joygen.check_rate(text, video, result.edit)
+            require_rate(text, video, result.edit)
 
 
 def test_twenty_minutes_stay_in_step(tmp_path):

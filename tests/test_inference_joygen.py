@@ -36,6 +36,7 @@ from tests.talking_clip import (
     result_of,
 )
 from utils import store
+from utils.edit_check import count_frames, open_edit
 from utils.errors import BadInput
 from utils.image_files import read_rgb, write_gray
 from utils.masks import lower_face_mask, mouth_mask
@@ -351,8 +352,8 @@ def test_stage_2_of_another_clip(folder, tmp_path, field):
 
 def test_stage_2_of_a_shorter_speech(edit):
     with pytest.raises(BadInput, match="shorter speech"):
-        inference_joygen.count_frames(edit, 2 * SAMPLE_RATE, faithful=False)
-    assert inference_joygen.count_frames(edit, 22 * SAMPLE_RATE // 25, faithful=False) == N_MOTION
+        count_frames(edit, 2 * SAMPLE_RATE, faithful=False)
+    assert count_frames(edit, 22 * SAMPLE_RATE // 25, faithful=False) == N_MOTION
 
 
 def test_depth_image_of_another_size(folder, tmp_path):
@@ -369,12 +370,11 @@ def test_weights_that_do_not_belong_together(folder, tmp_path):
         inference_joygen.main(flags(folder, tmp_path / "out", unet_model_path=tmp_path / "narrow"))
 
 
-def test_clip_of_another_size_is_no_match(folder, tmp_path, edit):
-    options = inference_joygen.parse(flags(folder, tmp_path))
+def test_clip_of_another_size_is_no_match(folder, edit):
     video = probe_video(folder / CLIP_NAME)
     other = VideoInfo(video.path, video.height, video.width + 2, video.fps, video.duration, video.has_audio)
     with pytest.raises(BadInput, match="another clip"):
-        inference_joygen.open_edit(options, other)
+        open_edit(edit.directory, other)
 
 
 def test_command_ends_with_one_line_and_exit_code_2(folder, tmp_path):

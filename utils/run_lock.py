@@ -27,13 +27,13 @@ def sole_run(folder: Path, *inner: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """Keep runs away that would replace the folder, if it is there; others may read it too.
+def reading(folder: Path) -> Iterator[Path]:
+    """Keep runs away that would replace the folder, which is given back, if it is there; others may read it too.
 
     Raises BadInput if one is about to replace it.
     """
     with _locked(folder, fcntl.LOCK_SH) if folder.is_dir() else nullcontext():
-        yield
+        yield folder
 
 
 @contextmanager
