@@ -290,6 +290,8 @@ def test_strict_loading_copies_and_renames(tmp_path):
         ({"extra": torch.zeros(1)}, "1 unexpected keys such as extra"),
         ({"weight": torch.zeros(2, 4)}, r"weight weight has another shape .*expected \(2, 3\), found \(2, 4\)"),
         ({"bias": {"nested": 1}}, "found dict"),
+        ({"bias": torch.tensor([0.0, torch.nan])}, "weight bias is not finite"),
+        ({"weight": torch.full((2, 3), torch.inf).half()}, "weight weight is not finite"),
     ],
 )
 def test_strict_loading_names_what_is_wrong(tmp_path, change, found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import re
 import struct
@@ -128,7 +129,7 @@ def read_numbers(path: Path) -> np.ndarray:
 def load_strict(
     module: nn.Module, state: Mapping[str, Tensor], path: Path, rename: Callable[[str], str] | None = None
 ) -> None:
-    """Copy a state dict into a module; every key must be there with its shape, and no other.
+    """Copy a state dict into a module; every key must be there with its shape and finite numbers, and no other.
 
     ``rename`` maps a stored key to the module's own name. A module that was built on the meta device takes the stored
     tensors themselves, so that nothing is initialised or held twice. Raises BadInput naming the first offending keys.
@@ -151,6 +152,9 @@ def load_strict(
         if found != str(want):
             advice = f"check the config beside it, or {fetch_advice(path)}"
             raise BadInput(f"weight {key} has another shape", path, str(want), found, advice)
+        if value.is_floating_point() and not math.isfinite(value.sum(dtype=torch.float32)):
+            found = "infinite numbers, or none at all"
+            raise BadInput(f"weight {key} is not finite", path, "finite numbers", found, fetch_advice(path))
     is_empty = any(value.is_meta for value in expected.values())
     module.load_state_dict({key: value.to(expected[key].dtype) for key, value in renamed.items()}, assign=is_empty)
     if is_empty:
