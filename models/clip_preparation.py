@@ -68,9 +68,8 @@ def prepare_clip(job: PreparationJob, path: Path) -> str:
     wave = None if job.keep_silent and not video.has_audio else load_speech(path, job.keep_silent)
     analyser = open_analyser(job)
     device = cli.resolve_device(job.gpu_id)
-    tracked = track_clip(
-        read_frames(path), job.pack, device, Ears(lambda: wave), job.speaker, job.smoothing, job.faithful
-    )
+    ears = Ears(lambda n_samples: None if wave is None else wave[:n_samples])
+    tracked = track_clip(read_frames(path), job.pack, device, ears, job.speaker, job.smoothing, job.faithful)
     clip = analyser.fit(tracked.track, lambda: read_frames(path), (video.width, video.height))
     require_face(path, clip.track.boxes, clip.track.valid, job.min_face)
     if job.as_shards:

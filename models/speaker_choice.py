@@ -30,24 +30,29 @@ MIN_AGREEMENT = 0.2  # of the one who speaks
 MIN_LEAD = 0.05  # over the next
 MIN_SEEN = 0.5  # of the frames of the most prominent person, for an agreement to count
 ENOUGH_HEARD = 125  # frames at 25 Hz of a clip that tell who speaks; see above
+MOST_HEARD = 7500  # the same; five minutes, so that memory stays that of a short clip
 SAME_FACE = 0.5  # of the smaller box, from which a face in one frame is the same one
 MAX_LAG = 4  # frames at 25 Hz that a clip's sound may be off, either way
 
 
 @dataclass(frozen=True)
 class Ears:
-    """What a clip sounds like. listen: its sound, float32 [n] at 16 kHz, or None. model_path: what judges agreement."""
+    """What a clip sounds like.
 
-    listen: Callable[[], np.ndarray | None]
+    listen: at most that many samples of its sound from its start, float32 [n] at 16 kHz, or None. model_path: what
+    judges agreement.
+    """
+
+    listen: Callable[[int], np.ndarray | None]
     model_path: Path = AV_MODEL
 
     @classmethod
     def of(cls, video: VideoInfo) -> Ears:
         """A clip's own sound; None if it has none that can be decoded."""
 
-        def listen() -> np.ndarray | None:
+        def listen(n_samples: int) -> np.ndarray | None:
             with suppress(BadInput):
-                return load_waveform(video.path) if video.has_audio else None
+                return load_waveform(video.path, longest=n_samples) if video.has_audio else None
             return None
 
         return cls(listen)
@@ -114,11 +119,10 @@ def _is_same(person: Person, other: Person) -> bool:
 
 
 def listen_to(people: Sequence[Person], ears: Ears, n_frames: int, fps: float) -> list[float]:
-    """Everybody's agreement with the clip's own sound; NaN where it cannot be told."""
+    """Everybody's agreement with the clip's own sound, of its first MOST_HEARD frames; NaN where it cannot be told."""
     unknown = [float("nan")] * len(people)
-    wave = ears.listen()
-    n_heard = round(n_frames * MOTION_FPS / fps)
-    wave = None if wave is None else wave[: n_heard * SAMPLES_PER_FRAME]
+    n_heard = min(round(n_frames * MOTION_FPS / fps), MOST_HEARD)
+    wave = ears.listen(n_heard * SAMPLES_PER_FRAME)
     if wave is None or len(wave) == 0 or np.abs(wave).max() < INAUDIBLE:
         return unknown
     predicted = AvModel.load(ears.model_path).predict(sound_features(wave, n_heard))

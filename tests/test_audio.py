@@ -191,3 +191,9 @@ def test_mp3_sounds_like_what_went_in(tmp_path):
     assert abs(len(heard) - len(wave)) <= 1152
     n_samples = min(len(heard), len(wave))
     assert np.corrcoef(heard[:n_samples], wave[:n_samples])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("longest", [1, 5000, 10**9])
+def test_no_more_of_a_sound_is_decoded_than_is_asked_for(tmp_path, longest):
+    path = media.write_wav(tmp_path / "a.wav", media.speech_like(1.5))
+    np.testing.assert_array_equal(load_waveform(path, longest=longest), load_waveform(path)[:longest])

@@ -22,7 +22,7 @@ from utils.image_files import read_rgb
 from utils.people import Person, gather_people
 from utils.speaker import Speaker
 
-SILENT = Ears(lambda: None)
+SILENT = Ears(lambda _: None)
 
 
 def people_in(frames: list[np.ndarray]) -> list[Person]:

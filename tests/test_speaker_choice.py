@@ -15,7 +15,7 @@ from utils.landmarks import LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP
 from utils.people import Person, Piece
 from utils.shots import Look
 from utils.speaker import Speaker, parse_speaker
-from utils.types import N_LANDMARKS
+from utils.types import N_LANDMARKS, SAMPLES_PER_FRAME
 
 N = 150
 WAVE = media.speech_like(N / 25)
@@ -50,7 +50,7 @@ def test_the_sound_names_the_speaker(fps, place):
     opening = speaking(fps)
     people = [person(chewing(len(opening)), 0, 200), person(chewing(len(opening)), 400, 200)]
     people[place] = person(opening, 400 * place)
-    choice = choose_speaker(people, Speaker(), Ears(lambda: WAVE), len(opening), fps)
+    choice = choose_speaker(people, Speaker(), Ears(lambda n: WAVE[:n]), len(opening), fps)
     assert choice.index == place
     assert choice.agreements[place] > 0.8 > choice.agreements[1 - place]
     assert "agreement" in choice.reason
@@ -59,7 +59,7 @@ def test_the_sound_names_the_speaker(fps, place):
 @pytest.mark.parametrize("wave", [None, np.zeros(N * 640, np.float32), np.zeros(0, np.float32), WAVE[:2000]])
 def test_without_speech_the_most_prominent_is_taken(wave):
     people = [person(chewing(), 0, 80), person(chewing(), 400, 200)]
-    assert choose_speaker(people, Speaker(), Ears(lambda: wave), N).index == 1
+    assert choose_speaker(people, Speaker(), Ears(lambda n: wave if wave is None else wave[:n]), N).index == 1
 
 
 @pytest.mark.parametrize("fps", [25, 50])
@@ -78,9 +78,9 @@ def test_more_of_a_clip_tells_who_speaks_where_a_second_is_shown(fps, place):
         known = [person(mouth[:n], 400 * index, 150) for index, mouth in enumerate(mouths)]
         return [*strangers, *reversed(known)], n
 
-    choice = choose_with_more(people, watch, Ears(lambda: WAVE), n_shown, fps)
+    choice = choose_with_more(people, watch, Ears(lambda n: WAVE[:n]), n_shown, fps)
     assert (choice.index, asked) == (place, [ENOUGH_HEARD * fps // 25])
-    assert choose_speaker(people, Speaker(), Ears(lambda: WAVE), n_shown, fps).index == 1 - place
+    assert choose_speaker(people, Speaker(), Ears(lambda n: WAVE[:n]), n_shown, fps).index == 1 - place
 
 
 def test_enough_of_a_clip_is_not_watched_again():
@@ -89,19 +89,32 @@ def test_enough_of_a_clip_is_not_watched_again():
     def watch(n: int) -> tuple[list[Person], int]:
         raise AssertionError("the clip was watched again")
 
-    assert choose_with_more(people, watch, Ears(lambda: WAVE), N).index == 0
-    assert choose_with_more(people[1:], watch, Ears(lambda: WAVE), 5).index == 0
+    assert choose_with_more(people, watch, Ears(lambda n: WAVE[:n]), N).index == 0
+    assert choose_with_more(people[1:], watch, Ears(lambda n: WAVE[:n]), 5).index == 0
 
 
 def test_two_mouths_that_move_alike_are_told_by_size():
     people = [person(speaking(), 0, 80), person(speaking(), 400, 200)]
-    choice = choose_speaker(people, Speaker(), Ears(lambda: WAVE), N)
+    choice = choose_speaker(people, Speaker(), Ears(lambda n: WAVE[:n]), N)
     assert choice.index == 1
     assert "nobody's mouth clearly" in choice.reason
 
 
+def test_no_more_than_the_first_minutes_are_listened_to(monkeypatch):
+    monkeypatch.setattr(speaker_choice, "MOST_HEARD", 100)
+    asked = []
+
+    def listen(n_samples: int) -> np.ndarray:
+        asked.append(n_samples)
+        return WAVE[:n_samples]
+
+    people = [person(chewing(), 0), person(speaking(), 400)]
+    assert choose_speaker(people, Speaker(), Ears(listen), N).index == 1
+    assert asked == [100 * SAMPLES_PER_FRAME]
+
+
 def test_nobody_listens_without_a_choice():
-    def listen() -> np.ndarray:
+    def listen(_: int) -> np.ndarray:
         raise AssertionError("the sound was decoded")
 
     assert choose_speaker([person(chewing(), 0)], Speaker(), Ears(listen), N).index == 0
@@ -112,7 +125,7 @@ def test_nobody_listens_without_a_choice():
 def test_a_guest_of_a_moment_is_no_speaker():
     guest = person(speaking()[:60], 400)
     assert guest.n_seen < speaker_choice.MIN_SEEN * N
-    assert choose_speaker([person(chewing(), 0), guest], Speaker(), Ears(lambda: WAVE), N).index == 0
+    assert choose_speaker([person(chewing(), 0), guest], Speaker(), Ears(lambda n: WAVE[:n]), N).index == 0
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ _AUDIO_ADVICE = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
 _log = logging.getLogger(__name__)
 
 
-def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Decode a file's first sound track to float32 [n], mono, in [-1, 1).
+def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE, longest: int | None = None) -> np.ndarray:
+    """Decode a file's first sound track to float32 [n], mono, in [-1, 1); no more than ``longest`` samples.
 
     Sample 0 belongs to the first frame of the file's video, if it has one; gaps are silent. Samples pass through
     16-bit integers, as they do in the reference's intermediate wav file.
@@ -41,9 +41,11 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     samples = bytearray()  # one piece of memory, which goes back to the system as a whole
     for block in _sound_blocks(path, "s16", "mono", sample_rate):
         samples += block.tobytes()
+        if longest is not None and len(samples) >= longest * np.int16().nbytes:
+            break
     if not samples:
         raise BadInput("no sound could be decoded", path, "at least one sample", "none", _AUDIO_ADVICE)
-    wave = np.frombuffer(samples, np.int16).astype(np.float32)
+    wave = np.frombuffer(samples, np.int16)[:longest].astype(np.float32)
     wave /= np.float32(_INT16_SCALE)
     return wave
 
