@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import signal
 import subprocess
@@ -115,8 +114,11 @@ def test_stage_2_goes_on_where_it_was_killed(folder, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("name", ["clip/boxes.npy", "clip/valid.npy", "clip/coeffs.npy", "landmarks-00000000.npy"])
 def test_damaged_parts_are_refused_and_do_not_stay(folder, tmp_path, monkeypatch, name):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(store, "save_edit_arrays", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(store, "save_edit_arrays", interrupt)
         with pytest.raises(KeyboardInterrupt):
             inference_edit_expression.main(edit_flags(folder, tmp_path))
     parts = parts_folder(store.edit_dir(tmp_path, folder / CLIP_NAME, folder / SPEECH_NAME))
