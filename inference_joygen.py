@@ -110,7 +110,11 @@ class Talk:
     @property
     def parts_key(self) -> str:
         """Parts that are made for a sheet have more beside them."""
-        return f"{self.key} and a sheet" if self.options.debug else self.key
+        return self.sheet_key if self.options.debug else self.key
+
+    @property
+    def sheet_key(self) -> str:
+        return f"{self.key} and a sheet"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -123,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             from utils.work_folder import drop_parts
 
-            drop_parts(talk.result_path, talk.parts_key)
+            drop_parts(talk.result_path, talk.key, talk.sheet_key)
             print(f"{talk.result_path} is up to date")
         if options.clean:
             store.remove_edit(directory)

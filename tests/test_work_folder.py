@@ -17,6 +17,7 @@ from utils import work_folder as work_folder_module
 from utils.atomic import remove
 from utils.content_key import file_digest, path_digest
 from utils.errors import BadInput
+from utils.run_lock import reading
 from utils.work_folder import drop_parts, parts_folder, work_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,9 +121,22 @@ def test_a_finished_result_keeps_no_parts(tmp_path, monkeypatch, n_removed):
         drop_parts(result, "one")  # another run is at work
         assert folder.exists()
         raise KeyboardInterrupt
-    drop_parts(result, "one")
+    drop_parts(result, "another", "one")
     assert not folder.exists()
     drop_parts(result, "one")
+
+
+def test_a_folder_that_vanishes_while_it_is_locked_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "result"
+    folder.mkdir()
+
+    def vanish(*_: object) -> bool:
+        folder.rmdir()
+        return True
+
+    monkeypatch.setattr("utils.run_lock._lock", vanish)
+    with pytest.raises(FileNotFoundError), reading(folder):
+        pass
 
 
 def test_one_run_at_a_time_and_the_lock_of_a_dead_one_is_none(tmp_path):

@@ -46,16 +46,15 @@ def replacing(folder: Path) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path, kind: int, make: bool = False) -> Iterator[bool]:
     """The system lets go of the lock when the process ends, in whatever way; False where it knows no locks."""
-    descriptor = _open(folder, make)
-    try:
-        while has_lock := _lock(descriptor, folder, kind):
-            if _is_still(descriptor, folder):
-                break
-            os.close(descriptor)  # the run that had the lock has removed or replaced its folder in the meantime
-            descriptor = _open(folder, make)
-        yield has_lock
-    finally:
-        os.close(descriptor)
+    while True:
+        descriptor = _open(folder, make)
+        try:
+            has_lock = _lock(descriptor, folder, kind)
+            if not has_lock or _is_still(descriptor, folder):
+                yield has_lock
+                return
+        finally:
+            os.close(descriptor)  # without a yield: the run that had the lock has removed or replaced its folder
 
 
 def _open(folder: Path, make: bool) -> int:

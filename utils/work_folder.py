@@ -56,13 +56,13 @@ def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[st
         _remove(folder)
 
 
-def drop_parts(result: Path, key: str) -> None:
+def drop_parts(result: Path, *keys: str) -> None:
     """Remove the parts of a finished result, which are there if the run that made it was killed at its very end.
 
-    Parts with another key stay, and those of a run that is at work.
+    Parts with other keys stay, and those of a run that is at work.
     """
     folder = parts_folder(result)
-    if folder.is_dir() and not folder.is_symlink() and any(_belongs_to(folder, known) for known in (key, _NO_KEY)):
+    if folder.is_dir() and not folder.is_symlink() and any(_belongs_to(folder, known) for known in (*keys, _NO_KEY)):
         with suppress(BadInput, OSError), sole_run(folder):
             _remove(folder)
 
