@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def open_edit(options: argparse.Namespace) -> Edit:
     """Read and check what is given, load the networks, and say which they are."""
-    from utils.content_key import file_digest, require_unchanged
+    from utils.digests import file_digest, require_unchanged
 
     motion_path, clip_path = options.infer_exp_coeff_path, options.infer_video_path
     motion_digest = file_digest(motion_path) if motion_path.is_file() else ""
@@ -158,7 +158,7 @@ def write_result(edit: Edit) -> None:
     """Follow and reconstruct the face, move it, and draw its depth, but for what an earlier run has left."""
     from models.clip_motion import motion_of_frames
     from models.clip_store import RESULT_FOLDER, draw_parts, stored_clip
-    from utils.content_key import require_unchanged
+    from utils.digests import require_unchanged
     from utils.work_folder import work_folder
 
     options = edit.options

@@ -241,7 +241,7 @@ def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dt
 def write_result(talk: Talk) -> None:
     """Make those parts of the video that no earlier run has left, and join all."""
     from utils.contact_sheet import spread_frames
-    from utils.content_key import require_unchanged
+    from utils.digests import require_unchanged
     from utils.video_parts import has_part, part_path, split_frames
     from utils.work_folder import work_folder
 

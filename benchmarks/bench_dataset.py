@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.clip_analysis import open_tracker
 from models.clip_preparation import PreparationJob, load_speech, open_analyser, write_clip
+from models.clip_tracking import open_tracker
 from models.face_tracker import track_face
 from utils import cli, packs
 from utils.clips import clip_folders, clip_names, open_clips

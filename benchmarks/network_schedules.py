@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.edited_clip import choose_shown, source_frames
 from models.face_crops import SourceFrame, prepare_batches, prepare_crop
 from models.generator import Generator, build_unet
-from models.latent_codec import build_vae, current_name, hide_lower_half, hide_upper_half, read_model_config
+from models.latent_codec import build_vae, current_name, hide_lower_half, hide_upper_half
+from models.model_config import read_model_config
 from models.talking_face import TalkingFace, load_talking_face, paste
 from models.whisper_encoder import WhisperEncoder
 from utils import cli

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.joint_learner import JointLearner
 from models.joint_setup import JoyGenConfig, gradient_dtype, sound_source
 from models.joint_validation import Validation
-from models.latent_codec import read_model_config
+from models.model_config import read_model_config
 from models.whisper_encoder import WhisperEncoder
 from utils.augment import NO_AUGMENTATION, Augmentation
 from utils.checkpoints import read_weights, weights_file

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from models.dwpose import DWPose
 from models.face_model import EXPRESSION, LANDMARK_FLIP, FaceModel
 from models.face_recon import FitSettings, LandmarkRows, fit_landmarks
-from models.face_tracker import DWPoseTracker, LandmarkTracker, MediaPipeTracker, track_face
+from models.face_tracker import LandmarkTracker, track_face
 from models.rasterizer import DepthRenderer, choose_rasterizer
 from models.recon_net import ReconNet
 from utils.depth import depth_to_uint8
@@ -159,10 +158,3 @@ def load_analyser(
         recon = ReconNet.load(pack.recon, device)
     flip = LANDMARK_FLIP if faithful else CROP_SIZE
     return FaceAnalyser(face_model, choose_rasterizer(device, use_opengl), recon, smoothing, flip)
-
-
-def open_tracker(pack: Pack, device: torch.device) -> LandmarkTracker:
-    """MediaPipe's face mesh, with DWPose's 68 points where the pack has it."""
-    if pack.dwpose is None:
-        return MediaPipeTracker()
-    return DWPoseTracker(DWPose.load(pack.dwpose, device), MediaPipeTracker())

@@ -13,9 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.clip_analysis import open_tracker
 from models.dwpose import DWPose
-from models.face_tracker import is_same_face, is_sure, track_face, track_of
+from models.face_tracker import (
+    DWPoseTracker,
+    LandmarkTracker,
+    MediaPipeTracker,
+    is_same_face,
+    is_sure,
+    track_face,
+    track_of,
+)
 from models.people_tracker import PeopleTracker
 from models.speaker_choice import Ears, SpeakerChoice, choose_speaker, choose_with_more
 from utils.disk_arrays import disk_zeros, rows_of, stretches_of
@@ -25,6 +32,13 @@ from utils.packs import Pack
 from utils.people import ClipFaces, Person, gather_people
 from utils.speaker import Speaker
 from utils.types import MOTION_FPS, N_LANDMARKS, FaceTrack
+
+
+def open_tracker(pack: Pack, device: torch.device) -> LandmarkTracker:
+    """MediaPipe's face mesh, with DWPose's 68 points where the pack has it."""
+    if pack.dwpose is None:
+        return MediaPipeTracker()
+    return DWPoseTracker(DWPose.load(pack.dwpose, device), MediaPipeTracker())
 
 
 @dataclass(frozen=True)

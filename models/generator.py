@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.diffusers_classes import diffusers_class
 from models.group_norm import use_contiguous_group_norm
-from models.latent_codec import build_described
+from models.model_config import build_described
 from utils.atomic import atomic_path
 from utils.checkpoints import half_precision, load_strict, read_weights, save_weights, weights_file
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from models.latent_codec import build_described, read_model_config
+from models.model_config import build_described, read_model_config
 from utils.checkpoints import load_strict, read_weights
 from utils.errors import BadInput
 from utils.official_files import fetch_advice

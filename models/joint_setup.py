@@ -16,7 +16,8 @@ from torch import Tensor
 from models.critics import Critics
 from models.generator import Generator
 from models.joint_model import JointModel
-from models.latent_codec import LatentCodec, read_model_config
+from models.latent_codec import LatentCodec
+from models.model_config import read_model_config
 from models.refiner import Refiner, RefinerConfig
 from models.whisper_encoder import LOG_MEL_PADDING, EncoderDims, WhisperEncoder, log_mel_spectrogram
 from utils.augment import NO_AUGMENTATION

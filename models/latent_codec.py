@@ -7,8 +7,7 @@ depth       the depth image, its upper half black    (what the mouth does)
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from torch import Tensor, nn
 
 from models.diffusers_classes import diffusers_class
 from models.group_norm import use_contiguous_group_norm
+from models.model_config import build_described
 from utils.checkpoints import load_strict, read_weights, weights_file
-from utils.errors import BadInput
 from utils.images import to_signed
-from utils.official_files import fetch_advice
 
 # names of the mid-block attention in weights saved by diffusers before 0.15
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -183,30 +181,6 @@ def black_ends(is_shown: Bool[Tensor, " n"]) -> tuple[Stretch, ...]:
 def build_vae(config: dict[str, Any]) -> nn.Module:
     """An AutoencoderKL with random weights; keys starting with _ are notes of the library that wrote them."""
     return diffusers_class("AutoencoderKL")(**{key: value for key, value in config.items() if not key.startswith("_")})
-
-
-def build_described(build: Callable[[dict[str, Any]], nn.Module], path: Path) -> nn.Module:
-    """The network that a config.json describes; raises BadInput if the file is unusable or its values are."""
-    config = read_model_config(path)
-    try:
-        return build(config)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        expected = "the values it was saved with"
-        raise BadInput("model config describes no network", path, expected, reason, fetch_advice(path)) from error
-
-
-def read_model_config(path: Path) -> dict[str, Any]:
-    """A diffusers config.json; raises BadInput if it is missing or not a JSON object."""
-    if not path.is_file():
-        raise BadInput("model config missing", path, f"{path.name} beside the weights", "nothing", fetch_advice(path))
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:  # also bytes that are no text, and lists in lists in lists
-        raise BadInput("unreadable model config", path, "JSON", str(error), fetch_advice(path)) from error
-    if not isinstance(config, dict):
-        raise BadInput("unreadable model config", path, "a JSON object", type(config).__name__, fetch_advice(path))
-    return config
 
 
 def current_name(key: str) -> str:

@@ -17,13 +17,13 @@ import numpy as np
 from models.face_finder import Box, FaceFinder, overlap, side_of
 from models.face_follower import FaceFollower
 from models.look_back import RecentFrames
-from utils.clip_choice import yaw_degrees
 from utils.disk_arrays import RowList, RowStore
 from utils.motion_timing import lasting
 from utils.people import ClipFaces, Piece, box_of
 from utils.shots import CutDetector, Look, LookDescriber
 from utils.streaming import run_ahead
 from utils.types import MOTION_FPS, N_LANDMARKS
+from utils.visibility import yaw_degrees
 
 # Spans of time, counted in frames at 25 Hz
 DETECT_EVERY = 12

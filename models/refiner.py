@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.latent_codec import read_model_config
+from models.model_config import read_model_config
 from utils.atomic import atomic_path
 from utils.checkpoints import REFINER_WEIGHTS, half_precision, load_strict, read_weights, save_weights
 from utils.errors import BadInput

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.diffusers_classes import diffusers_class
-from models.latent_codec import CPU_IMAGES_AT_ONCE, LatentCodec, build_described, frozen, read_model_config
+from models.latent_codec import CPU_IMAGES_AT_ONCE, LatentCodec, frozen
+from models.model_config import build_described, read_model_config
 from utils.checkpoints import load_strict, read_weights, weights_file
 from utils.errors import BadInput
 

@@ -12,11 +12,12 @@ from jaxtyping import Float
 
 from models.audio_features import pitch_contour
 from models.face_watcher import FaceWatcher
-from utils.clip_choice import RIVAL, SoundFacts, VideoFacts, is_inside, yaw_degrees
+from utils.clip_choice import RIVAL, SoundFacts, VideoFacts
 from utils.geometry import face_box_from_68, landmarks_68
 from utils.landmarks import OUTER_LIPS
 from utils.shots import CutDetector, SpeakerWatch
 from utils.types import SAMPLES_PER_FEATURE
+from utils.visibility import is_inside, yaw_degrees
 
 BLOCK_STEPS = 1500  # steps of sound looked at at once, 30 s
 LEVEL_FLOOR = 1e-10  # mean square, -100 dB

@@ -8,24 +8,18 @@ import numpy as np
 import pytest
 
 from utils.clip_choice import (
-    BRIDGED,
-    MAX_TURN,
     MIN_FACE,
     RIVAL,
     TRIMMED,
-    FrameState,
     Limits,
     SoundFacts,
     VideoFacts,
-    bridge_gaps,
     choose_stretches,
     crop_of,
     frame_states,
-    is_inside,
-    runs,
     union_crop,
-    yaw_degrees,
 )
+from utils.visibility import BRIDGED, MAX_TURN, FrameState, bridge_gaps, is_inside, runs, yaw_degrees
 
 F, N, S, U, T, O = FrameState  # noqa: E741
 LIMITS = Limits(min_frames=30, min_face=50)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.clip_choice import FrameState, yaw_degrees
 from utils.face_frames import LONGEST_GAP, PROFILE_LIMIT, fade_frames, fade_strength, frames_text, judge_frames
 from utils.landmarks import OUTER_LIPS
 from utils.types import N_LANDMARKS
+from utils.visibility import FrameState, yaw_degrees
 
 SIZE = (200, 160)
 

@@ -7,7 +7,7 @@ import torch
 
 from models.generator import Generator, build_unet, positional_encoding
 from models.joint_model import JointModel
-from models.latent_codec import read_model_config
+from models.model_config import read_model_config
 from models.whisper_encoder import EncoderDims, WhisperEncoder
 from tests.training_data import UNET_CONFIG
 from utils.checkpoints import read_weights, save_weights

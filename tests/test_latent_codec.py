@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.latent_codec import LatentCodec, build_vae, hide_lower_half, hide_upper_half, read_model_config
+from models.latent_codec import LatentCodec, build_vae, hide_lower_half, hide_upper_half
+from models.model_config import read_model_config
 from tests.training_data import SIZE, VAE_CONFIG, write_networks
 from utils.checkpoints import read_weights, save_weights
 from utils.errors import BadInput

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from utils import content_key
+from utils import content_key, digests
 from utils import work_folder as work_folder_module
 from utils.atomic import remove
-from utils.content_key import file_digest, path_digest
+from utils.digests import file_digest, path_digest
 from utils.errors import BadInput
 from utils.run_lock import reading
 from utils.work_folder import drop_parts, parts_folder, work_folder
@@ -159,9 +159,9 @@ def test_one_run_at_a_time_and_the_lock_of_a_dead_one_is_none(tmp_path):
 def reads(tmp_path, monkeypatch) -> list[Path]:
     """Files that are read whole; from 10 bytes on they are large."""
     monkeypatch.setenv("JOYGEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(content_key, "LARGE", 10)
-    read, original = [], content_key._read_digest
-    monkeypatch.setattr(content_key, "_read_digest", lambda path: (read.append(path), original(path))[1])
+    monkeypatch.setattr(digests, "LARGE", 10)
+    read, original = [], digests.read_digest
+    monkeypatch.setattr(digests, "read_digest", lambda path: (read.append(path), original(path))[1])
     return read
 
 
@@ -188,7 +188,7 @@ def test_large_files_are_read_once_until_they_change(tmp_path, reads):
 
 
 def test_the_latest_digests_are_remembered(tmp_path, reads, monkeypatch):
-    monkeypatch.setattr(content_key, "_MOST_ENTRIES", 2)
+    monkeypatch.setattr(digests, "_MOST_ENTRIES", 2)
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
     for age, path in ((90, one), (80, two), (70, one), (60, three)):
         write_aged(path, "0123456789", age)

@@ -7,41 +7,24 @@ kept           2+10 ... 10-10      too short                    frames trimmed a
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from utils.types import FEATURE_RATE, MOTION_FPS
+from utils.visibility import MAX_TURN, FrameState, bridge_gaps, runs
 
 MIN_FRAMES = 300  # upstream: preprocess_trim_crop_video
 TRIMMED = 10  # frames at each end, as upstream
 MARGIN = 0.25  # of the mean box, on each side of the union, as upstream
-BRIDGED = 5  # frames; another state that lasts no longer than this between frames with one face is passed over
 MIN_FACE = 96  # pixels; enlarged 2.7 times to the generator's 256; passes VoxCeleb's and GRID's faces
 RIVAL = 0.4  # of the main face's size, from which another face counts
-# Degrees of yaw, by the mesh's own depth, which flattens: its 35 is a three-quarter view in which both mouth corners
-# show. The largest in 39 talking clips is 35.
-MAX_TURN = 45.0
 # Share of 20 ms steps with a pitch. 39 talking clips: 0.21 to 0.69; noise, silence, clicks, chords: 0; tones: 1.
 VOICED_SHARE = (0.12, 0.9)
 MIN_LEVEL = -50.0  # dB of full scale, mean over the stretch. Talking clips: -33 to -11
 MIN_LEVEL_SPREAD = 5.0  # dB between the 10th and 90th percentile of the steps. Talking clips: 8 to 46; hum: 0.4
-
-
-class FrameState(IntEnum):
-    """What a frame shows. UNCLEAR: a face whose landmarks cannot be found; TURNED, OUTSIDE: its mouth does not show."""
-
-    ONE_FACE = 0
-    NO_FACE = 1
-    SEVERAL = 2
-    UNCLEAR = 3
-    TURNED = 4
-    OUTSIDE = 5
 
 
 REASONS = {
@@ -141,29 +124,6 @@ def frame_states(facts: VideoFacts, limits: Limits) -> UInt8[np.ndarray, " n"]:
     return states
 
 
-def runs(states: UInt8[np.ndarray, " n"], boundaries: set[int]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of unbroken runs of one state; a run also ends at a boundary."""
-    begins = set(np.flatnonzero(np.diff(states)) + 1) | {frame for frame in boundaries if 0 < frame < len(states)}
-    edges = [0, *sorted(int(frame) for frame in begins), len(states)]
-    return ((start, stop) for start, stop in itertools.pairwise(edges) if stop > start)
-
-
-def bridge_gaps(
-    states: UInt8[np.ndarray, " n"], boundaries: set[int], longest: int = BRIDGED
-) -> UInt8[np.ndarray, " n"]:
-    """Fill gaps of up to ``longest`` frames between frames with one face, unless there is a boundary.
-
-    A face that blinks out, or a second one that flashes up for so short a time, is the detector's mistake.
-    """
-    bridged = states.copy()
-    is_gap = (states != FrameState.ONE_FACE).astype(np.uint8)
-    for start, stop in runs(is_gap, set()):
-        is_inner = is_gap[start] and start > 0 and stop < len(states)
-        if is_inner and stop - start <= longest and boundaries.isdisjoint(range(start, stop + 1)):
-            bridged[start:stop] = FrameState.ONE_FACE
-    return bridged
-
-
 def crop_of(facts: VideoFacts, frames: range, margin: float = MARGIN) -> Int[np.ndarray, " 4"]:
     """The fixed crop of a clip: union of its face boxes and a margin, inside the frame, with even sides.
 
@@ -247,15 +207,3 @@ def sound_reasons(
     if spread < MIN_LEVEL_SPREAD:
         return [f"sound is not speech: its level varies by {spread:.1f} dB, {MIN_LEVEL_SPREAD:g} expected"]
     return []
-
-
-def yaw_degrees(landmarks: Float[np.ndarray, "468 3"]) -> float:
-    """How far a face is turned aside: the direction from its right cheek's edge (234) to its left one's (454)."""
-    across = landmarks[454] - landmarks[234]
-    return math.degrees(math.atan2(float(across[2]), float(across[0])))
-
-
-def is_inside(points: Float[np.ndarray, "n 2"], size: tuple[int, int]) -> bool:
-    """Whether all points lie in a frame of that width and height."""
-    inside: Bool[np.ndarray, "n 2"] = (points >= 0) & (points <= np.array(size))
-    return bool(inside.all())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.array_rows import ArrayRows
-from utils.content_key import file_digest
+from utils.digests import file_digest
 from utils.errors import BadInput
 from utils.store import LANDMARKS_NAME, SOURCE_LANDMARKS_NAME, STAGE2_ADVICE, EditResult, load_edit
 from utils.time_options import rate_text, resolve_rate

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from utils.clip_choice import MAX_TURN, FrameState, bridge_gaps, is_inside, runs, yaw_degrees
 from utils.disk_arrays import rows_of
 from utils.landmarks import OUTER_LIPS
 from utils.motion_timing import lasting
 from utils.types import MOTION_FPS
+from utils.visibility import MAX_TURN, FrameState, bridge_gaps, is_inside, runs, yaw_degrees
 
 # Spans of time, counted in frames at 25 Hz
 LONGEST_GAP = 5  # without a face, or turned too far, that is passed over

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.audio import waveform_blocks
-from utils.content_key import file_digest
+from utils.digests import file_digest
 from utils.errors import BadInput
 from utils.types import SAMPLES_PER_FEATURE
 

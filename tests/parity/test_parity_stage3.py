@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from models.generator import build_unet, positional_encoding
-from models.latent_codec import hide_upper_half, read_model_config
+from models.latent_codec import hide_upper_half
+from models.model_config import read_model_config
 from utils.geometry import resize_image
 from utils.images import mouth_depth, stack_gray, stack_images, to_bytes, to_signed
 from utils.landmarks import OUTER_LIPS
