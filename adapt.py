@@ -16,16 +16,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import cli, packs, store
-from utils.atomic import atomic_path, folders_above, require_writable
-from utils.errors import BadInput
-from utils.image_files import write_rgb
-from utils.run_lock import sole_run
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.files.atomic import atomic_path, folders_above, require_writable
+from utils.files.image_files import write_rgb
+from utils.files.run_lock import sole_run
+from utils.results import store
+from utils.weights import packs
 
 WORK_PREFIX = ".adapting-"
 
 if TYPE_CHECKING:
-    from models.adaptation import AdaptationResult, AdaptationSettings
+    from models.training.adaptation import AdaptationResult, AdaptationSettings
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -50,7 +52,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     check_numbers(options)
-    from models.adaptation import AdaptationSettings
+    from models.training.adaptation import AdaptationSettings
 
     settings = AdaptationSettings(options.steps, options.batch_size, options.lr, options.held_back, options.seed)
     pack, directory = packs.resolve_pack(), options.result_dir / options.video_path.stem
@@ -76,8 +78,8 @@ def adapt_to_clip(
     record: dict[str, object],
 ) -> None:
     """Prepare the clip, learn, and put the better networks into ``directory``, which no other run may use meanwhile."""
-    from models.adaptation import Adaptation
-    from models.clip_preparation import PreparationJob, prepare_clip
+    from models.editing.clip_preparation import PreparationJob, prepare_clip
+    from models.training.adaptation import Adaptation
 
     start = time.monotonic()
     require_own(directory)
@@ -114,8 +116,8 @@ def describe(clip: Path, pack: packs.Pack, settings: AdaptationSettings) -> dict
     """What the result depends on; ``key`` sums it up."""
     import hashlib
 
-    from utils.audio import open_media
-    from utils.checkpoints import REFINER_WEIGHTS, sha256, weights_file
+    from utils.media.audio import open_media
+    from utils.weights.checkpoints import REFINER_WEIGHTS, sha256, weights_file
 
     open_media(clip).close()  # a missing clip, or none at all, is named here
     base = "mini" if pack.name.startswith("mini") else "official"

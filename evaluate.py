@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils import cli, packs
-from utils.atomic import require_writable
-from utils.clip_pairs import ClipPair, Matches, match_clips
-from utils.errors import BadInput
-from utils.figures import METRICS, NEEDS_WEIGHTS
-from utils.version import VERSION
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.core.version import VERSION
+from utils.files.atomic import require_writable
+from utils.metrics.clip_pairs import ClipPair, Matches, match_clips
+from utils.metrics.figures import METRICS, NEEDS_WEIGHTS
+from utils.weights import packs
 
 if TYPE_CHECKING:
-    from models.clip_comparison import BadFrame
-    from models.evaluation import Clip, Networks, PairResult
-    from utils.report import Report
-    from utils.report_plots import WorstFrame
+    from models.evaluation.clip_comparison import BadFrame
+    from models.evaluation.evaluation import Clip, Networks, PairResult
+    from utils.metrics.report import Report
+    from utils.metrics.report_plots import WorstFrame
 
 AV_MODEL = packs.MINI_DIR / "av_agreement.safetensors"
 WEIGHT_FLAGS = {"lpips": "lpips_weights", "fid": "inception_weights", "lse": "syncnet_weights", "av": "av_model"}
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     require_writable(options.out)
     networks = load_networks(options, metrics)
 
-    from models.evaluation import overall_figures, with_agreement
+    from models.evaluation.evaluation import overall_figures, with_agreement
 
     results, skipped = measure_all(matches, metrics, networks)
     measured = list(results)
@@ -90,12 +91,12 @@ def wanted_metrics(options: argparse.Namespace) -> list[str]:
 
 
 def load_networks(options: argparse.Namespace, metrics: Sequence[str]) -> Networks:
-    from models.av_agreement import AvModel
-    from models.clip_comparison import LowerFaceFeatures
-    from models.evaluation import Networks
-    from models.inception import InceptionV3
-    from models.lpips import Lpips
-    from models.syncnet import SyncNet
+    from models.evaluation.clip_comparison import LowerFaceFeatures
+    from models.evaluation.evaluation import Networks
+    from models.evaluation.inception import InceptionV3
+    from models.evaluation.lpips import Lpips
+    from models.lipsync.av_agreement import AvModel
+    from models.lipsync.syncnet import SyncNet
 
     device = cli.resolve_device(options.gpu_id)
     return Networks(
@@ -110,7 +111,7 @@ def measure_all(
     matches: Matches, metrics: Sequence[str], networks: Networks
 ) -> tuple[dict[ClipPair, PairResult], dict[str, str]]:
     """Results by pair, and why others were left out. Raises the first pair's BadInput if nothing could be measured."""
-    from models.evaluation import measure_pair
+    from models.evaluation.evaluation import measure_pair
 
     results: dict[ClipPair, PairResult] = {}
     failures: dict[str, BadInput] = {}
@@ -127,9 +128,9 @@ def measure_all(
 
 
 def open_clip(path: Path) -> Clip:
-    from models.evaluation import Clip
-    from utils.audio import load_waveform
-    from utils.video import probe_video, read_frames
+    from models.evaluation.evaluation import Clip
+    from utils.media.audio import load_waveform
+    from utils.media.video import probe_video, read_frames
 
     info = probe_video(path)
     n_frames = round(info.duration * 25) or None
@@ -149,7 +150,7 @@ def make_report(
     overall: dict[str, float],
     remark: str,
 ) -> Report:
-    from utils.report import ClipResult, Report
+    from utils.metrics.report import ClipResult, Report
 
     clips = [
         ClipResult(
@@ -172,7 +173,7 @@ def settings(options: argparse.Namespace, metrics: Sequence[str]) -> dict[str, o
     """What published figures differ by: crops, offsets, implementation and weights."""
     from importlib.metadata import version
 
-    from utils.checkpoints import sha256
+    from utils.weights.checkpoints import sha256
 
     found: dict[str, object] = {
         "implementation": f"joygen {VERSION}, MediaPipe {version('mediapipe')}",
@@ -199,8 +200,8 @@ def settings(options: argparse.Namespace, metrics: Sequence[str]) -> dict[str, o
 
 
 def save(directory: Path, report: Report, results: dict[ClipPair, PairResult]) -> None:
-    from utils.report import write_report
-    from utils.report_plots import BARS_NAME, DENSITY_NAME, WORST_NAME, save_bars, save_densities, save_worst
+    from utils.metrics.report import write_report
+    from utils.metrics.report_plots import BARS_NAME, DENSITY_NAME, WORST_NAME, save_bars, save_densities, save_worst
 
     write_report(directory, report)
     save_bars(directory / BARS_NAME, report)
@@ -210,7 +211,7 @@ def save(directory: Path, report: Report, results: dict[ClipPair, PairResult]) -
 
 def density_curves(results: Sequence[PairResult], report: Report) -> dict:
     """Series of all clips one after the other, by panel."""
-    from utils.report_plots import Curve
+    from utils.metrics.report_plots import Curve
 
     def pixels(name: str) -> np.ndarray:
         return np.concatenate([result.pixels[name] for result in results])
@@ -251,7 +252,7 @@ def worst_of(results: dict[ClipPair, PairResult]) -> list[tuple[BadFrame, ClipPa
 
 
 def worst_frames(results: dict[ClipPair, PairResult]) -> list[WorstFrame]:
-    from utils.report_plots import WorstFrame
+    from utils.metrics.report_plots import WorstFrame
 
     return [
         WorstFrame(f"{pair.name[:14]} {bad.index}: {bad.psnr:.1f}", bad.reference, bad.generated)

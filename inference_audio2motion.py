@@ -10,17 +10,19 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import cli, packs, store
-from utils.atomic import folders_above, require_writable
-from utils.errors import BadInput, shown
-from utils.types import INAUDIBLE, SAMPLES_PER_FRAME
+from utils.core import cli
+from utils.core.errors import BadInput, shown
+from utils.core.types import INAUDIBLE, SAMPLES_PER_FRAME
+from utils.files.atomic import folders_above, require_writable
+from utils.results import store
+from utils.weights import packs
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from models.audio2motion import Audio2Motion
-    from models.audio_features import SpeechFeatures
+    from models.audio.audio_features import SpeechFeatures
+    from models.motion.audio2motion import Audio2Motion
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +69,8 @@ def file_name(text: str) -> Path:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    from models.audio2motion import load_audio2motion
-    from utils.audio import load_waveform
+    from models.motion.audio2motion import load_audio2motion
+    from utils.media.audio import load_waveform
 
     wave = load_waveform(options.drv_aud)
     if len(wave) < SAMPLES_PER_FRAME:
@@ -98,8 +100,8 @@ def hear(
 
     scratch: folder for the file without a name that HuBERT's states are kept in.
     """
-    from models.audio_features import speech_features
-    from models.hubert import HubertEncoder
+    from models.audio.audio_features import speech_features
+    from models.audio.hubert import HubertEncoder
 
     config, hubert = network.config, None
     if config.audio_type == "hubert" and hubert_dir is not None:
@@ -121,9 +123,9 @@ def closes_in_silence(options: argparse.Namespace, pack: packs.Pack, network: Au
 
 def rest_in_silence(motion: np.ndarray, wave: np.ndarray, face_model: Path) -> np.ndarray:
     """The motion with a shut mouth where nobody speaks: the motion's mean expression with the lips brought together."""
-    from models.closed_mouth import LipGaps
-    from models.face_model import FaceModel
-    from models.mouth_silence import close_in_silence
+    from models.face3d.closed_mouth import LipGaps
+    from models.face3d.face_model import FaceModel
+    from models.motion.mouth_silence import close_in_silence
 
     gaps = LipGaps.of(FaceModel.load(face_model))
     return gaps.uncrossed(close_in_silence(motion, wave, gaps.closed(motion.mean(axis=0))))

@@ -14,24 +14,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils import cli, packs, store
-from utils.atomic import atomic_path, require_writable, swap_in
-from utils.errors import BadInput
-from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
-from utils.image_files import write_rgb
-from utils.motion_timing import n_motion_frames
-from utils.run_lock import replacing
-from utils.speaker import add_speaker_arguments
-from utils.time_options import add_length_argument, add_rate_argument, resolve_rate
-from utils.timeline import n_needed_frames, n_result_frames, shown_frames
-from utils.types import MOTION_FPS, N_LANDMARKS, VideoInfo
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.core.types import MOTION_FPS, N_LANDMARKS, VideoInfo
+from utils.files.atomic import atomic_path, require_writable, swap_in
+from utils.files.image_files import write_rgb
+from utils.files.run_lock import replacing
+from utils.media.motion_timing import n_motion_frames
+from utils.media.time_options import add_length_argument, add_rate_argument, resolve_rate
+from utils.media.timeline import n_needed_frames, n_result_frames, shown_frames
+from utils.people.speaker import add_speaker_arguments
+from utils.results import store
+from utils.weights import packs
+from utils.weights.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 
 if TYPE_CHECKING:
     import torch
 
-    from models.clip_analysis import FaceAnalyser, FittedClip, FrameSource
-    from models.clip_store import FoundClip
-    from models.clip_tracking import TrackedClip
+    from models.editing.clip_analysis import FaceAnalyser, FittedClip, FrameSource
+    from models.editing.clip_store import FoundClip
+    from models.tracking.clip_tracking import TrackedClip
 
 NOT_IN_KEY = (  # files count by their content, and the rest changes nothing in the result
     *("infer_video_path", "infer_exp_coeff_path", "infer_result_dir", "gpu_id", "force", "list_speakers"),
@@ -122,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.force or not is_up_to_date(edit.result_dir, edit.key):
         write_result(edit)
         return
-    from utils.work_folder import drop_parts
+    from utils.files.work_folder import drop_parts
 
     drop_parts(edit.result_dir, edit.key)
     print(f"{edit.result_dir} is up to date")
@@ -130,13 +132,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def open_edit(options: argparse.Namespace) -> Edit:
     """Read and check what is given, load the networks, and say which they are."""
-    from utils.digests import file_digest, require_unchanged
+    from utils.files.digests import file_digest, require_unchanged
 
     motion_path, clip_path = options.infer_exp_coeff_path, options.infer_video_path
     motion_digest = file_digest(motion_path) if motion_path.is_file() else ""
     motion = store.load_motion(motion_path)
-    from models.clip_analysis import load_analyser
-    from utils.video import probe_video
+    from models.editing.clip_analysis import load_analyser
+    from utils.media.video import probe_video
 
     clip_digest = file_digest(clip_path) if clip_path.is_file() else ""
     video = probe_video(clip_path)
@@ -156,10 +158,10 @@ def open_edit(options: argparse.Namespace) -> Edit:
 
 def write_result(edit: Edit) -> None:
     """Follow and reconstruct the face, move it, and draw its depth, but for what an earlier run has left."""
-    from models.clip_motion import motion_of_frames
-    from models.clip_store import RESULT_FOLDER, draw_parts, stored_clip
-    from utils.digests import require_unchanged
-    from utils.work_folder import work_folder
+    from models.editing.clip_motion import motion_of_frames
+    from models.editing.clip_store import RESULT_FOLDER, draw_parts, stored_clip
+    from utils.files.digests import require_unchanged
+    from utils.files.work_folder import work_folder
 
     options = edit.options
     with (
@@ -182,10 +184,10 @@ def write_result(edit: Edit) -> None:
 
 def find_face(edit: Edit) -> FoundClip:
     """Follow the speaker's face through the clip and reconstruct it. Raises BadInput where there is none."""
-    from models.clip_store import FoundClip
-    from models.clip_tracking import track_clip
-    from models.speaker_choice import Ears
-    from utils.work_folder import parts_folder
+    from models.editing.clip_store import FoundClip
+    from models.tracking.clip_tracking import track_clip
+    from models.tracking.speaker_choice import Ears
+    from utils.files.work_folder import parts_folder
 
     options, rate = edit.options, float(edit.rate)
     frames = frame_source(edit.video, n_needed_frames(options.length, edit.n_speech), rate)
@@ -210,7 +212,7 @@ def result_key(options: argparse.Namespace, pack: packs.Pack, device: torch.devi
     """What the result is made of; every option counts but those in NOT_IN_KEY."""
     import torch
 
-    from utils.content_key import content_key, pack_paths
+    from utils.results.content_key import content_key, pack_paths
 
     values = {name: value for name, value in vars(options).items() if name not in NOT_IN_KEY}
     values |= {"pack": pack.name, "device": device.type, "threads": torch.get_num_threads()}
@@ -228,10 +230,10 @@ def is_up_to_date(result_dir: Path, key: str) -> bool:
 
 def show_speakers(options: argparse.Namespace) -> None:
     """--list-speakers: who is in the clip's first minute, in words and in a picture."""
-    from models.speaker_choice import Ears
-    from models.speaker_list import list_speakers
-    from utils.speaker import Speaker
-    from utils.video import probe_video, read_frames_at
+    from models.tracking.speaker_choice import Ears
+    from models.tracking.speaker_list import list_speakers
+    from utils.media.video import probe_video, read_frames_at
+    from utils.people.speaker import Speaker
 
     video = probe_video(options.infer_video_path)
     path = store.speakers_path(options.infer_result_dir, video.path)
@@ -261,7 +263,7 @@ def no_face(path: Path, found: str) -> BadInput:
 
 def frame_source(video: VideoInfo, n_frames: int | None, fps: float) -> FrameSource:
     """Decodes the clip's first frames (None: all), each time from the start."""
-    from utils.video import read_frames
+    from utils.media.video import read_frames
 
     descriptions = iter(("tracking", "reconstructing"))
     return lambda: cli.progress(read_frames(video.path, fps, stop=n_frames), n_frames, next(descriptions))

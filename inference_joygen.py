@@ -15,20 +15,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import cli, packs, store
-from utils.atomic import require_writable
-from utils.errors import BadInput
-from utils.run_lock import reading
-from utils.time_options import add_rate_argument
-from utils.timeline import exact_rate
-from utils.types import SAMPLE_RATE, VideoInfo
-from utils.version import VERSION
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.core.types import SAMPLE_RATE, VideoInfo
+from utils.core.version import VERSION
+from utils.files.atomic import require_writable
+from utils.files.run_lock import reading
+from utils.media.time_options import add_rate_argument
+from utils.media.timeline import exact_rate
+from utils.results import store
+from utils.weights import packs
 
 if TYPE_CHECKING:
     import torch
 
-    from models.talking_face import TalkingFrame
-    from utils.speech import Speech
+    from models.generation.talking_face import TalkingFrame
+    from utils.media.speech import Speech
 
 DTYPES = ("auto", "float32", "bfloat16")
 VAE_KINDS = ("full", "tiny")
@@ -125,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.force or not is_up_to_date(talk.result_path, talk.key, options.debug):
             write_result(talk)
         else:
-            from utils.work_folder import drop_parts
+            from utils.files.work_folder import drop_parts
 
             drop_parts(talk.result_path, talk.key, talk.sheet_key)
             print(f"{talk.result_path} is up to date")
@@ -135,9 +137,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def open_talk(options: argparse.Namespace, edit_dir: Path) -> Talk:
     """Read and check what is given, and say which networks serve; they are loaded once frames are asked for."""
-    from utils.edit_check import count_frames, open_edit, require_rate
-    from utils.speech import Speech
-    from utils.video import probe_video
+    from utils.media.speech import Speech
+    from utils.media.video import probe_video
+    from utils.results.edit_check import count_frames, open_edit, require_rate
 
     video = probe_video(options.video_path)
     speech = Speech.open(options.audio_path)
@@ -158,7 +160,7 @@ def result_key(options: argparse.Namespace, pack: packs.Pack, edit: store.EditRe
     """What the video is made of; every option counts but those in NOT_IN_KEY."""
     import torch
 
-    from utils.content_key import content_key, pack_paths
+    from utils.results.content_key import content_key, pack_paths
 
     device = cli.resolve_device(options.gpu_id)
     values = {name: value for name, value in vars(options).items() if name not in NOT_IN_KEY}
@@ -170,7 +172,7 @@ def result_key(options: argparse.Namespace, pack: packs.Pack, edit: store.EditRe
 
 
 def is_up_to_date(result_path: Path, key: str, with_sheet: bool) -> bool:
-    from utils.video_parts import read_tag
+    from utils.media.video_parts import read_tag
 
     return read_tag(result_path, KEY_TAG) == key and (not with_sheet or result_path.with_suffix(".png").is_file())
 
@@ -193,11 +195,11 @@ def make_frames(talk: Talk, parts: Sequence[range]) -> Iterator[TalkingFrame]:
     """Load the networks; the frames of ``parts`` are decoded, generated and pasted as they are asked for."""
     import torch
 
-    from models.edited_clip import choose_shown, source_frames
-    from models.face_parsing import FaceParsing
-    from models.talking_face import load_talking_face, talking_frames
-    from models.talking_video import windows_of_parts
-    from utils.windows import heard_rows, stream_windows
+    from models.generation.edited_clip import choose_shown, source_frames
+    from models.generation.face_parsing import FaceParsing
+    from models.generation.talking_face import load_talking_face, talking_frames
+    from models.generation.talking_video import windows_of_parts
+    from utils.media.windows import heard_rows, stream_windows
 
     options, pack, edit, n_frames = talk.options, talk.pack, talk.edit, talk.n_frames
     device = cli.resolve_device(options.gpu_id)
@@ -240,10 +242,10 @@ def resolve_dtype(options: argparse.Namespace, device: torch.device) -> torch.dt
 
 def write_result(talk: Talk) -> None:
     """Make those parts of the video that no earlier run has left, and join all."""
-    from utils.contact_sheet import spread_frames
-    from utils.digests import require_unchanged
-    from utils.video_parts import has_part, part_path, split_frames
-    from utils.work_folder import work_folder
+    from utils.files.digests import require_unchanged
+    from utils.files.work_folder import work_folder
+    from utils.imaging.contact_sheet import spread_frames
+    from utils.media.video_parts import has_part, part_path, split_frames
 
     start = time.perf_counter()
     options, edit, n_frames = talk.options, talk.edit, talk.n_frames
@@ -253,7 +255,7 @@ def write_result(talk: Talk) -> None:
         left = [part for part in parts if not has_part(folder, part)]
         n_drawn = sum(map(len, left))
         if left:
-            from models.talking_video import write_parts
+            from models.generation.talking_video import write_parts
 
             write_parts(folder, left, make_frames(talk, left), edit.record.fps, talk.video.picture, shown)
         require_unchanged(talk.speech.path, talk.speech.digest)
@@ -268,14 +270,14 @@ def write_result(talk: Talk) -> None:
 
 def put_together(talk: Talk, folder: Path, parts: Sequence[Path], shown: Sequence[int]) -> None:
     """Join the parts with the speech, draw the sheet of the frames that are shown, and put both in place."""
-    from utils.video_parts import join_parts
+    from utils.media.video_parts import join_parts
 
     joined = folder / talk.result_path.name
     tags = describe_result(talk.pack) | {KEY_TAG: talk.key}
     goes_on = talk.edit.record.length == "silence"
     join_parts(joined, parts, talk.edit.record.fps, talk.speech.path, tags, fill_sound=goes_on)
     if shown:
-        from models.talking_video import write_sheet
+        from models.generation.talking_video import write_sheet
 
         sheet = joined.with_suffix(".png")
         write_sheet(sheet, folder, shown)
@@ -285,7 +287,7 @@ def put_together(talk: Talk, folder: Path, parts: Sequence[Path], shown: Sequenc
 
 def describe_result(pack: packs.Pack) -> dict[str, str]:
     """The mp4's metadata: that mouth and speech are synthetic, and what made them."""
-    from utils.checkpoints import sha256, weights_file
+    from utils.weights.checkpoints import sha256, weights_file
 
     digest = sha256(weights_file(pack.unet))[:12]
     return {

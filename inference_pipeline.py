@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Thread
 
-from utils import cli
+from utils.core import cli
 
 SHELL_SCRIPT = Path(__file__).resolve().parent / "scripts" / "inference_pipeline.sh"
 TABLE_BEGIN, TABLE_END = 'flag_table="\n', '\n"\n'
@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
 def load_ahead() -> None:
     """Load the libraries that stages 2 and 3 wait for; what fails here fails there again, where it is said."""
     with suppress(ImportError, OSError, RuntimeError, MemoryError):  # diffusers makes RuntimeErrors of some
-        from models.diffusers_classes import diffusers_class
-        from models.mediapipe_solutions import SOLUTIONS, mediapipe_solution
+        from models.layers.diffusers_classes import diffusers_class
+        from models.tracking.mediapipe_solutions import SOLUTIONS, mediapipe_solution
 
         for name in SOLUTIONS:
             mediapipe_solution(name)

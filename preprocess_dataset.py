@@ -17,19 +17,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import cli, packs, store
-from utils.atomic import require_writable
-from utils.errors import BadInput, StageFailure
-from utils.face_options import add_face_arguments, resolve_face_pack, smoothing_of
-from utils.ray_queue import run_on_ray
-from utils.run_lock import sole_run
-from utils.shard_writer import SHARD_MEGABYTES, WAITING_FOLDER, ShardPacker, finished_names
-from utils.speaker import add_speaker_argument
-from utils.video_files import VIDEO_SUFFIXES, videos_in
-from utils.work_queue import Outcome, run_local
+from utils.core import cli
+from utils.core.errors import BadInput, StageFailure
+from utils.curation.ray_queue import run_on_ray
+from utils.curation.work_queue import Outcome, run_local
+from utils.data.shard_writer import SHARD_MEGABYTES, WAITING_FOLDER, ShardPacker, finished_names
+from utils.files.atomic import require_writable
+from utils.files.run_lock import sole_run
+from utils.media.video_files import VIDEO_SUFFIXES, videos_in
+from utils.people.speaker import add_speaker_argument
+from utils.results import store
+from utils.weights import packs
+from utils.weights.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 
 if TYPE_CHECKING:
-    from models.clip_preparation import PreparationJob
+    from models.editing.clip_preparation import PreparationJob
 
 MIN_FACE = 64  # pixels
 MOST_WORKERS = 8  # by default; each needs about a gigabyte
@@ -113,7 +115,7 @@ def has_changed(path: Path, result_dir: Path) -> bool:
 def resolve_job(options: argparse.Namespace) -> PreparationJob:
     """Says what finds and draws the faces. Raises BadInput for unusable weights, before any work is done."""
     pack = resolve_face_pack(options)
-    from models.clip_preparation import PreparationJob, open_analyser
+    from models.editing.clip_preparation import PreparationJob, open_analyser
 
     job = PreparationJob(
         pack=pack,
@@ -136,7 +138,7 @@ def outcomes_of(
     units: Sequence[Path], job: PreparationJob, options: argparse.Namespace
 ) -> Generator[Outcome, None, None]:
     """Prepare the clips on this machine's cores, or on a Ray cluster."""
-    from models.clip_preparation import prepare_clip
+    from models.editing.clip_preparation import prepare_clip
 
     work = partial(prepare_clip, job)
     if options.ray_address:

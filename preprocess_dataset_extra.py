@@ -11,10 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils import cli, splits
-from utils.atomic import require_writable
-from utils.clips import clip_folders
-from utils.errors import BadInput
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.data import splits
+from utils.data.clips import clip_folders
+from utils.files.atomic import require_writable
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -16,14 +16,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from utils import cli, clip_choice, clip_record, clip_report
-from utils.atomic import require_writable
-from utils.clip_choice import Limits, Stretch
-from utils.clip_record import Row, VideoRecord
-from utils.errors import BadInput, StageFailure
-from utils.types import MOTION_FPS, VideoInfo
-from utils.video_files import VIDEO_SUFFIXES, videos_in
-from utils.work_queue import default_workers, run_units
+from utils.core import cli
+from utils.core.errors import BadInput, StageFailure
+from utils.core.types import MOTION_FPS, VideoInfo
+from utils.curation import clip_choice, clip_record, clip_report
+from utils.curation.clip_choice import Limits, Stretch
+from utils.curation.clip_record import Row, VideoRecord
+from utils.curation.work_queue import default_workers, run_units
+from utils.files.atomic import require_writable
+from utils.media.video_files import VIDEO_SUFFIXES, videos_in
 
 WORK_PREFIX = ".work-"  # of the folder in CLIPS_DIR where a video's clips are written
 
@@ -128,10 +129,10 @@ def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
 
 def look_at(path: Path, limits: Limits) -> tuple[VideoInfo, clip_choice.VideoFacts, list[Stretch]]:
     """First pass. Raises BadInput if nothing can be decoded."""
-    from models.face_watcher import FaceWatcher
-    from models.video_survey import survey_frames, survey_sound
-    from utils.audio import waveform_blocks
-    from utils.video import probe_video, read_frames
+    from models.tracking.face_watcher import FaceWatcher
+    from models.tracking.video_survey import survey_frames, survey_sound
+    from utils.media.audio import waveform_blocks
+    from utils.media.video import probe_video, read_frames
 
     video = probe_video(path)
     with FaceWatcher() as watcher:
@@ -144,8 +145,8 @@ def cut_clips(
     video: VideoInfo, facts: clip_choice.VideoFacts, stretches: Sequence[Stretch], clips_dir: Path, names: Sequence[str]
 ) -> None:
     """Second pass: write each kept stretch, trimmed and cropped, with its sound."""
-    from utils.geometry import crop_box
-    from utils.video import VideoWriter, read_frames
+    from utils.imaging.geometry import crop_box
+    from utils.media.video import VideoWriter, read_frames
 
     work_dir = clips_dir / f"{WORK_PREFIX}{clip_record.safe_stem(video.path)}"
     shutil.rmtree(work_dir, ignore_errors=True)  # of a run that was killed

@@ -15,21 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import cli
-from utils.atomic import require_writable
+from utils.core import cli
+from utils.files.atomic import require_writable
 
 if TYPE_CHECKING:
     import torch
 
-    from models.motion_config import TrainConfig
-    from utils.processes import Processes
+    from models.training.motion_config import TrainConfig
+    from utils.core.processes import Processes
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    from models.motion_config import TrainConfig, check_config
-    from utils.config import load_config
-    from utils.processes import join_processes, leave_processes
+    from models.training.motion_config import TrainConfig, check_config
+    from utils.core.config import load_config
+    from utils.core.processes import join_processes, leave_processes
 
     config = load_config(TrainConfig, options.config, options.overrides)
     check_config(config)
@@ -63,8 +63,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def train_motion(
     config: TrainConfig, export_dir: Path | None, device: torch.device, processes: Processes, say: Callable[[str], None]
 ) -> None:
-    from models.motion_learner import MotionLearner, export
-    from utils.training_loop import TrainingLoop
+    from models.training.motion_learner import MotionLearner, export
+    from utils.training.training_loop import TrainingLoop
 
     learner = MotionLearner(config, device, processes)
     TrainingLoop(learner, config.output_dir, config.intervals, say).run()
@@ -76,8 +76,8 @@ def train_sync_expert(
     config: TrainConfig, export_dir: Path | None, device: torch.device, processes: Processes, say: Callable[[str], None]
 ) -> None:
     """The expert is written into sync.output_dir, and into ``export_dir`` too."""
-    from models.sync_learner import SyncLearner
-    from utils.training_loop import TrainingLoop
+    from models.training.sync_learner import SyncLearner
+    from utils.training.training_loop import TrainingLoop
 
     learner = SyncLearner(config, device, processes)
     TrainingLoop(learner, config.sync.output_dir, config.sync.intervals, say).run()

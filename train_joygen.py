@@ -12,20 +12,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.atomic import require_writable
-from utils.cli import run
+from utils.core.cli import run
+from utils.files.atomic import require_writable
 
 if TYPE_CHECKING:
-    from models.joint_learner import JointLearner
-    from models.joint_setup import JoyGenConfig
-    from utils.dataset import Batch
-    from utils.training_loop import TrainingLoop
+    from models.training.joint_learner import JointLearner
+    from models.training.joint_setup import JoyGenConfig
+    from utils.data.dataset import Batch
+    from utils.training.training_loop import TrainingLoop
 
 
 def main(arguments: list[str] | None = None) -> None:
     config = parse_config(arguments)
-    from models.joint_learner import JointLearner
-    from models.joint_setup import build_accelerator
+    from models.training.joint_learner import JointLearner
+    from models.training.joint_setup import build_accelerator
 
     require_writable(config.checkpoint_dir)
     learner = JointLearner(config, build_accelerator(config))
@@ -42,14 +42,14 @@ def parse_config(arguments: list[str] | None) -> JoyGenConfig:
     parser.add_argument("--config", type=Path, default=Path("config/joygen.yaml"), help="default config/joygen.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as opti.max_steps=20")
     options = parser.parse_intermixed_args(arguments)
-    from models.joint_setup import JoyGenConfig
-    from utils.config import load_config
+    from models.training.joint_setup import JoyGenConfig
+    from utils.core.config import load_config
 
     return load_config(JoyGenConfig, options.config, options.overrides)
 
 
 def build_loop(learner: JointLearner) -> TrainingLoop[Batch]:
-    from utils.training_loop import TrainingLoop
+    from utils.training.training_loop import TrainingLoop
 
     config = learner.config
 

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import bench_networks, bench_pipeline
-from utils import cli
+from utils.core import cli
 
 
 def main(arguments: list[str] | None = None) -> None:

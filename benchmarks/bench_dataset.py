@@ -22,16 +22,17 @@ from pathlib import Path
 
 import numpy as np
 
-from models.clip_preparation import PreparationJob, load_speech, open_analyser, write_clip
-from models.clip_tracking import open_tracker
-from models.face_tracker import track_face
-from utils import cli, packs
-from utils.clips import clip_folders, clip_names, open_clips
-from utils.shard_writer import ShardPacker, pack_clip, waiting_path
-from utils.store import depth_path, face_path
-from utils.stored_path import StoredPath
-from utils.types import MOTION_FPS
-from utils.video import probe_video, read_frames
+from models.editing.clip_preparation import PreparationJob, load_speech, open_analyser, write_clip
+from models.tracking.clip_tracking import open_tracker
+from models.tracking.face_tracker import track_face
+from utils.core import cli
+from utils.core.types import MOTION_FPS
+from utils.data.clips import clip_folders, clip_names, open_clips
+from utils.data.shard_writer import ShardPacker, pack_clip, waiting_path
+from utils.files.stored_path import StoredPath
+from utils.media.video import probe_video, read_frames
+from utils.results.store import depth_path, face_path
+from utils.weights import packs
 
 FRAMES_PER_HOUR = 3600 * MOTION_FPS
 STEP_COLD = 5  # every so many-th frame is read cold, once

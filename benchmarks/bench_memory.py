@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bench_pipeline import STAGES, run_stage
-from utils import cli
-from utils.types import MOTION_FPS, SAMPLE_RATE
+from utils.core import cli
+from utils.core.types import MOTION_FPS, SAMPLE_RATE
 
 SHORT_SECONDS, LONG_SECONDS = 20, 600
 WIDTH = 128  # pixels
@@ -70,9 +70,9 @@ def commands(options: argparse.Namespace, clip: Path, speech: Path, place: Path)
 
 def repeat_clip(options: argparse.Namespace, place: Path, seconds: int) -> Path:
     """The clip forwards and backwards until the time is up. It is encoded once and joined to itself after that."""
-    from utils.geometry import resize_image
-    from utils.video import VideoWriter, read_frames
-    from utils.video_parts import join_parts
+    from utils.imaging.geometry import resize_image
+    from utils.media.video import VideoWriter, read_frames
+    from utils.media.video_parts import join_parts
 
     first, whole = place / "first.mp4", place / "clip.mp4"
     frames = []
@@ -88,7 +88,7 @@ def repeat_clip(options: argparse.Namespace, place: Path, seconds: int) -> Path:
 
 
 def repeat_speech(path: Path, place: Path, seconds: int) -> Path:
-    from utils.audio import load_waveform
+    from utils.media.audio import load_waveform
 
     samples = np.resize(load_waveform(path), seconds * SAMPLE_RATE)
     with wave.open(str(place / "speech.wav"), "wb") as file:

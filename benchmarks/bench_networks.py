@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_pipeline import KILOBYTE, MEBIBYTE, run_stage
-from utils import cli, packs, store
-from utils.errors import BadInput, StageFailure
+from utils.core import cli
+from utils.core.errors import BadInput, StageFailure
+from utils.results import store
+from utils.weights import packs
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "reference-schedule"

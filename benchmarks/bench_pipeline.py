@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from utils import cli, packs, store
-from utils.errors import StageFailure
-from utils.types import MOTION_FPS, FaceTrack
+from utils.core import cli
+from utils.core.errors import StageFailure
+from utils.core.types import MOTION_FPS, FaceTrack
+from utils.results import store
+from utils.weights import packs
 
 if TYPE_CHECKING:
     import torch
 
-    from models.clip_analysis import FaceAnalyser, FittedClip
+    from models.editing.clip_analysis import FaceAnalyser, FittedClip
 
 T = TypeVar("T")
 
@@ -142,7 +144,7 @@ def run_stage(script: str, flags: list[object]) -> tuple[float, float]:
 
 def bench_steps(options: argparse.Namespace, work_dir: Path) -> list[Row]:
     """The steps one by one, in this process, on frames that are already decoded."""
-    from utils.video import read_frames
+    from utils.media.video import read_frames
 
     frames = list(read_frames(options.clip, stop=options.frames))
     edit = store.load_edit(store.edit_dir(work_dir, options.clip, options.speech))
@@ -152,8 +154,8 @@ def bench_steps(options: argparse.Namespace, work_dir: Path) -> list[Row]:
 def bench_geometry(frames: list[np.ndarray]) -> Iterator[Row]:
     import torch
 
-    from models.clip_analysis import load_analyser
-    from models.face_tracker import MediaPipeTracker, track_face
+    from models.editing.clip_analysis import load_analyser
+    from models.tracking.face_tracker import MediaPipeTracker, track_face
 
     analyser = load_analyser(packs.resolve_pack(), torch.device("cpu"), "box")
     size = (frames[0].shape[1], frames[0].shape[0])
@@ -182,11 +184,11 @@ def bench_networks(
 ) -> Iterator[Row]:
     import torch
 
-    from models.face_crops import FaceEdit, prepare_crop
-    from models.talking_face import load_talking_face, paste
-    from utils.images import stack_gray, stack_images
-    from utils.video import VideoWriter
-    from utils.windows import WINDOW_ROWS
+    from models.generation.face_crops import FaceEdit, prepare_crop
+    from models.generation.talking_face import load_talking_face, paste
+    from utils.imaging.images import stack_gray, stack_images
+    from utils.media.video import VideoWriter
+    from utils.media.windows import WINDOW_ROWS
 
     pack, device = packs.resolve_pack(), cli.resolve_device(options.gpu_id)
     talking_face, encoder = load_talking_face(
@@ -241,7 +243,7 @@ def step(name: str, n_frames: int, seconds: float) -> Row:
 def describe_machine(options: argparse.Namespace) -> str:
     import torch
 
-    from utils.video import probe_video
+    from utils.media.video import probe_video
 
     device = cli.resolve_device(options.gpu_id)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()

@@ -17,14 +17,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from models.face_model import ANGLES, EXPRESSION, IDENTITY, FaceModel
-from models.face_recon import FitSettings, fit_landmarks
-from models.rasterizer import DepthRenderer, NumbaRenderer, choose_rasterizer, render_depth
-from models.rasterizer_torch import TorchRenderer
-from utils import cli
-from utils.depth import depth_to_uint8
-from utils.geometry import Alignment
-from utils.types import N_COEFFS, N_LANDMARKS, Camera
+from models.face3d.face_model import ANGLES, EXPRESSION, IDENTITY, FaceModel
+from models.face3d.face_recon import FitSettings, fit_landmarks
+from models.face3d.rasterizer import DepthRenderer, NumbaRenderer, choose_rasterizer, render_depth
+from models.face3d.rasterizer_torch import TorchRenderer
+from utils.core import cli
+from utils.core.types import N_COEFFS, N_LANDMARKS, Camera
+from utils.imaging.depth import depth_to_uint8
+from utils.imaging.geometry import Alignment
 
 MESHES = {"mini": (18, 26), "BFM": (189, 189)}  # columns, rows: 468 and 35721 vertices
 WARM_UP_RUNS = 3

@@ -24,18 +24,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.joint_learner import JointLearner
-from models.joint_setup import JoyGenConfig, build_accelerator
-from models.latent_codec import build_vae
-from utils import cli
-from utils.checkpoints import save_weights
-from utils.config import load_config
-from utils.dataset import Batch, TrainingBatches
-from utils.image_files import write_gray, write_rgb
-from utils.images import to_signed
-from utils.losses import generator_losses
-from utils.store import depth_path, face_path
-from utils.training import peak_memory
+from models.generation.latent_codec import build_vae
+from models.training.joint_learner import JointLearner
+from models.training.joint_setup import JoyGenConfig, build_accelerator
+from utils.core import cli
+from utils.core.config import load_config
+from utils.data.dataset import Batch, TrainingBatches
+from utils.files.image_files import write_gray, write_rgb
+from utils.imaging.images import to_signed
+from utils.results.store import depth_path, face_path
+from utils.training.losses import generator_losses
+from utils.training.training import peak_memory
+from utils.weights.checkpoints import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 OFFICIAL_VAE = {  # stabilityai/sd-vae-ft-mse

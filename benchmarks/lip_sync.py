@@ -26,10 +26,11 @@ import numpy as np
 import inference_audio2motion
 import inference_edit_expression
 import inference_joygen
-from models.face_tracker import MediaPipeTracker, track_face
-from utils import cli, store
-from utils.metrics import best_lag, correlation, mouth_opening
-from utils.video import read_frames
+from models.tracking.face_tracker import MediaPipeTracker, track_face
+from utils.core import cli
+from utils.media.video import read_frames
+from utils.metrics.metrics import best_lag, correlation, mouth_opening
+from utils.results import store
 
 NEAR_LAG, FAR_LAG = 2, 9  # frames
 

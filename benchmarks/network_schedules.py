@@ -20,20 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.edited_clip import choose_shown, source_frames
-from models.face_crops import SourceFrame, prepare_batches, prepare_crop
-from models.generator import Generator, build_unet
-from models.latent_codec import build_vae, current_name, hide_lower_half, hide_upper_half
-from models.model_config import read_model_config
-from models.talking_face import TalkingFace, load_talking_face, paste
-from models.whisper_encoder import WhisperEncoder
-from utils import cli
-from utils.checkpoints import load_strict, read_weights, weights_file
-from utils.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
-from utils.store import EditResult, load_edit
-from utils.streaming import batched, map_ahead
-from utils.threads import MOST_WORKERS, shared_threads
-from utils.windows import WINDOW_ROWS
+from models.audio.whisper_encoder import WhisperEncoder
+from models.generation.edited_clip import choose_shown, source_frames
+from models.generation.face_crops import SourceFrame, prepare_batches, prepare_crop
+from models.generation.generator import Generator, build_unet
+from models.generation.latent_codec import build_vae, current_name, hide_lower_half, hide_upper_half
+from models.generation.talking_face import TalkingFace, load_talking_face, paste
+from models.layers.model_config import read_model_config
+from utils.core import cli
+from utils.core.streaming import batched, map_ahead
+from utils.core.threads import MOST_WORKERS, shared_threads
+from utils.imaging.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
+from utils.media.windows import WINDOW_ROWS
+from utils.results.store import EditResult, load_edit
+from utils.weights.checkpoints import load_strict, read_weights, weights_file
 
 T = TypeVar("T")
 MATMUL_SIDE, MATMUL_RUNS = 2048, 5

@@ -26,10 +26,10 @@ from scripts.downloads.archives import extract, is_archive, list_members, locate
 from scripts.downloads.failures import SourceFailure, size_text
 from scripts.downloads.sources import DRIVE_PREFIX, fault, fetch, fetch_from_drive, place
 from scripts.downloads.transfer import PART_SUFFIX, TAG_SUFFIX
-from utils import cli
-from utils.atomic import require_writable
-from utils.errors import BadInput, StageFailure
-from utils.official_files import (
+from utils.core import cli
+from utils.core.errors import BadInput, StageFailure
+from utils.files.atomic import require_writable
+from utils.weights.official_files import (
     GROUPS,
     JOYGEN_ARCHIVE,
     OFFICIAL_FILES,

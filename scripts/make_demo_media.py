@@ -20,12 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils import cli
-from utils.atomic import atomic_path, require_writable
-from utils.audio import load_waveform, write_mp3
-from utils.errors import BadInput, StageFailure
-from utils.types import MOTION_FPS, SAMPLE_RATE
-from utils.video import VideoWriter
+from utils.core import cli
+from utils.core.errors import BadInput, StageFailure
+from utils.core.types import MOTION_FPS, SAMPLE_RATE
+from utils.files.atomic import atomic_path, require_writable
+from utils.media.audio import load_waveform, write_mp3
+from utils.media.video import VideoWriter
 
 FRAME_SIZE = 512  # px, the clip is square
 CROP_LEFT, CROP_TOP, CROP_SIZE = 103, 2, 240  # px of the 512 x 512 photograph: head and shoulders

@@ -24,8 +24,9 @@ if __name__ == "__main__" and not __package__:
     # Started by its path: Python looks for modules beside this file, but they stand in the repository's root.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from utils import cli, packs
-from utils.errors import BadInput
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.weights import packs
 
 MARKER_NAME = packs.FILLED_MARKER
 MARKER_TEXT = """\
@@ -86,7 +87,7 @@ def make_tree(
     directory: Path, marker: str, tiny: bool, seed: int, extras: tuple[str, ...] | list[str]
 ) -> tuple[int, int, int]:
     """Write what is missing; returns how many files were written, how many were there, and the bytes of all."""
-    from models.face_model import FaceModel
+    from models.face3d.face_model import FaceModel
     from scripts.filled_weights import face_model, networks
     from scripts.filled_weights.rule import text_file
 

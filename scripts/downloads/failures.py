@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.errors import StageFailure
+from utils.core.errors import StageFailure
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

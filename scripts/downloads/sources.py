@@ -10,9 +10,9 @@ from typing import Any
 from scripts.downloads.archives import extract, is_archive, list_members, locate_file
 from scripts.downloads.failures import SourceFailure, full_disk_named, require_room
 from scripts.downloads.transfer import N_ATTEMPTS, TIMEOUT, download
-from utils.atomic import atomic_path
-from utils.errors import BadInput
-from utils.official_files import Copy, Drive, DriveFolder, Hub, OfficialFile, Source, Url
+from utils.core.errors import BadInput
+from utils.files.atomic import atomic_path
+from utils.weights.official_files import Copy, Drive, DriveFolder, Hub, OfficialFile, Source, Url
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[2]
 DRIVE_PREFIX = "drive-"
@@ -145,7 +145,7 @@ def _unpacked(container: Path, wanted: PurePosixPath, path: Path, must_be_packed
 
 def fault(path: Path, file: OfficialFile) -> str | None:
     """What is wrong with a file that should be ``file``; None if nothing shows."""
-    from utils.checkpoints import require_real_file
+    from utils.weights.checkpoints import require_real_file
 
     try:
         require_real_file(path)
@@ -158,7 +158,7 @@ def fault(path: Path, file: OfficialFile) -> str | None:
 
 
 def _other_hash(path: Path, expected: str) -> str | None:
-    from utils.checkpoints import sha256
+    from utils.weights.checkpoints import sha256
 
     found = sha256(path)
     return None if found.startswith(expected.lower()) else f"sha256 {found} instead of {expected}"

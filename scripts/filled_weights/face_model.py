@@ -18,11 +18,11 @@ from scipy.io import savemat
 from scipy.sparse import csr_matrix, vstack
 
 from scripts.filled_weights.rule import TreeFile, noise
-from utils.atomic import atomic_path
-from utils.checkpoints import read_arrays
-from utils.geometry import LANDMARKS_68, five_points
-from utils.packs import MINI_DIR
-from utils.types import N_EXP, N_ID, N_LANDMARKS
+from utils.core.types import N_EXP, N_ID, N_LANDMARKS
+from utils.files.atomic import atomic_path
+from utils.imaging.geometry import LANDMARKS_68, five_points
+from utils.weights.checkpoints import read_arrays
+from utils.weights.packs import MINI_DIR
 
 BFM_DIR = PurePosixPath("BFM")
 CONVERTED_PATH = BFM_DIR / "BFM_model_front.mat"

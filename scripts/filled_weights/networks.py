@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scripts.filled_weights.rule import Shapes, TreeFile, filled, json_file, manifest, n_bytes, text_file
-from utils.checkpoints import half_precision, save_checkpoint, save_weights
+from utils.weights.checkpoints import half_precision, save_checkpoint, save_weights
 
 AUDIO2MOTION_DIR = PurePosixPath("audio2motion/240210_real3dportrait_orig/audio2secc_vae")
 HUBERT_DIR = PurePosixPath("audio2motion/hubert")

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import cli
-from utils.atomic import atomic_path
+from utils.core import cli
+from utils.files.atomic import atomic_path
 
 PARITY_DIR = Path(__file__).resolve().parents[2] / "tests" / "parity"
 FIXTURES_DIR = PARITY_DIR / "fixtures"

@@ -18,16 +18,24 @@ from pathlib import Path
 
 import numpy as np
 
-from models.av_agreement import Agreement, AvModel, SpeakingClip, agreement, fit_av_model, rolled, sound_features
-from models.face_tracker import MediaPipeTracker, track_face
-from utils import cli
-from utils.audio import has_audio, load_waveform
-from utils.clip_pairs import list_videos
-from utils.errors import BadInput
-from utils.metrics import mouth_opening
-from utils.types import MOTION_FPS
-from utils.version import VERSION
-from utils.video import read_frames
+from models.lipsync.av_agreement import (
+    Agreement,
+    AvModel,
+    SpeakingClip,
+    agreement,
+    fit_av_model,
+    rolled,
+    sound_features,
+)
+from models.tracking.face_tracker import MediaPipeTracker, track_face
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.core.types import MOTION_FPS
+from utils.core.version import VERSION
+from utils.media.audio import has_audio, load_waveform
+from utils.media.video import read_frames
+from utils.metrics.clip_pairs import list_videos
+from utils.metrics.metrics import mouth_opening
 
 FIRM_R, FIRM_LAG = 0.35, 5  # a lag is believed from this correlation on, and up to so many frames
 MIN_SECONDS = 2.0

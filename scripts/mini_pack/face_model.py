@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.face_tracker import MediaPipeTracker, track_face
-from utils import cli
-from utils.checkpoints import save_weights
-from utils.errors import BadInput
-from utils.geometry import five_points, landmarks_68
-from utils.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_LIPS, UPPER_INNER_LIP
-from utils.types import N_EXP, N_ID, N_LANDMARKS
-from utils.video import read_frames
+from models.tracking.face_tracker import MediaPipeTracker, track_face
+from utils.core import cli
+from utils.core.errors import BadInput
+from utils.core.types import N_EXP, N_ID, N_LANDMARKS
+from utils.imaging.geometry import five_points, landmarks_68
+from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_LIPS, UPPER_INNER_LIP
+from utils.media.video import read_frames
+from utils.weights.checkpoints import save_weights
 
 # Forehead, nose bridge, eye corners, temples: what stays put while a person talks (MediaPipe indices).
 RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 2, 98, 327, 33, 133, 362, 263, 127, 356, 234, 454, 162, 389)
@@ -133,7 +133,7 @@ def _facing_camera(mean: np.ndarray, triangle: tuple[int, ...]) -> tuple[int, ..
 
 
 def learn(clips: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Landmarks of each clip [N, 468, 3] in pixels → the arrays of face_model.safetensors (models/face_model.py)."""
+    """Landmarks of each clip [N, 468, 3] in pixels → the arrays of face_model.safetensors (face_model.py)."""
     posed = [to_face_space(clip) for clip in clips]
     mean = _normalise(align(np.concatenate([p[:50] for p in posed]), posed[0][0]).mean(0))
     for _ in range(ALIGNMENT_ROUNDS):

@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.group_norm import use_contiguous_group_norm
-from utils.atomic import require_writable
-from utils.checkpoints import half_precision, save_weights
-from utils.cli import resolve_device, run
-from utils.clips import STORED_SIZE, Clip, clip_names, open_clips
-from utils.learner import Findings, NetworkLearner
-from utils.processes import Processes
-from utils.training import RunningAverage
-from utils.training_loop import Intervals, TrainingLoop
+from models.layers.group_norm import use_contiguous_group_norm
+from utils.core.cli import resolve_device, run
+from utils.core.processes import Processes
+from utils.data.clips import STORED_SIZE, Clip, clip_names, open_clips
+from utils.files.atomic import require_writable
+from utils.training.learner import Findings, NetworkLearner
+from utils.training.training import RunningAverage
+from utils.training.training_loop import Intervals, TrainingLoop
+from utils.weights.checkpoints import half_precision, save_weights
 
 CROP_SIZE = 128  # pixels, training crop
 CROP_SIDES = (112, 216)  # pixels of the stored 256-px face that a training crop spans

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.face_model import FaceModel
-from models.generator import Generator
-from models.latent_codec import LatentCodec
-from utils.checkpoints import save_weights
+from models.face3d.face_model import FaceModel
+from models.generation.generator import Generator
+from models.generation.latent_codec import LatentCodec
+from utils.weights.checkpoints import save_weights
 
 HERE = Path(__file__).parent
 PARITY_DIR = Path(os.environ.get("PARITY_DIR", HERE / "fixtures"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.geometry import Alignment, align_five_points, crop_box, fit_scaled_orthographic
+from utils.imaging.geometry import Alignment, align_five_points, crop_box, fit_scaled_orthographic
 
 CASES = ["c0", "c1", "c2"]
 

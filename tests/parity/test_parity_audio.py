@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.audio_features import (
+from models.audio.audio_features import (
     MFCC_RATE,
     coarse_pitch,
     log_mel,
@@ -17,7 +17,7 @@ from models.audio_features import (
     praat_pitch,
     resample,
 )
-from utils.types import SAMPLE_RATE
+from utils.core.types import SAMPLE_RATE
 
 
 def as_wave(samples: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.face_parsing import FaceParsing, prepare_parsing_input
+from models.generation.face_parsing import FaceParsing, prepare_parsing_input
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.face_parsing import FACE_CLASSES, N_CLASSES
-from utils.blending import blend_with_parsing, enlarge_box
+from models.generation.face_parsing import FACE_CLASSES, N_CLASSES
+from utils.imaging.blending import blend_with_parsing, enlarge_box
 
 CASES = ("c0", "c1", "c2")
 

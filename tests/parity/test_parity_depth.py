@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.rasterizer import interpolate, rasterize, render_depth
-from utils.depth import depth_to_uint8
+from models.face3d.rasterizer import interpolate, rasterize, render_depth
+from utils.imaging.depth import depth_to_uint8
 
 ROWS = range(4)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.face_model import rotation_matrices, split_coefficients
+from models.face3d.face_model import rotation_matrices, split_coefficients
 
 
 @pytest.fixture(scope="module")

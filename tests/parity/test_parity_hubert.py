@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.audio2motion import load_audio2motion
-from models.audio_features import speech_features
-from models.hubert import HubertEncoder, build_hubert, normalized, wave_chunks
+from models.audio.audio_features import speech_features
+from models.audio.hubert import HubertEncoder, build_hubert, normalized, wave_chunks
+from models.motion.audio2motion import load_audio2motion
 
 PREPROCESSOR = {
     "do_normalize": True,

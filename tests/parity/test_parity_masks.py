@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.landmarks import OUTER_LIPS
-from utils.masks import mouth_mask
+from utils.imaging.landmarks import OUTER_LIPS
+from utils.imaging.masks import mouth_mask
 
 N_FRAMES = 6
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.recon_net import ReconNet
+from models.face3d.recon_net import ReconNet
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.generator import build_unet, positional_encoding
-from models.latent_codec import hide_upper_half
-from models.model_config import read_model_config
-from utils.geometry import resize_image
-from utils.images import mouth_depth, stack_gray, stack_images, to_bytes, to_signed
-from utils.landmarks import OUTER_LIPS
-from utils.masks import mouth_mask
-from utils.windows import audio_windows
+from models.generation.generator import build_unet, positional_encoding
+from models.generation.latent_codec import hide_upper_half
+from models.layers.model_config import read_model_config
+from utils.imaging.geometry import resize_image
+from utils.imaging.images import mouth_depth, stack_gray, stack_images, to_bytes, to_signed
+from utils.imaging.landmarks import OUTER_LIPS
+from utils.imaging.masks import mouth_mask
+from utils.media.windows import audio_windows
 
 N_FRAMES = 6
 BATCH_SIZE = 4

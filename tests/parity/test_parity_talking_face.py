@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.face_crops import FaceEdit, SourceFrame, prepare_batches
-from models.talking_face import TalkingFace, generate_batches
-from utils.geometry import resize_image
-from utils.windows import stream_windows
+from models.generation.face_crops import FaceEdit, SourceFrame, prepare_batches
+from models.generation.talking_face import TalkingFace, generate_batches
+from utils.imaging.geometry import resize_image
+from utils.media.windows import stream_windows
 
 N_FRAMES, BATCH_SIZE, IMAGE_SIZE = 6, 4, 256
 

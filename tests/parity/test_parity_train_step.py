@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.generator import Generator
-from models.group_norm import ContiguousGroupNorm
-from models.latent_codec import LatentCodec
-from utils.checkpoints import save_weights
-from utils.images import stack_gray, stack_images, to_signed, truncate_to_bytes
-from utils.losses import LossWeights, generator_losses
+from models.generation.generator import Generator
+from models.generation.latent_codec import LatentCodec
+from models.layers.group_norm import ContiguousGroupNorm
+from utils.imaging.images import stack_gray, stack_images, to_signed, truncate_to_bytes
+from utils.training.losses import LossWeights, generator_losses
+from utils.weights.checkpoints import save_weights
 
 REFERENCE_WEIGHTS = LossWeights(latent=1.0, pixel=2.0)
 

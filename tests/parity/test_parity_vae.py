@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.latent_codec import LatentCodec, build_vae, current_name, hide_lower_half, hide_upper_half
-from utils.checkpoints import save_weights
-from utils.geometry import resize_image
-from utils.images import stack_images, to_bytes, to_signed
+from models.generation.latent_codec import LatentCodec, build_vae, current_name, hide_lower_half, hide_upper_half
+from utils.imaging.geometry import resize_image
+from utils.imaging.images import stack_images, to_bytes, to_signed
+from utils.weights.checkpoints import save_weights
 
 ATTENTION_OF_THE_PUBLISHED_FILE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 SD_VAE_CONFIG = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.whisper_encoder import WhisperEncoder, log_mel_spectrogram
-from utils.windows import audio_windows, upstream_window_count, window_rows
+from models.audio.whisper_encoder import WhisperEncoder, log_mel_spectrogram
+from utils.media.windows import audio_windows, upstream_window_count, window_rows
 
 CLIPS = ("4s", "37s")
 EVERY_CLIP_AND_RATE = [(clip, fps) for clip in CLIPS for fps in (25, 30)]

@@ -1,0 +1,165 @@
+"""Stage 2 in parts: the followed and reconstructed face first, then the drawings of some hundred frames at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from models.editing.clip_analysis import FaceAnalyser, FittedClip
+from models.face3d.face_model import EXPRESSION
+from utils.core import cli
+from utils.core.streaming import map_ahead
+from utils.core.threads import shared_threads
+from utils.core.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
+from utils.files.array_files import load_array, read_npy, save_array, save_rows
+from utils.files.array_rows import ArrayRows
+from utils.files.atomic import atomic_dir
+from utils.files.disk_arrays import blocks_of
+from utils.files.image_files import write_gray
+from utils.imaging.geometry import Alignment
+from utils.results import store
+
+PART_FRAMES = 250
+CLIP_FOLDER, RESULT_FOLDER = "clip", "new"
+ADVICE = "give --force"
+_STRENGTH, _SUMMARY = "strength", "summary.txt"
+_SMALL = [field.name for field in fields(FaceTrack) if field.name != "landmarks"]
+
+
+@dataclass(frozen=True)
+class FoundClip:
+    """A followed and reconstructed face. strength float32 [N]: how much of a new mouth each frame shows.
+
+    summary: what the user should know of it, line by line.
+    """
+
+    clip: FittedClip
+    strength: np.ndarray
+    summary: list[str]
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """A FoundClip on the disk; only what is small is held. The names are those of FaceTrack, FittedClip, FoundClip."""
+
+    landmarks: ArrayRows
+    coeffs: ArrayRows
+    boxes: np.ndarray
+    valid: np.ndarray
+    strength: np.ndarray
+    alignments: list[Alignment]
+    summary: list[str]
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def with_expression(self, frame_index: np.ndarray, motion: np.ndarray) -> np.ndarray:
+        """See FittedClip."""
+        coeffs = self.coeffs[frame_index]
+        coeffs[:, EXPRESSION] = motion[:, :N_EXP]
+        return coeffs
+
+    def source_landmarks(self, frame_index: np.ndarray) -> np.ndarray:
+        """As they are in the source, relative to the boxes: float32 [n, 468, 2]."""
+        landmarks = np.stack([self.landmarks[int(index)][:, :2] for index in frame_index])
+        return landmarks - self.boxes[frame_index, None, :2].astype(np.float32)
+
+
+def stored_clip(
+    folder: Path, analyser: FaceAnalyser, size: tuple[int, int], find: Callable[[], FoundClip]
+) -> StoredClip:
+    """What a run before this one has left in ``folder``, else what ``find`` finds, which is put there.
+
+    ``size``: width and height of the frames.
+    """
+    directory = folder / CLIP_FOLDER
+    if not directory.is_dir():
+        _save(directory, find())
+    small = {name: read_npy(directory / f"{name}.npy", (None,), ADVICE) for name in (*_SMALL, _STRENGTH)}
+    strength = small.pop(_STRENGTH)
+    track = FaceTrack(landmarks=np.zeros((0, N_LANDMARKS, 3), np.float32), **small)
+    return StoredClip(
+        ArrayRows(directory / "landmarks.npy", (len(track), N_LANDMARKS, 3), "f", ADVICE),
+        ArrayRows(directory / "coeffs.npy", (len(track), N_COEFFS), "f", ADVICE),
+        track.boxes,
+        track.valid,
+        strength,
+        analyser.align(track, size)[0],
+        (directory / _SUMMARY).read_text(encoding="utf-8").splitlines(),
+    )
+
+
+def _save(directory: Path, found: FoundClip) -> None:
+    with atomic_dir(directory) as new:
+        for field in fields(found.clip.track):
+            array = getattr(found.clip.track, field.name)
+            save_rows(new / f"{field.name}.npy", blocks_of(array), len(array), array.dtype)
+        save_array(new / "coeffs.npy", found.clip.coeffs)
+        save_array(new / f"{_STRENGTH}.npy", found.strength)
+        (new / _SUMMARY).write_text("\n".join(found.summary), encoding="utf-8")
+
+
+def draw_parts(
+    folder: Path, clip: StoredClip, frame_index: np.ndarray, motion: np.ndarray, analyser: FaceAnalyser
+) -> Path:
+    """Draw the depth of every output frame and write the arrays; returns the folder that becomes the result."""
+    result = folder / RESULT_FOLDER
+    valid = clip.valid[frame_index]
+    parts = [range(start, min(start + PART_FRAMES, len(valid))) for start in range(0, len(valid), PART_FRAMES)]
+    left = [part for part in parts if not _landmarks_path(folder, part).is_file()]
+    drawn = cli.progress(
+        _drawings(result, left, clip, frame_index, motion, analyser), sum(map(len, left)), "drawing depth"
+    )
+    for part in left:
+        landmarks = np.stack([next(drawn) for _ in part])
+        save_array(_landmarks_path(folder, part), landmarks)
+    blocks = [frame_index[part.start : part.stop] for part in parts]
+    store.save_edit_arrays(
+        result,
+        clip.boxes[frame_index],
+        (load_array(_landmarks_path(folder, part), (len(part), N_LANDMARKS, 2), "f", ADVICE) for part in parts),
+        (
+            clip.with_expression(block, motion[part.start : part.stop])
+            for block, part in zip(blocks, parts, strict=True)
+        ),
+        frame_index,
+        valid,
+        (clip.source_landmarks(block) for block in blocks),
+        clip.strength[frame_index],
+    )
+    return result
+
+
+def _landmarks_path(folder: Path, part: range) -> Path:
+    return folder / f"landmarks-{part.start:08d}.npy"
+
+
+def _drawings(
+    result: Path,
+    parts: list[range],
+    clip: StoredClip,
+    frame_index: np.ndarray,
+    motion: np.ndarray,
+    analyser: FaceAnalyser,
+) -> Iterator[np.ndarray]:
+    """Write each frame's depth image and yield its landmarks float32 [468, 2]; 0 without a face."""
+
+    def draw(item: tuple[int, int, np.ndarray]) -> np.ndarray:
+        index, source, values = item
+        if not clip.valid[source]:
+            return np.zeros((N_LANDMARKS, 2), np.float32)
+        face = analyser.draw(values, clip.alignments[source], clip.boxes[source])
+        write_gray(store.depth_path(result, index), face.depth)
+        return face.landmarks
+
+    def items() -> Iterator[tuple[int, int, np.ndarray]]:
+        for part in parts:
+            sources = frame_index[part.start : part.stop]
+            coeffs = clip.with_expression(sources, motion[part.start : part.stop])
+            yield from zip(part, sources, coeffs, strict=True)
+
+    with shared_threads() as n_workers:
+        yield from map_ahead(draw, items(), n_workers)

@@ -1,0 +1,168 @@
+"""From what was seen and heard in a pair of clips to its figures (utils/metrics/figures.py says what each means)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from models.audio.speech_activity import SpeechActivity, speech_activity
+from models.evaluation.clip_comparison import Comparison
+from models.lipsync.av_agreement import Agreement, AvModel, agreement, rolled, sound_features
+from utils.core.types import FaceTrack
+from utils.metrics.codec_noise import N_FRAMES
+from utils.metrics.metrics import (
+    best_lag,
+    correlation,
+    face_jitter,
+    lip_distance,
+    lip_jitter,
+    mouth_opening,
+    still_mouth,
+    variance_ratio,
+)
+
+NEAR_LAG, FAR_LAG = 2, 9  # frames
+SAME_SOUND = 0.9  # correlation of the openings that two sounds ask for, from which they are one
+PERCENT = 100.0
+NOTHING = float("nan")
+
+
+@dataclass(frozen=True)
+class ClipSound:
+    """A clip's sound, 16 kHz mono, and which of its frames lie in speech; wave None: it has no sound."""
+
+    wave: np.ndarray | None
+    activity: SpeechActivity
+
+    @classmethod
+    def of(cls, wave: Float[np.ndarray, " n"] | None, n_frames: int) -> ClipSound:
+        """Without sound there is no speech, so that every frame is silent."""
+        return cls(wave, speech_activity(np.zeros(1, np.float32) if wave is None else wave, n_frames))
+
+
+@dataclass(frozen=True)
+class FrameCurves:
+    """Series per compared frame, NaN where a face is missing: LMD and its floor (%), openings of both clips."""
+
+    lmd: np.ndarray
+    lmd_still: np.ndarray
+    opening: np.ndarray
+    opening_reference: np.ndarray
+
+
+def frame_curves(comparison: Comparison) -> FrameCurves:
+    real, made, both = comparison.reference, comparison.generated, comparison.both_valid
+    curves = [np.full(comparison.n, NOTHING) for _ in range(4)]
+    if both.any():
+        curves[0][both] = PERCENT * lip_distance(made.landmarks[both], real.landmarks[both])
+    if real.valid.any():
+        shown = real.landmarks[real.valid]
+        curves[1][real.valid] = PERCENT * lip_distance(still_mouth(shown), shown)
+    for curve, track in zip(curves[2:], (made, real), strict=True):
+        curve[track.valid] = mouth_opening(track.landmarks[track.valid])
+    return FrameCurves(*curves)
+
+
+def picture_figures(comparison: Comparison, curves: FrameCurves) -> dict[str, float]:
+    """Figures that need no sound."""
+    figures = {name: _mean(values) for name, values in comparison.pixels.items()}
+    figures |= {"lmd": _mean(curves.lmd), "lmd_still": _mean(curves.lmd_still)}
+    both = comparison.both_valid
+    made, real = curves.opening[both], curves.opening_reference[both]
+    near, far = best_lag(made, real, NEAR_LAG), best_lag(made, real, FAR_LAG)
+    is_moving = len(made) > 0 and np.std(real) > 0
+    return figures | {
+        "upper_codec": comparison.codec_noise,
+        "upper_excess": _mean(comparison.pixels["upper_drift"][:N_FRAMES]) - comparison.codec_noise,
+        "opening_r": near.r,
+        "opening_lag": float(far.lag) if far.r > 0 else NOTHING,
+        "opening_amount": float(np.std(made) / np.std(real)) if is_moving else NOTHING,
+    }
+
+
+def jitter_figures(comparison: Comparison, made: ClipSound, real: ClipSound) -> dict[str, float]:
+    """Lips in speech and in silence, and the rest of the face, of both clips; each by its own sound."""
+    figures = {}
+    for track, sound, suffix in ((comparison.generated, made, ""), (comparison.reference, real, "_ref")):
+        lips, face = (PERCENT * _where_unbroken(track, measure) for measure in (lip_jitter, face_jitter))
+        figures["jitter_speech" + suffix] = _mean(lips[sound.activity.speech])
+        figures["jitter_silence" + suffix] = _mean(lips[sound.activity.silence])
+        figures["jitter_face" + suffix] = _mean(face)
+    return figures
+
+
+def _where_unbroken(track: FaceTrack, measure: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A second difference per frame, NaN unless the frame and both its neighbours show the face."""
+    values = np.full(len(track), NOTHING)
+    if len(track) > 2:
+        found = measure(track.landmarks)
+        whole = track.valid[2:] & track.valid[1:-1] & track.valid[:-2]
+        values[1:-1][whole] = found[whole]
+    return values
+
+
+def silence_figures(curves: FrameCurves, made: ClipSound, real: ClipSound) -> dict[str, float]:
+    """How much the mouth moves in silence, of both clips; NaN for a clip without enough of either."""
+    figures = {}
+    sides = (curves.opening, made, "silence"), (curves.opening_reference, real, "silence_ref")
+    for opening, sound, name in sides:
+        valid = np.isfinite(opening)
+        figures[name] = variance_ratio(opening, sound.activity.silence & valid, sound.activity.speech & valid)
+    return figures
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The openings that the sounds of a pair ask for; None without sound."""
+
+    generated: np.ndarray | None
+    reference: np.ndarray | None
+
+
+def listen(model: AvModel, names: Collection[str], n_frames: int, made: ClipSound, real: ClipSound) -> Listening:
+    """Predict with weights that do not know the speaker, if one of the clips' ``names`` was fitted."""
+    speaker = model.speaker_of(*names)
+    predictions = [
+        None if sound.wave is None else model.predict(sound_features(sound.wave, n_frames), without=speaker)
+        for sound in (made, real)
+    ]
+    return Listening(*predictions)
+
+
+def agreement_figures(curves: FrameCurves, heard: Listening, others: Sequence[np.ndarray]) -> dict[str, float]:
+    """The generated clip, the reference with its own sound (ceiling) and wrong sounds (floor).
+
+    ``others``: what other clips' sounds ask for. The wrong sounds are these and the clip's own at wrong times.
+    """
+    figures: dict[str, float] = {}
+    if heard.generated is not None:
+        figures |= _agreement_figures(agreement(curves.opening, heard.generated), "")
+        wrong = [other for other in others if is_other_sound(heard.generated, other)] + rolled(heard.generated)
+        scores = [score for prediction in wrong if (score := agreement(curves.opening, prediction))]
+        figures["av_r_wrong"] = _mean(np.array([score.best.r for score in scores]))
+        figures["av_r_sync_wrong"] = _mean(np.array([score.in_sync for score in scores]))
+    if heard.reference is not None:
+        figures |= _agreement_figures(agreement(curves.opening_reference, heard.reference), "_real")
+    return figures
+
+
+def is_other_sound(own: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two predictions come from different sounds, whatever the weights: one track may drive several clips."""
+    n = min(len(own), len(other))
+    return abs(correlation(own[:n], other[:n])) < SAME_SOUND
+
+
+def _agreement_figures(score: Agreement | None, suffix: str) -> dict[str, float]:
+    if score is None:
+        return {}
+    values = {"av_r": score.best.r, "av_lag": float(score.best.lag), "av_r_sync": score.in_sync}
+    return {name + suffix: value for name, value in values.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of the finite values; NaN of none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else NOTHING

@@ -1,0 +1,186 @@
+"""One pair of clips from frames and sounds to figures, and what the pairs give together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from models.evaluation.clip_comparison import BadFrame, Comparison, Instruments, LowerFaceFeatures, compare_frames
+from models.evaluation.clip_figures import (
+    ClipSound,
+    FrameCurves,
+    Listening,
+    agreement_figures,
+    frame_curves,
+    is_other_sound,
+    jitter_figures,
+    listen,
+    picture_figures,
+    silence_figures,
+)
+from models.evaluation.inception import frechet_distance
+from models.evaluation.lpips import Lpips
+from models.lipsync.av_agreement import AvModel
+from models.lipsync.syncnet import SyncNet, SyncScore, cut_face, face_windows
+from models.tracking.face_tracker import MediaPipeTracker
+from utils.core.errors import BadInput
+from utils.core.types import SAMPLES_PER_FRAME, FaceTrack, PictureFormat
+from utils.metrics.codec_noise import CodecNoise
+from utils.metrics.figures import BY_NAME
+
+FACE_METRICS = {"lmd", "opening", "jitter", "av", "silence", "lse"}  # those that need the generated clip's landmarks
+GOOD_FID_FRAMES = 2048  # below as many frames as features the covariances are singular and FID is biased upwards
+OTHER_SPEECH = "its sound is not the reference's: psnr, ssim, lpips, lmd and opening compare different words"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip to measure. frames: decodes it from its start at 25 fps; wave: float32 16 kHz mono, None without sound."""
+
+    stem: str
+    frames: Callable[[], Iterator[np.ndarray]]
+    wave: np.ndarray | None
+    picture: PictureFormat
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What the wanted metrics need; None for those that are not wanted."""
+
+    av: AvModel | None = None
+    lpips: Lpips | None = None
+    features: LowerFaceFeatures | None = None
+    syncnet: SyncNet | None = None
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """Figures and notes of a pair, its series per frame, what its sounds ask for, and its worst frames."""
+
+    n_frames: int
+    figures: dict[str, float]
+    notes: list[str]
+    curves: FrameCurves
+    pixels: dict[str, np.ndarray]
+    heard: Listening
+    worst: list[BadFrame]
+    sync: SyncScore | None = None
+
+
+def measure_pair(generated: Clip, reference: Clip, metrics: Collection[str], networks: Networks) -> PairResult:
+    """Everything but agreement with the sound, which needs other clips' sounds (with_agreement).
+
+    Raises BadInput if no frame of the reference shows a face.
+    """
+    comparison = compare(generated, reference, metrics, networks)
+    if not comparison.reference.valid.any():
+        found = f"none in {comparison.n} frames"
+        raise BadInput("no face in the reference", reference.stem, "a face in some frame", found)
+    n = comparison.n
+    made, real = (ClipSound.of(_sound_of(clip, n), n) for clip in (generated, reference))
+    curves = frame_curves(comparison)
+    figures = picture_figures(comparison, curves)
+    figures |= jitter_figures(comparison, made, real) | silence_figures(curves, made, real)
+    heard = Listening(None, None)
+    if networks.av is not None:
+        names = (reference.stem, *generated.stem.split("#"))
+        heard = listen(networks.av, names, n, made, real)
+    sync = None
+    if networks.syncnet is not None:
+        sync, real_sync = sync_scores(networks.syncnet, comparison, generated, reference)
+        figures |= _sync_figures(sync, "") | _sync_figures(real_sync, "_ref")
+    wanted = {name: value for name, value in figures.items() if BY_NAME[name].metric in metrics}
+    notes = remarks(comparison, made, bool(FACE_METRICS & set(metrics)))
+    return PairResult(n, wanted, notes, curves, comparison.pixels, heard, comparison.worst, sync)
+
+
+def compare(generated: Clip, reference: Clip, metrics: Collection[str], networks: Networks) -> Comparison:
+    codec = CodecNoise(reference.picture) if "upper_drift" in metrics else None
+    with MediaPipeTracker() as reference_tracker, MediaPipeTracker() as generated_tracker:
+        second = generated_tracker if FACE_METRICS & set(metrics) else None
+        tools = Instruments(reference_tracker, second, codec, networks.lpips, networks.features)
+        if codec is None:
+            return compare_frames(reference.frames(), generated.frames(), tools)
+        with codec:
+            return compare_frames(reference.frames(), generated.frames(), tools)
+
+
+def _sound_of(clip: Clip, n_frames: int) -> np.ndarray | None:
+    return None if clip.wave is None else clip.wave[: n_frames * SAMPLES_PER_FRAME]
+
+
+def remarks(comparison: Comparison, sound: ClipSound, wants_landmarks: bool) -> list[str]:
+    """What a reader of the figures must know."""
+    found = []
+    real, made = comparison.reference_seen, comparison.generated_seen
+    if real.n_frames != made.n_frames:
+        counts = f"generated clip has {made.n_frames} frames, reference {real.n_frames}"
+        found.append(f"{counts}; the first {comparison.n} are compared")
+    if real.size != made.size:
+        sizes = "{}x{}".format(*made.size), "{}x{}".format(*real.size)
+        found.append(f"generated clip is {sizes[0]}, reference {sizes[1]}; brought to the reference's size")
+    sides = [("reference", comparison.reference)] + [("generated clip", comparison.generated)] * wants_landmarks
+    for name, track in sides:
+        if not track.valid.all():
+            found.append(f"no face in {int((~track.valid).sum())} of {comparison.n} frames of the {name}")
+    if sound.wave is None:
+        found.append("the generated clip has no sound")
+    return found
+
+
+def with_agreement(results: Sequence[PairResult]) -> list[PairResult]:
+    """Add agreement with the sound; the other pairs' sounds are the wrong ones. Clips with other words are named."""
+    complete = []
+    for result in results:
+        others = [o.heard.generated for o in results if o is not result and o.heard.generated is not None]
+        figures = agreement_figures(result.curves, result.heard, others)
+        notes = [*result.notes, OTHER_SPEECH] if says_other_words(result.heard) else result.notes
+        complete.append(replace(result, figures={**result.figures, **figures}, notes=notes))
+    return complete
+
+
+def says_other_words(heard: Listening) -> bool:
+    """Whether a clip was driven by another sound than its reference's own."""
+    if heard.generated is None or heard.reference is None:
+        return False
+    return is_other_sound(heard.generated, heard.reference)
+
+
+def sync_scores(
+    network: SyncNet, comparison: Comparison, generated: Clip, reference: Clip
+) -> tuple[SyncScore | None, SyncScore | None]:
+    """SyncNet's scores of both clips, each decoded once more; None without sound or face."""
+    scale = np.divide(comparison.generated_seen.size, comparison.reference_seen.size)
+    return (
+        _sync_score(network, comparison.generated, generated, scale),
+        _sync_score(network, comparison.reference, reference, np.ones(2)),
+    )
+
+
+def _sync_score(network: SyncNet, track: FaceTrack, clip: Clip, scale: np.ndarray) -> SyncScore | None:
+    if clip.wave is None or not track.valid.any():
+        return None
+    windows = face_windows(track.landmarks[..., :2] * scale.astype(np.float32), track.valid)
+    crops = (cut_face(frame, window) for frame, window in zip(clip.frames(), windows, strict=False))
+    return network.score(crops, clip.wave)
+
+
+def _sync_figures(score: SyncScore | None, suffix: str) -> dict[str, float]:
+    if score is None:
+        return {}
+    figures = {f"lse_c{suffix}": score.confidence, f"lse_d{suffix}": score.distance}
+    return figures if suffix else figures | {"lse_offset": float(score.offset)}
+
+
+def overall_figures(features: LowerFaceFeatures | None) -> tuple[dict[str, float], str]:
+    """FID of all frames, and a remark on how many there were; nothing with fewer than two."""
+    if features is None:
+        return {}, ""
+    features.flush()
+    n = features.generated.n
+    if n < 2:
+        return {}, "FID needs two frames"
+    remark = f"FID of {n} frames" + (f"; biased upwards below {GOOD_FID_FRAMES}" if n < GOOD_FID_FRAMES else "")
+    return {"fid": frechet_distance(features.generated, features.reference)}, remark

@@ -1,0 +1,270 @@
+"""Frames, what stage 2 says of their faces, and audio windows → frames whose mouth speaks.
+
+frame ──► crop ──► masked, reference, depth latents ──► generator ──► decoded face ──► pasted into the frame
+                                                            ▲
+audio window ───────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from models.audio.whisper_encoder import WhisperEncoder
+from models.generation.face_crops import Batch, FaceEdit, References, SourceFrame, prepare_batches
+from models.generation.generator import Generator
+from models.generation.latent_cache import LatentCache
+from models.generation.latent_codec import N_INPUT_IMAGES, LatentCodec
+from models.generation.refiner import Refiner, resize_pictures
+from models.generation.tiny_codec import load_tiny_or_full
+from utils.core.allocator import keep_freed_memory
+from utils.core.errors import BadInput
+from utils.core.streaming import map_ahead, run_ahead
+from utils.core.threads import MOST_WORKERS, shared_threads
+from utils.imaging.blending import Parser, as_levels, mix_images, parsing_mask, paste_face
+from utils.imaging.colour import match_colours
+from utils.imaging.geometry import crop_box, resize_image
+from utils.imaging.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
+from utils.imaging.masks import face_mask, lower_face_mask
+
+
+@dataclass(frozen=True)
+class TalkingFrame:
+    """A source frame and its picture with the new mouth; without a face, the picture is the source's own.
+
+    mask: uint8 of the face box's size, how much of the generated face is shown; None without a face.
+    """
+
+    source: SourceFrame
+    image: np.ndarray
+    mask: np.ndarray | None = None
+
+
+class TalkingFace:
+    """The networks of stage 3 behind one call: crops, depth and audio windows in, faces out.
+
+    ``image_size``: side in pixels of what the generator sees and draws. ``sampling``: draws the latents from the VAE's
+    posterior as upstream does; None takes its mean, which flickers less. ``refiner``: sharpens what is drawn from
+    composed references.
+    """
+
+    def __init__(
+        self,
+        codec: LatentCodec,
+        generator: Generator,
+        image_size: int,
+        sampling: torch.Generator | None = None,
+        refiner: Refiner | None = None,
+    ) -> None:
+        self.codec, self.generator, self.image_size, self.sampling = codec, generator, image_size, sampling
+        self.refiner = refiner
+        one_by_one = codec.device.type == "cpu"
+        self._kept_masked, self._kept_whole = LatentCache(one_by_one), LatentCache(one_by_one)
+
+    @property
+    def fine_size(self) -> int:
+        """Side in pixels of crops and references for pictures from composed references."""
+        return self.refiner.config.size if self.refiner else self.image_size
+
+    def __call__(
+        self,
+        faces: UInt8[Tensor, "b 3 p p"],
+        depths: UInt8[Tensor, "b 1 s s"],
+        audio: Float[Tensor, "b n d"],
+        references: Float[Tensor, "b c h w"] | None = None,
+        composed: UInt8[Tensor, "b 3 p p"] | None = None,
+    ) -> UInt8[np.ndarray, "b q q 3"]:
+        """Faces that say what their audio windows say, RGB.
+
+        faces: of ``image_size``, or of ``fine_size`` like ``composed``, the composed references. depths: 0 where none
+        is to be followed. references: latents of frames as they are; without both a frame is its own reference.
+        """
+        if composed is not None:
+            references = self.encode_references(composed)
+        latents = self.generate(self.encode(faces, depths, references), audio)
+        return self.decode(latents, composed, depths).permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        faces: UInt8[Tensor, "b 3 p p"],
+        depths: UInt8[Tensor, "b 1 s s"],
+        references: Float[Tensor, "b c h w"] | None = None,
+    ) -> Float[Tensor, "b i h w"]:
+        """The masked, reference and depth latents; without ``references`` a frame is its own."""
+        if self.sampling is not None:  # every frame has draws of its own
+            images = self._resized(faces)
+            if references is None:
+                return self.codec.generator_input(images, images, depths, self.sampling)
+            masked = self.codec.encode_masked(images, self.sampling)
+            return torch.cat((masked, references, self.codec.encode_depth(depths, self.sampling)), dim=1)
+        masked = self._kept_masked(faces, lambda missing: self.codec.encode_masked(self._resized(missing)))
+        if references is None:
+            references = self._kept_whole(faces, lambda missing: self.codec.encode(self._resized(missing)))
+        return torch.cat((masked, references, self.codec.encode_depth(depths)), dim=1)
+
+    def _resized(self, faces: UInt8[Tensor, "b 3 p p"]) -> Float[Tensor, "b 3 s s"]:
+        return resize_pictures(to_signed(faces), self.image_size)
+
+    @torch.inference_mode()
+    def encode_references(self, faces: UInt8[Tensor, "k 3 p p"]) -> Float[Tensor, "k c h w"]:
+        """Latents of crops that show what the face looks like."""
+        return self.codec.encode(resize_pictures(to_signed(faces), self.image_size), self.sampling)
+
+    @torch.inference_mode()
+    def generate(self, latents: Float[Tensor, "b i h w"], audio: Float[Tensor, "b n d"]) -> Float[Tensor, "b c h w"]:
+        """Latents of the new faces."""
+        weight = next(self.generator.parameters())
+        return self.generator(latents.to(weight), audio.to(weight)).float()
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        composed: UInt8[Tensor, "b 3 p p"] | None = None,
+        depths: UInt8[Tensor, "b 1 s s"] | None = None,
+    ) -> UInt8[Tensor, "b 3 q q"]:
+        """RGB images, refined where there are composed references."""
+        parts = latents.split(self.codec.n_at_once or len(latents))
+        images = torch.cat([self.codec.decode(part) for part in parts])
+        if self.refiner is not None and composed is not None and depths is not None:
+            images = self.refiner(images, to_signed(composed.to(images.device)), to_signed(depths.to(images.device)))
+        return to_bytes(images)
+
+
+def load_talking_face(
+    unet_dir: Path,
+    vae_dir: Path,
+    whisper_path: Path,
+    image_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    sampling: torch.Generator | None = None,
+    refiner_dir: Path | None = None,
+    tiny_vae: bool = False,
+) -> tuple[TalkingFace, WhisperEncoder]:
+    """Open the networks of stage 3. Raises BadInput if they do not belong together or to ``image_size``."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    encoder = WhisperEncoder.load(whisper_path, device)
+    codec = load_tiny_or_full(vae_dir, tiny_vae, device, dtype)
+    generator = Generator.load(unet_dir, device, dtype)
+    advice = "choose weights that were trained together"
+    n_latents = N_INPUT_IMAGES * codec.channels
+    config: Any = generator.unet.config
+    if (config.in_channels, config.out_channels) != (n_latents, codec.channels):
+        expected = f"{n_latents} latent channels in and {codec.channels} out, as the VAE {vae_dir} gives them"
+        raise BadInput(
+            "generator for another VAE", unet_dir, expected, f"{config.in_channels} and {config.out_channels}", advice
+        )
+    if generator.audio_channels != encoder.dims.n_audio_state:
+        expected = f"states of {encoder.dims.n_audio_state} numbers, as {whisper_path} gives them"
+        raise BadInput("generator for another audio encoder", unet_dir, expected, str(generator.audio_channels), advice)
+    if image_size < 2 * codec.factor or image_size % codec.factor:
+        expected = f"a multiple of {codec.factor}, at least {2 * codec.factor}"
+        raise BadInput("image size does not fit the VAE", None, expected, str(image_size), "choose another --img_size")
+    refiner = Refiner.load(refiner_dir, device, dtype) if refiner_dir else None
+    return TalkingFace(codec, generator, image_size, sampling, refiner), encoder
+
+
+def talking_frames(
+    sources: Iterable[SourceFrame],
+    windows: Iterable[Float[Tensor, "b n d"]],
+    talking_face: TalkingFace,
+    parse: Parser | None = None,
+    batch_size: int = 8,
+    faithful: bool = False,
+    references: References | None = None,
+) -> Iterator[TalkingFrame]:
+    """Give every frame its new mouth, in order.
+
+    windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
+    for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. references: see
+    SourceFrame. Decoding, networks and pasting overlap; batches are held for every worker of
+    generate_batches, and about four more.
+    """
+    sizes = (talking_face.image_size, talking_face.fine_size)
+    prepared = run_ahead(prepare_batches(sources, sizes, batch_size, faithful, references))
+    for batch, faces in generate_batches(prepared, windows, talking_face, references):
+        generated = iter(faces)
+        for source in batch.sources:
+            if source.face is None:
+                yield TalkingFrame(source, source.image)
+            else:
+                yield TalkingFrame(source, *paste(source.image, next(generated), source.face, parse, faithful))
+
+
+def generate_batches(
+    batches: Iterable[Batch],
+    windows: Iterable[Float[Tensor, "b n d"]],
+    talking_face: TalkingFace,
+    references: References | None = None,
+) -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
+    """Each batch with its new faces, in order.
+
+    A CPU draws several batches at once, each on its share of the threads: the networks' small layers keep one thread
+    busy, but not many. Drawn latents (``sampling``) take their turns, so that they are the same in every run.
+    """
+    shown = None
+    if references is not None and not references.composed:
+        shown = talking_face.encode_references(references.faces)
+
+    def draw(item: tuple[Batch, Float[Tensor, "b n d"]]) -> tuple[Batch, Sequence[np.ndarray]]:
+        return item[0], draw_batch(*item, talking_face, shown)
+
+    items = zip(batches, windows, strict=True)
+    can_share = talking_face.codec.device.type == "cpu" and talking_face.sampling is None
+    with shared_threads(MOST_WORKERS if can_share else 1) as n_workers:
+        yield from map_ahead(draw, items, n_workers) if n_workers > 1 else run_ahead(map(draw, items))
+
+
+def draw_batch(
+    batch: Batch,
+    audio: Float[Tensor, "b n d"],
+    talking_face: TalkingFace,
+    shown: Float[Tensor, "k c h w"] | None = None,
+) -> Sequence[np.ndarray]:
+    """New faces for those frames of a batch that have one. shown: the references' latents, if they are not composed."""
+    if not batch.rows:
+        return []
+    crops, depths = stack_images([face.crop for face in batch.faces]), stack_gray([face.depth for face in batch.faces])
+    composed = [face.composed for face in batch.faces if face.composed is not None]
+    latents = None if shown is None else shown[[batch.sources[row].reference for row in batch.rows]]
+    return list(talking_face(crops, depths, audio[batch.rows], latents, stack_images(composed) if composed else None))
+
+
+def paste(
+    image: UInt8[np.ndarray, "H W 3"],
+    face: UInt8[np.ndarray, "s s 3"],
+    edit: FaceEdit,
+    parse: Parser | None = None,
+    faithful: bool = False,
+) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w"]]:
+    """A generated face back in its frame, and the blending mask, of the box's size.
+
+    Pixels where the mask is 0 stay as they are, bit for bit. With a mask from the landmarks the face is first brought
+    to the colours of the skin around it. faithful: it is not, and the frame was a JPEG file on its way. upstream:
+    inference_edit_expression.py:285
+    """
+    if faithful:
+        image = jpeg_round_trip(image)
+    x1, y1, x2, y2 = (int(edge) for edge in edit.box)
+    size = (y2 - y1, x2 - x1)
+    resized = resize_image(face, size[1], size[0], "bilinear")
+    if parse is not None:
+        mask = parsing_mask(image, edit.box, parse)
+    else:
+        shown = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
+        if not faithful:
+            known = (1 - shown) * face_mask(edit.source_landmarks, size)
+            resized = match_colours(resized, crop_box(image, edit.box), known)
+        mask = as_levels(shown)
+    pasted = paste_face(image, resized, edit.box, mask)
+    return (pasted if edit.strength >= 1 else mix_images(image, pasted, edit.strength)), mask

@@ -1,0 +1,308 @@
+"""Speech features to expression coefficients: conditioning encoders around the flow-VAE.
+
+Two variants exist in published checkpoints. The pitch variant hears audio and pitch and is told blinks and how far
+mouth and eyes open; the plain variant hears audio only. Architecture: Real3DPortrait (arXiv 2401.08503), whose
+state-dict names are kept so that its checkpoints load strictly.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.audio.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
+from models.motion.flow import FlowVAE, FlowVAESizes, Reconstruction
+from models.motion.motion_blocks import blocks
+from utils.core.bounds import Size
+from utils.core.config import parse_yaml
+from utils.core.errors import BadInput
+from utils.core.types import FEATURE_RATE, MOTION_FPS, N_EXP
+from utils.files.disk_arrays import let_go
+from utils.weights.checkpoints import load_strict, newest_checkpoint, read_weights
+from utils.weights.official_files import fetch_advice
+
+DEFAULT_AMPLITUDE = 0.4  # of mouth and eyes, when a caller says nothing
+STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS
+_PITCH_EMBEDDINGS = 300
+_CONFIG_NAME = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Audio2MotionConfig:
+    """Which network: the published checkpoint is the pitch variant on HuBERT states with a mouth amplitude."""
+
+    audio_type: str = "hubert"  # mfcc | mfcc_norm | hubert
+    use_pitch: bool = True
+    use_mouth_amp_embed: bool = True  # pitch variant only
+    use_eye_amp_embed: bool = False  # pitch variant only
+    cond_channels: Size = 128  # 64 in the published plain variant
+    sizes: FlowVAESizes = field(default_factory=FlowVAESizes)
+
+
+@dataclass(frozen=True)
+class MotionInputs:
+    """A batch of conditions at 50 Hz; T is a multiple of 8.
+
+    audio [B, T, C]; f0 [B, T] Hz, 0 = unvoiced; blink [B, T, 1], 0 or 1; mouth_amp, eye_amp [B, 1].
+    The plain variant reads audio only. Left out: no pitch, no blink, amplitudes 0.4.
+    """
+
+    audio: Tensor
+    f0: Tensor | None = None
+    blink: Tensor | None = None
+    mouth_amp: Tensor | None = None
+    eye_amp: Tensor | None = None
+
+
+class Audio2Motion(nn.Module, ABC):
+    """What both variants share; build one with build_audio2motion or load_audio2motion."""
+
+    def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.audio_dim = audio_dim  # channels of the features that it hears
+        self.mel_encoder = _conv_encoder(audio_dim, config.cond_channels)
+        self.blink_embed = nn.Embedding(2, config.cond_channels)
+        self.vae = FlowVAE(N_EXP, config.cond_channels, config.sizes)
+
+    @abstractmethod
+    def condition(self, inputs: MotionInputs) -> Float[Tensor, "b g t"]:
+        """Encode the conditions at 25 Hz."""
+
+    def forward(
+        self,
+        inputs: MotionInputs,
+        motion: Float[Tensor, "b t 64"],
+        mask: Float[Tensor, "b t"],
+        noise: Float[Tensor, "b z s"],
+    ) -> Reconstruction:
+        """Training path: reconstruct the motion through the posterior; the output is [B, T, 64], masked."""
+        result = self.vae(motion.transpose(1, 2), mask[:, None], self.condition(inputs), noise)
+        return replace(result, output=result.output.transpose(1, 2))
+
+    def sample(self, inputs: MotionInputs, noise: Float[Tensor, "b z s"]) -> Float[Tensor, "b t 64"]:
+        """Inference path: decode prior noise (already times the temperature) over the whole length."""
+        return self.vae.sample(self.condition(inputs), noise).transpose(1, 2)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        features: SpeechFeatures,
+        seed: int = 0,
+        temperature: float = 0.2,
+        mouth_amp: float = 0.45,
+        eye_amp: float = 1.0,
+    ) -> Float[np.ndarray, "t 64"]:
+        """Expression coefficients of one clip, float32 [T50 / 2, 64] at 25 Hz, without blinks.
+
+        The noise is drawn on the CPU whatever the device: the same seed gives the same noise everywhere.
+        Temperature 0 gives the most likely motion and ignores the seed.
+        """
+        n_latent_steps = len(features.audio) // STEPS_PER_FRAME // self.vae.sizes.stride
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(1, self.vae.sizes.latent, n_latent_steps, generator=generator) * temperature
+        motion = []
+        for block in blocks(n_latent_steps, self.vae.sizes):
+            made = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
+            first = (block.kept.start - block.read.start) * self.vae.sizes.stride
+            motion.append(made[first : first + len(block.kept) * self.vae.sizes.stride])
+            let_go(features.audio)
+        return np.concatenate(motion)
+
+    def _predict_block(
+        self, features: SpeechFeatures, noise: Float[Tensor, "1 z s"], read: range, mouth_amp: float, eye_amp: float
+    ) -> Float[np.ndarray, "t 64"]:
+        """The motion of some latent steps, from their features and noise alone."""
+        device = next(self.parameters()).device
+        n_heard = STEPS_PER_FRAME * self.vae.sizes.stride
+        heard = slice(read.start * n_heard, read.stop * n_heard)
+        inputs = MotionInputs(
+            torch.from_numpy(features.audio[heard])[None].to(device),
+            f0=torch.from_numpy(features.f0[heard])[None].to(device),
+            mouth_amp=torch.full((1, 1), mouth_amp, device=device),
+            eye_amp=torch.full((1, 1), eye_amp, device=device),
+        )
+        made = self.sample(inputs, noise[:, :, read.start : read.stop].to(device))
+        return made[0].float().cpu().numpy()
+
+
+class PlainAudio2Motion(Audio2Motion):
+    """Audio only, halved to 25 Hz by averaging pairs of steps. Its blink embedding is stored but never read."""
+
+    def condition(self, inputs: MotionInputs) -> Float[Tensor, "b g t"]:
+        audio = inputs.audio.unflatten(1, (-1, STEPS_PER_FRAME)).mean(dim=2)
+        return self.mel_encoder(audio.transpose(1, 2))
+
+
+class PitchAudio2Motion(Audio2Motion):
+    """Audio, pitch, blinks and amplitudes, halved to 25 Hz by taking every other step (pitch before it is binned)."""
+
+    def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
+        super().__init__(config, audio_dim)
+        channels = config.cond_channels
+        self.pitch_embed = nn.Embedding(_PITCH_EMBEDDINGS, channels)
+        self.pitch_encoder = _conv_encoder(channels, channels)
+        if config.use_mouth_amp_embed:
+            self.mouth_amp_embed = nn.Parameter(torch.randn(channels))
+        if config.use_eye_amp_embed:
+            self.eye_amp_embed = nn.Parameter(torch.randn(channels))
+        n_conditions = 3 + config.use_mouth_amp_embed + config.use_eye_amp_embed
+        self.cond_proj = nn.Linear(n_conditions * channels, channels)
+
+    def condition(self, inputs: MotionInputs) -> Float[Tensor, "b g t"]:
+        audio = inputs.audio[:, ::STEPS_PER_FRAME]
+        parts = [
+            self.mel_encoder(audio.transpose(1, 2)).transpose(1, 2),
+            self._pitch(inputs.f0, audio),
+            self._blink(inputs.blink, audio),
+        ]
+        if self.config.use_mouth_amp_embed:
+            parts.append(_amplitude(inputs.mouth_amp, self.mouth_amp_embed, audio))
+        if self.config.use_eye_amp_embed:
+            parts.append(_amplitude(inputs.eye_amp, self.eye_amp_embed, audio))
+        return self.cond_proj(torch.cat(parts, dim=-1)).transpose(1, 2)
+
+    def _pitch(self, f0: Tensor | None, audio: Float[Tensor, "b t c"]) -> Float[Tensor, "b t g"]:
+        halved = audio.new_zeros(audio.shape[:2]) if f0 is None else f0[:, ::STEPS_PER_FRAME]
+        embedded = self.pitch_embed(coarse_pitch(halved))
+        return self.pitch_encoder(embedded.transpose(1, 2)).transpose(1, 2)
+
+    def _blink(self, blink: Int[Tensor, "b t50 1"] | None, audio: Float[Tensor, "b t c"]) -> Float[Tensor, "b t g"]:
+        halved = audio.new_zeros(audio.shape[:2]) if blink is None else blink[:, ::STEPS_PER_FRAME, 0]
+        return self.blink_embed(halved.long())
+
+
+def _amplitude(
+    amplitude: Float[Tensor, "b 1"] | None, direction: Float[Tensor, " g"], audio: Float[Tensor, "b t c"]
+) -> Float[Tensor, "b t g"]:
+    if amplitude is None:
+        amplitude = audio.new_full((len(audio), 1), DEFAULT_AMPLITUDE)
+    return (amplitude * direction)[:, None].expand(-1, audio.shape[1], -1)
+
+
+def _conv_encoder(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv1d(in_channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm1d(channels),
+        nn.GELU(),
+        nn.Conv1d(channels, channels, 3, padding=1, bias=False),
+    )
+
+
+def build_audio2motion(config: Audio2MotionConfig, audio_dim: int | None = None) -> Audio2Motion:
+    """A network with fresh weights; audio_dim follows from the audio type unless given."""
+    network = PitchAudio2Motion if config.use_pitch else PlainAudio2Motion
+    return network(config, audio_dim or AUDIO_DIMS[config.audio_type])
+
+
+def load_audio2motion(path: Path, device: torch.device | str = "cpu") -> Audio2Motion:
+    """Load a checkpoint file, or the newest ``model_ckpt_steps_*`` of a folder, ready for inference.
+
+    The weights tell the sizes, ``config.yaml`` beside them the variant; raises BadInput where the two disagree,
+    where the file is missing or unsafe, and where any weight is missing, unexpected or of another shape.
+    """
+    weights_path = newest_checkpoint(path) if path.is_dir() else path
+    state = official_state(read_weights(weights_path), weights_path)
+    config = _confirmed(_config_of(state, weights_path), state, weights_path)
+    network = build_audio2motion(config, audio_dim=state["mel_encoder.0.weight"].shape[1])
+    load_strict(network, state, weights_path)
+    return network.eval().to(device)
+
+
+def official_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The network's tensors in any container that exists for them.
+
+    ``{"state_dict": {"model": {...}}}``, ``{"state_dict": {"model.<key>": ...}}``, or the bare keys.
+    """
+    state: Any = content.get("state_dict", content)
+    state = state.get("model", state) if isinstance(state, Mapping) else {}
+    tensors = {key.removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if "mel_encoder.0.weight" not in tensors or "vae.encoder.pre_net.0.weight" not in tensors:
+        found = f"{len(tensors)} tensors such as {', '.join(sorted(tensors)[:3])}" if tensors else "no tensors"
+        raise BadInput("not an audio2motion checkpoint", path, "mel_encoder and vae weights", found, fetch_advice(path))
+    return tensors
+
+
+def _config_of(state: Mapping[str, Tensor], path: Path) -> Audio2MotionConfig:
+    """Read variant and sizes off names and shapes."""
+
+    def shape(key: str) -> torch.Size:
+        if key not in state:
+            raise BadInput("weights of another network", path, f"a tensor {key}", "none", fetch_advice(path))
+        if state[key].dim() != 3:
+            found = str(tuple(state[key].shape))
+            raise BadInput(f"weight {key} has another shape", path, "three dimensions", found, fetch_advice(path))
+        return state[key].shape
+
+    def count(prefix: str, suffix: str = ".bias") -> int:
+        return sum(key.startswith(prefix) and key.endswith(suffix) for key in state)
+
+    latent, hidden, stride = shape("vae.decoder.pre_net.0.weight")
+    flow_hidden, _, flow_kernel_size = shape("vae.prior_flow.flows.0.enc.in_layers.0.weight_v")
+    cond_channels, audio_dim, _ = shape("mel_encoder.0.weight")
+    return Audio2MotionConfig(
+        audio_type=next((name for name, dim in AUDIO_DIMS.items() if dim == audio_dim), "hubert"),
+        use_pitch="pitch_embed.weight" in state,
+        use_mouth_amp_embed="mouth_amp_embed" in state,
+        use_eye_amp_embed="eye_amp_embed" in state,
+        cond_channels=cond_channels,
+        sizes=FlowVAESizes(
+            hidden=hidden,
+            latent=latent,
+            kernel_size=shape("vae.encoder.wn.in_layers.0.weight_v")[2],
+            n_encoder_layers=count("vae.encoder.wn.in_layers."),
+            n_decoder_layers=count("vae.decoder.wn.in_layers."),
+            flow_hidden=flow_hidden // 2,
+            flow_kernel_size=flow_kernel_size,
+            n_flow_layers=count("vae.prior_flow.flows.0.enc.in_layers."),
+            n_couplings=count("vae.prior_flow.flows.", ".pre.bias"),
+            stride=stride,
+        ),
+    )
+
+
+def _confirmed(found: Audio2MotionConfig, state: Mapping[str, Tensor], weights_path: Path) -> Audio2MotionConfig:
+    """Hold what the weights say against the config.yaml beside them, if there is one."""
+    config_path = weights_path.parent / _CONFIG_NAME
+    if not config_path.is_file():
+        return found
+    said = read_variant(config_path)
+    audio_dim = state["mel_encoder.0.weight"].shape[1]
+    if said["audio_type"] != found.audio_type:
+        expected = f"{AUDIO_DIMS[said['audio_type']]} channels for audio_type {said['audio_type']}"
+        raise BadInput("checkpoint and config.yaml disagree", weights_path, expected, f"{audio_dim} channels")
+    names = ["use_pitch"] + (["use_mouth_amp_embed", "use_eye_amp_embed"] if found.use_pitch else [])
+    for name in names:
+        if said[name] != getattr(found, name):
+            advice = f"keep checkpoint and {_CONFIG_NAME} of the same training together"
+            raise BadInput(
+                "checkpoint and config.yaml disagree", weights_path, f"{name}: {said[name]}", "the opposite", advice
+            )
+    return found
+
+
+def read_variant(config_path: Path) -> dict[str, Any]:
+    """The four keys of a training's config.yaml that name the variant; others are not this network's business.
+
+    Absent keys mean what they mean to the reference: HuBERT, and everything else off.
+    """
+    try:
+        text = config_path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput("unreadable config", config_path, "YAML", str(error)) from error
+    content = parse_yaml(text, config_path)
+    if not isinstance(content, Mapping):
+        raise BadInput("unreadable config", config_path, "a mapping of keys", type(content).__name__)
+    audio_type = content.get("audio_type", "hubert")
+    if not isinstance(audio_type, str) or audio_type not in AUDIO_DIMS:
+        raise BadInput("unknown audio_type", config_path, " or ".join(AUDIO_DIMS), str(audio_type))
+    switches = ("use_pitch", "use_mouth_amp_embed", "use_eye_amp_embed")
+    return {"audio_type": audio_type} | {name: bool(content.get(name, False)) for name in switches}

@@ -1,0 +1,92 @@
+"""What a raw video shows and sounds like, frame by frame and step by step: the grounds for choosing clips from it.
+
+Both functions consume their input once; memory holds some 50 bytes per frame and 5 per step of sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from models.audio.audio_features import pitch_contour
+from models.tracking.face_watcher import FaceWatcher
+from utils.core.types import SAMPLES_PER_FEATURE
+from utils.curation.clip_choice import RIVAL, SoundFacts, VideoFacts
+from utils.imaging.geometry import face_box_from_68, landmarks_68
+from utils.imaging.landmarks import OUTER_LIPS
+from utils.people.shots import CutDetector, SpeakerWatch
+from utils.people.visibility import is_inside, yaw_degrees
+
+BLOCK_STEPS = 1500  # steps of sound looked at at once, 30 s
+LEVEL_FLOOR = 1e-10  # mean square, -100 dB
+
+
+def survey_frames(frames: Iterable[np.ndarray], watcher: FaceWatcher) -> VideoFacts:
+    """Look at uint8 RGB frames of one size, in order. An empty video has no facts, and size 0 x 0."""
+    boxes, sizes, rivals, turns, clear, mouth_inside, cuts = [], [], [], [], [], [], []
+    find_cut, speaker, size = CutDetector(), SpeakerWatch(), (0, 0)
+    for number, frame in enumerate(frames):
+        size = (frame.shape[1], frame.shape[0])
+        sighting = watcher(frame)
+        landmarks = sighting.landmarks
+        is_alone = landmarks is not None and sighting.rival < RIVAL
+        if find_cut(frame, landmarks if is_alone else None):  # the main one of two faces may change from frame to frame
+            cuts.append(number)
+            speaker.new_shot()
+        turn = 0.0 if landmarks is None else yaw_degrees(landmarks)
+        if landmarks is not None and is_alone:
+            speaker(number, frame, landmarks, turn)
+        boxes.append(np.zeros(4, np.int32) if landmarks is None else face_box_from_68(landmarks_68(landmarks[:, :2])))
+        sizes.append(sighting.size)
+        rivals.append(sighting.rival)
+        turns.append(turn)
+        clear.append(landmarks is not None)
+        mouth_inside.append(landmarks is not None and is_inside(landmarks[list(OUTER_LIPS), :2], size))
+    speaker.new_shot()
+    return VideoFacts(
+        size,
+        np.array(boxes, np.int32).reshape(-1, 4),
+        np.array(sizes, np.float32),
+        np.array(rivals, np.float32),
+        np.array(turns, np.float32),
+        np.array(clear, bool),
+        np.array(mouth_inside, bool),
+        cuts,
+        speaker.changes,
+    )
+
+
+def survey_sound(blocks: Iterable[np.ndarray]) -> SoundFacts | None:
+    """Listen to float32 mono blocks at 16 kHz; None if there is not one step of sound."""
+    voiced, levels = [], []
+    for wave in _equal_blocks(blocks, BLOCK_STEPS * SAMPLES_PER_FEATURE):
+        n_steps = len(wave) // SAMPLES_PER_FEATURE
+        if n_steps == 0:
+            continue
+        levels.append(step_levels(wave))
+        pitch = pitch_contour(wave)[:n_steps] > 0
+        voiced.append(np.pad(pitch, (0, n_steps - len(pitch)), mode="edge"))
+    return SoundFacts(np.concatenate(voiced), np.concatenate(levels)) if voiced else None
+
+
+def step_levels(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
+    """Level of each whole 20 ms step, dB of full scale."""
+    n_steps = len(wave) // SAMPLES_PER_FEATURE
+    steps = wave[: n_steps * SAMPLES_PER_FEATURE].reshape(n_steps, SAMPLES_PER_FEATURE)
+    return 10 * np.log10((steps**2).mean(axis=1) + LEVEL_FLOOR).astype(np.float32)
+
+
+def _equal_blocks(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """The same samples in blocks of ``length``; the last one is shorter."""
+    waiting: list[np.ndarray] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(map(len, waiting)) >= length:
+            joined = np.concatenate(waiting)
+            n_whole = len(joined) // length * length
+            yield from joined[:n_whole].reshape(-1, length)
+            waiting = [joined[n_whole:]]
+    if waiting:
+        yield np.concatenate(waiting)

@@ -1,0 +1,213 @@
+"""How stage 3 learns: networks and optimisers, batches of clips, validation on held-out ones, and export."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.audio.whisper_encoder import WhisperEncoder
+from models.training.critics import Critics
+from models.training.joint_model import JointModel, Prediction, lower_faces, predict
+from models.training.joint_setup import JoyGenConfig, build_codec, build_critics, build_data, build_model, speed_up
+from models.training.joint_validation import Validation, validate
+from models.training.perceptual import feature_distance
+from utils.core.processes import Processes
+from utils.data.batch_loader import numbered_batches
+from utils.data.dataset import Batch, TrainingBatches
+from utils.training.learner import Findings, Learner, NotFiniteError
+from utils.training.losses import lower_half
+from utils.training.training import RunningAverage, all_finite, batch_seed, cosine_rate, writing
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Numbered = tuple[int, Batch]
+Data = tuple[TrainingBatches, TrainingBatches | None]  # to learn from, and of held-out clips
+
+
+class JointLearner(Learner[Batch]):
+    """Generator and audio encoder, frozen VAE, and the critics if the config asks for any; batches of clips.
+
+    What happens in a pass depends on the batch's number alone, so two processes, or two accumulated batches, give the
+    mean gradient of the same two batches.
+    """
+
+    def __init__(
+        self, config: JoyGenConfig, accelerator: Accelerator, data: Callable[[WhisperEncoder], Data] | None = None
+    ) -> None:
+        """data: gives the batches for an audio encoder; None: those that the config names."""
+        self.config, self.accelerator, self.device = config, accelerator, accelerator.device
+        self.processes = Processes(accelerator.process_index, accelerator.num_processes)
+        self.samples_per_step = config.opti.gradient_accumulation_steps * config.dataset.batch_size
+        self.codec = build_codec(config, accelerator)
+        model = build_model(config)
+        model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.average = RunningAverage(model.to(self.device), config.opti.ema_decay) if config.opti.use_ema else None
+        speed_up(config, model)
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        opti = config.opti
+        optimizer = torch.optim.AdamW(learned, lr=opti.lr, betas=opti.betas, weight_decay=opti.weight_decay)
+        critics = build_critics(config, accelerator.mixed_precision, model.audio_encoder.dims.n_mels)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.critics: nn.Module | None = None
+        if critics is not None:
+            own = torch.optim.AdamW(critics.parameters(), lr=config.critics.lr, betas=config.critics.betas)
+            self.critics, self.critic_optimizer = accelerator.prepare(critics.train(), own)
+        encoder = self.plain_model.audio_encoder
+        self.training, self.validation = data(encoder) if data else build_data(config, encoder, self.processes.count)
+
+    def describe(self) -> str:
+        return f"generator with mixed precision {self.accelerator.mixed_precision}, VAE {self.codec.dtype}"
+
+    @property
+    def plain_model(self) -> JointModel:
+        return cast(JointModel, self.accelerator.unwrap_model(self.model))
+
+    @property
+    def plain_critics(self) -> Critics:
+        return cast(Critics, self.accelerator.unwrap_model(self.critics))
+
+    @property
+    def best_model(self) -> JointModel:
+        return cast(JointModel, self.average.module) if self.average else self.plain_model
+
+    def batches(self) -> Iterator[list[Numbered]]:
+        """As many batches per step as are accumulated."""
+        n_parts, n_processes = self.config.opti.gradient_accumulation_steps, self.processes.count
+        first, n_workers = self.step * n_parts * n_processes, self.config.dataset.num_workers
+        coming = numbered_batches(self.training, first, self.processes.index, n_processes, n_workers)
+        while parts := list(itertools.islice(coming, n_parts)):
+            yield parts
+
+    def update(self, parts: Sequence[Numbered], spent: float) -> dict[str, Tensor]:
+        """Gives the means of the accumulated batches' losses."""
+        opti = self.config.opti
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine_rate(self.step, spent, opti.lr, opti.min_lr, opti.warmup_steps)
+        models = [self.model] if self.critics is None else [self.model, self.critics]
+        means: dict[str, Tensor] = {}
+        for number, batch in parts:
+            with self.accelerator.accumulate(*models):
+                for name, value in self._pass(number, batch.to(self.device)).items():
+                    means[name] = means.get(name, 0) + value.detach() / len(parts)
+        if self.average:
+            self.average.update(self.plain_model, self.step)
+        self.step += 1
+        return means
+
+    def _pass(self, number: int, batch: Batch) -> dict[str, Tensor]:
+        """Forward and backward of one batch, and the update if it is the last of its step."""
+        torch.manual_seed(batch_seed(self.config.seed, number))
+        prediction = self.predict(number, batch)
+        losses = self.losses(prediction, batch)
+        self._require_finite(losses["total"], number, batch)
+        self.accelerator.backward(losses["total"])
+        norm = self._clip(self.model)
+        if norm is not None:
+            self._require_finite(norm, number, batch)
+        self._take_step(self.optimizer)
+        if self.critics is not None:
+            real = lower_faces(prediction.fine_images, batch, prediction.decoded)
+            drawn = lower_faces(prediction.best_images.detach(), batch, prediction.decoded)
+            own = self.critics(real, drawn)
+            self.accelerator.backward(torch.stack([*own.values()]).sum())
+            self._clip(self.critics)
+            self._take_step(self.critic_optimizer)
+            losses |= own
+        return losses
+
+    def _clip(self, model: nn.Module) -> Tensor | None:
+        """Norm of the gradients before; None while they accumulate, or where the loss's scale may overflow in fp16."""
+        if not self.accelerator.sync_gradients:
+            return None
+        norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.opti.max_grad_norm)
+        return None if self.accelerator.scaler else norm
+
+    def _take_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Does nothing while gradients accumulate."""
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def predict(self, number: int, batch: Batch) -> Prediction:
+        sampling = None
+        if self.config.sample_posterior:
+            sampling = torch.Generator(self.device).manual_seed(batch_seed(self.config.seed, number))
+        return predict(self.model, self.codec, batch, self.config.decode_batch, sampling)
+
+    def losses(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+        """The generator's losses by name, without weights, and their weighted ``total``."""
+        weights = self.config.loss
+        losses: dict[str, Tensor] = dict(vars(prediction.losses(weights)))
+        extra: dict[str, Tensor] = {}
+        if weights.perceptual:
+            images, targets = lower_half(prediction.best_images), lower_half(prediction.fine_images)
+            extra["perceptual"] = feature_distance(self.codec, images, targets)
+        if self.critics is not None and self.step >= self.config.critics.start:
+            extra |= self.plain_critics.judge(lower_faces(prediction.best_images, batch, prediction.decoded))
+        for name, value in extra.items():
+            losses["total"] = losses["total"] + getattr(weights, name) * value
+        return losses | extra
+
+    def _require_finite(self, value: Tensor, number: int, batch: Batch) -> None:
+        """All processes hear of it, or they would wait for the one that stops."""
+        bad = self.processes.which(not bool(torch.isfinite(value.detach())), self.device)
+        if bad:
+            raise NotFiniteError(number, batch.names, bad)
+
+    def validate(self) -> Findings | None:
+        """How well held-out clips are drawn, and a sheet with an item of each."""
+        if self.validation is None:
+            return None
+        found = self.look(self.validation, self.config.dataset.frames_per_clip)
+        floor = f"the reference's own mouth {found.reference_psnr:.2f} dB"
+        text = f"lower half PSNR {found.psnr:.2f} dB ({floor}), L1 {found.l1:.4f}"
+        figures = {"psnr": found.psnr, "reference_psnr": found.reference_psnr, "l1": found.l1}
+        return Findings(text, figures, sheet=found.sheet)
+
+    def look(self, batches: TrainingBatches, stride: int) -> Validation:
+        """How the best model draws ``batches``; see models.training.joint_validation."""
+        found = validate(self.best_model.eval(), self.codec, batches, stride, self.accelerator.autocast)
+        self.plain_model.train()
+        return found
+
+    def write_networks(self, directory: Path) -> None:
+        self.export(directory / f"step_{self.step:08d}")
+
+    def export(self, directory: Path) -> None:
+        """Write what inference_joygen.py loads."""
+        with writing(directory):
+            self.best_model.export(directory, self.config.export_half)
+
+    def is_sound(self) -> bool:
+        return all_finite(self.plain_model) and (self.critics is None or all_finite(self.plain_critics))
+
+    def state(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        state = {
+            "model": self.plain_model.state_dict(),
+            "average": self.average.module.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+        }
+        if self.critics is not None:
+            state |= {
+                "critics": self.plain_critics.state_dict(),
+                "critic_optimizer": self.critic_optimizer.state_dict(),
+            }
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.plain_model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.module.load_state_dict(state["average"] or state["model"])
+        if self.accelerator.scaler and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.critics is not None and "critics" in state:  # else they begin now
+            self.plain_critics.load_state_dict(state["critics"])
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])

@@ -1,0 +1,151 @@
+"""Between clips and the audio2motion network: labels, features and training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.audio.audio_features import (
+    MFCC_RATE,
+    MFCC_SCALE,
+    SpeechFeatures,
+    fit_length,
+    mfcc,
+    normalised_mfcc,
+    pad_to_multiple,
+    pitch_contour,
+    resample,
+    speech_features,
+)
+from models.audio.hubert import HubertEncoder, n_states, weights_path
+from models.face3d.face_model import FaceModel
+from models.motion.audio2motion import Audio2MotionConfig, MotionInputs
+from utils.core.cli import progress
+from utils.core.processes import Processes
+from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip, blink_labels, eye_amplitude, mouth_amplitude
+from utils.data.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionWindow, mask_features
+from utils.data.sound_variants import VariantConfig, variants
+from utils.files.array_files import load_array, save_array
+from utils.weights.checkpoints import sha256
+
+_DIGEST_LENGTH = 12  # hexadecimal digits that tell one HuBERT's states from another's
+
+
+@dataclass(frozen=True)
+class MotionBatch:
+    """Windows stacked: conditions, motion [B, T, 64], identity [B, T, 80], mask [B, T]; speech [B, 2 T, C] is the
+    conditions' audio before any of it was masked."""
+
+    inputs: MotionInputs
+    motion: Tensor
+    identity: Tensor
+    mask: Tensor
+    speech: Tensor
+    names: tuple[str, ...]
+
+
+def labelled(clip: MotionClip, config: Audio2MotionConfig, face: FaceModel) -> MotionClip:
+    """Add what the pitch variant is told of a clip; the plain one needs none of it."""
+    if not config.use_pitch:
+        return clip
+    mean, *bases = face.landmark_bases()
+    landmarks = mean.repeat(clip.n_frames, 1, 1)
+    for basis, coefficients in zip(bases, (clip.identity, clip.expression), strict=True):
+        landmarks += torch.einsum("ti,lci->tlc", torch.from_numpy(coefficients[:, : basis.shape[2]]), basis)
+    return replace(
+        clip,
+        f0=fit_length(pitch_contour(clip.wave), STEPS_PER_FRAME * clip.n_frames),
+        blink=blink_labels(landmarks.numpy()),
+        mouth_amp=mouth_amplitude(landmarks.numpy()[clip.valid]),
+        eye_amp=eye_amplitude(landmarks.numpy()[clip.valid]),
+    )
+
+
+def with_normalised(clips: Sequence[MotionClip]) -> list[MotionClip]:
+    """Add the features of whole clips that audio_type mfcc_norm hears; a window alone does not tell what is loud."""
+    return [replace(clip, audio=normalised_mfcc(clip.wave)) for clip in progress(clips, len(clips), "features")]
+
+
+def with_variants(clips: Sequence[MotionClip], settings: VariantConfig, seed: int) -> list[MotionClip]:
+    """The clips and their disturbed copies; each clip's depend on the seed and on its place alone."""
+    numbered = progress(enumerate(clips), len(clips), "other voices and rooms")
+    copies = [variants(clip, settings, np.random.default_rng([seed, number])) for number, clip in numbered]
+    return [*clips, *(copy for of_clip in copies for copy in of_clip)]
+
+
+def with_hubert(
+    clips: Sequence[MotionClip],
+    data_dir: Path,
+    hubert_dir: Path,
+    device: torch.device,
+    processes: Processes | None = None,
+) -> list[MotionClip]:
+    """Add the states of HuBERT's last layer, in half precision: 0.4 GB per hour of speech for the large one.
+
+    They are computed once, each clip by one of the processes, and kept as <clip>/hubert-<weights>.npy. Raises BadInput
+    for an unusable HuBERT folder, and for kept states that are not those of the clip's sound.
+    """
+    digest = sha256(weights_path(hubert_dir))[:_DIGEST_LENGTH]
+    paths = {clip.name: data_dir / clip.name / f"hubert-{digest}.npy" for clip in clips}
+    processes = processes or Processes()
+    own = clips[processes.index :: processes.count]
+    unheard = [clip for clip in own if not paths[clip.name].is_file()]
+    if unheard:
+        hubert = HubertEncoder.load(hubert_dir, device)
+        for clip in progress(unheard, len(unheard), "HuBERT"):
+            save_array(paths[clip.name], hubert.encode(clip.wave).astype(np.float16))
+    processes.wait()
+    return [
+        replace(clip, audio=load_array(paths[clip.name], (n_states(len(clip.wave)), None), "f", "delete it"))
+        for clip in clips
+    ]
+
+
+def collate(
+    windows: Sequence[MotionWindow], augmentation: AugmentationConfig, rng: np.random.Generator, device: torch.device
+) -> MotionBatch:
+    """Features and motion of some windows as one batch."""
+
+    def stack(arrays: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(device)
+
+    speech = [window_features(window) for window in windows]
+    inputs = MotionInputs(
+        audio=stack([mask_features(features, augmentation, rng) for features in speech]),
+        f0=stack([window.f0 for window in windows]),
+        blink=stack([window.blink[:, None] for window in windows]),
+        mouth_amp=stack([np.full(1, window.mouth_amp, np.float32) for window in windows]),
+        eye_amp=stack([np.full(1, window.eye_amp, np.float32) for window in windows]),
+    )
+    return MotionBatch(
+        inputs,
+        motion=stack([window.expression for window in windows]),
+        identity=stack([window.identity for window in windows]),
+        mask=stack([window.mask for window in windows]),
+        speech=stack(speech),
+        names=tuple(window.name for window in windows),
+    )
+
+
+def window_features(window: MotionWindow) -> Float[np.ndarray, "s c"]:
+    """The window's states if it has them, else its MFCC as speech_features gives them, the margins cut off."""
+    if window.audio.size:
+        return window.audio.astype(np.float32)
+    steps = mfcc(resample(window.wave, window.rate, MFCC_RATE)) * np.float32(MFCC_SCALE)
+    first = MARGIN_FRAMES * STEPS_PER_FRAME
+    return steps[first : first + STEPS_PER_FRAME * len(window.mask)]
+
+
+def clip_features(clip: MotionClip, config: Audio2MotionConfig) -> SpeechFeatures:
+    """speech_features of a whole clip, from its states if it has them."""
+    if not clip.audio.size:
+        return speech_features(clip.wave, config.audio_type, config.use_pitch)
+    audio = pad_to_multiple(clip.audio.astype(np.float32))
+    f0 = pitch_contour(clip.wave) if config.use_pitch else np.zeros(0, np.float32)
+    return SpeechFeatures(audio, fit_length(f0, len(audio)))

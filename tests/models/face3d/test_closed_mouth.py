@@ -1,0 +1,97 @@
+"""models/face3d/closed_mouth.py: the smallest expression that shuts a face model's mouth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.face3d.closed_mouth import LOWER_POINTS, UPPER_POINTS, LipGaps
+from models.face3d.face_model import FaceModel
+from utils.imaging.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP
+from utils.metrics.metrics import mouth_opening
+from utils.weights.packs import MINI_DIR
+
+N_SCAN = 600  # vertices of an invented dense model
+
+
+@pytest.fixture(scope="module")
+def mini() -> FaceModel:
+    return FaceModel.load(MINI_DIR / "face_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def scan() -> FaceModel:
+    """A dense model as BFM's is: landmarks are some of its vertices, and its mean mouth is wide open."""
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(N_SCAN)[:468].astype(np.int32)
+    shape, expression = rng.normal(size=(N_SCAN, 3)), rng.normal(0, 0.05, (N_SCAN * 3, 64))
+    for upper, lower in zip(UPPER_POINTS, LOWER_POINTS, strict=True):
+        shape[rows[lower]] = shape[rows[upper]] - [0, 0.3, 0]
+    return FaceModel(
+        {
+            "meanshape": shape.reshape(-1).astype(np.float32),
+            "idBase": rng.normal(0, 0.02, (N_SCAN * 3, 80)).astype(np.float32),
+            "exBase": expression.astype(np.float32),
+            "tri": np.array([[0, 1, 2]], np.int32),
+            "landmark_index": rows,
+            "alignment_points": rng.normal(size=(5, 3)).astype(np.float32),
+        }
+    )
+
+
+def landmarks(face: FaceModel, expression: np.ndarray, identity: np.ndarray | None = None) -> np.ndarray:
+    mean, identity_basis, basis = (part.numpy() for part in face.landmark_bases())
+    base = mean if identity is None else mean + identity_basis @ identity[: identity_basis.shape[2]]
+    return base + basis @ expression[: basis.shape[2]]
+
+
+def test_opposite_points_are_opposite() -> None:
+    assert (UPPER_INNER_LIP, LOWER_INNER_LIP) in list(zip(UPPER_POINTS, LOWER_POINTS, strict=True))
+    assert len(set(UPPER_POINTS) | set(LOWER_POINTS)) == 18
+
+
+@pytest.mark.parametrize("model", ["mini", "scan"])
+def test_the_mouth_is_shut_from_any_start(model: str, request: pytest.FixtureRequest) -> None:
+    face = request.getfixturevalue(model)
+    rng = np.random.default_rng(1)
+    for identity in (None, rng.normal(size=80).astype(np.float32)):
+        gaps = LipGaps.of(face, identity)
+        for start in (None, rng.normal(size=64).astype(np.float32)):
+            points = landmarks(face, gaps.closed(start), identity)
+            apart = points[list(UPPER_POINTS), 1] - points[list(LOWER_POINTS), 1]
+            assert np.abs(apart).max() < 2e-3 * gaps.eyes
+
+
+def test_no_smaller_change_shuts_it(scan: FaceModel) -> None:
+    """Any other expression that shuts the mouth is farther from the start."""
+    gaps = LipGaps.of(scan)
+    start = np.random.default_rng(2).normal(size=64).astype(np.float32)
+    closed = gaps.closed(start)
+    within = gaps.directions()
+    for other in np.random.default_rng(3).normal(size=(20, 64)):
+        unseen = other - within @ (within.T @ other)  # moves no gap
+        np.testing.assert_allclose(gaps.basis @ unseen[: gaps.n], 0, atol=1e-6)
+        assert np.linalg.norm(closed + unseen - start) > np.linalg.norm(closed - start)
+
+
+def test_an_open_mouth_shuts_and_the_rest_of_the_face_hardly_moves(mini: FaceModel) -> None:
+    gaps = LipGaps.of(mini)
+    wide = np.zeros(64, np.float32)
+    wide[: gaps.n] += 3 * gaps.middle_basis / np.linalg.norm(gaps.middle_basis)
+    assert gaps.opening(wide[None])[0] > 0.1
+    before, after = landmarks(mini, wide), landmarks(mini, gaps.closed(wide))
+    assert mouth_opening(after[None])[0] < 0.005
+    eyes, lips = [33, 133, 159, 145, 263], [13, 14, 17, 0]
+    moved = np.linalg.norm(after - before, axis=1)
+    assert moved[eyes].max() < 0.2 * moved[lips].max()
+
+
+def test_crossed_lips_are_parted_and_others_left(mini: FaceModel) -> None:
+    gaps = LipGaps.of(mini)
+    motion = np.random.default_rng(4).normal(size=(50, 64)).astype(np.float32)
+    opening = gaps.opening(motion)
+    assert (opening < -0.01).any()
+    assert (opening > 0.01).any()
+    found = gaps.uncrossed(motion)
+    np.testing.assert_allclose(gaps.opening(found), np.maximum(opening, 0), atol=1e-6)
+    np.testing.assert_array_equal(found[opening > 0], motion[opening > 0])

@@ -1,0 +1,89 @@
+"""The refiner: its start, what it can learn, its folder, and its place in the training."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.generation.refiner import FIRST_TRUST, Refiner, RefinerConfig, resize_pictures
+from utils.core.errors import BadInput
+
+CONFIG = RefinerConfig(size=16, channels=(8, 12), patch=4)
+
+
+def pictures(n=2, size=16, seed=0) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def no_depth(n=2) -> torch.Tensor:
+    return torch.full((n, 1, 8, 8), -1.0)
+
+
+def test_begins_as_the_reference_with_a_little_of_the_drawn_picture():
+    drawn, reference = pictures(size=8), pictures(seed=1)
+    found = Refiner.create(CONFIG)(drawn, reference, no_depth())
+    share = torch.sigmoid(torch.tensor(FIRST_TRUST))
+    torch.testing.assert_close(found, torch.lerp(resize_pictures(drawn, 16), reference, share))
+
+
+def test_learns_which_picture_to_trust():
+    """Where the reference is black the drawn picture is right, elsewhere the reference."""
+    refiner = Refiner.create(CONFIG)
+    optimizer = torch.optim.Adam(refiner.parameters(), lr=0.01)
+    for step in range(150):
+        truth = pictures(4, seed=step)
+        drawn, reference = resize_pictures(resize_pictures(truth, 4), 16), truth.clone()
+        reference[:, :, :, :8] = -1
+        expected = torch.cat((drawn[..., :8], truth[..., 8:]), dim=-1)
+        loss = (refiner(drawn, reference, no_depth(4)) - expected).abs().mean()
+        first = loss.item() if step == 0 else first
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < first / 3
+
+
+def test_same_seed_same_weights_and_a_folder_keeps_them(tmp_path):
+    refiner = Refiner.create(CONFIG, seed=3)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(refiner.parameters(), Refiner.create(CONFIG, seed=3).parameters(), strict=True)
+    )
+    refiner.save(tmp_path / "refiner")
+    loaded = Refiner.load(tmp_path / "refiner")
+    assert loaded.config == CONFIG and not loaded.training
+    inputs = (pictures(), pictures(seed=1), no_depth())
+    torch.testing.assert_close(loaded(*inputs), refiner(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 15}, "no refiner has these sizes"),
+        ({"depth": 3}, "depth"),
+        ({"channels": ["many"]}, "'str'"),
+        ({"channels": []}, "sizes"),
+    ],
+)
+def test_a_config_that_describes_no_refiner_is_named(tmp_path, change, message):
+    Refiner.create(CONFIG).save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BadInput, match="unusable config of a refiner") as caught:
+        Refiner.load(tmp_path)
+    assert message in str(caught.value)
+
+
+def test_weights_of_another_refiner_are_refused(tmp_path):
+    Refiner.create(replace(CONFIG, channels=(16, 12))).save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"channels": [8, 12]}))
+    with pytest.raises(BadInput):
+        Refiner.load(tmp_path)
+
+
+def test_shrinking_averages():
+    stripes = torch.tensor([-1.0, 1.0]).repeat(8).expand(1, 3, 16, 16)
+    assert resize_pictures(stripes, 4).abs().max() < 0.2
+    assert resize_pictures(stripes, 16) is stripes

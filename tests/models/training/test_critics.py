@@ -1,0 +1,143 @@
+"""Losses beyond the reference: patch discriminator, sync expert, and the distance in the VAE's features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.generation.latent_codec import LatentCodec, build_vae
+from models.training.critics import Critics, LowerFaces, SyncExpert
+from models.training.perceptual import feature_distance
+from tests.helpers.training_data import VAE_CONFIG
+from utils.core.errors import BadInput
+
+N_MELS, N_COLUMNS = 8, 20
+
+
+def faces(n: int = 4, seed: int = 0, n_clips: int = 2) -> LowerFaces:
+    generator = torch.Generator().manual_seed(seed)
+    return LowerFaces(
+        torch.rand(n, 3, 16, 32, generator=generator) * 2 - 1,
+        torch.randn(n, N_MELS, N_COLUMNS, generator=generator),
+        torch.arange(n) * n_clips // n,
+        torch.ones(n, dtype=torch.bool),
+    )
+
+
+def replaced(faces: LowerFaces, **parts: torch.Tensor) -> LowerFaces:
+    return LowerFaces(**(vars(faces) | parts))
+
+
+def test_hinge_losses():
+    """At scores of 0 each side costs 1; the generator's loss is the negative score."""
+    critics = Critics(N_MELS, with_patches=True, with_sync=False)
+    torch.nn.init.zeros_(critics.patches.layers[-1].weight)
+    torch.nn.init.constant_(critics.patches.layers[-1].bias, 0.25)
+    assert critics(faces(), faces(seed=1))["discriminator"].item() == pytest.approx(0.75 + 1.25)
+    assert critics.judge(faces())["adversarial"].item() == pytest.approx(-0.25)
+
+
+def test_critics_learn_and_judge_apart():
+    """Their own loss gives the drawn images no gradient, what they teach gives their weights none."""
+    critics = Critics(N_MELS, with_patches=True, with_sync=True)
+    drawn = faces(seed=1)
+    drawn.images.requires_grad_()
+    torch.stack([*critics(faces(), drawn).values()]).sum().backward()
+    assert drawn.images.grad is None
+    assert all(parameter.grad is not None for parameter in critics.parameters())
+    critics.zero_grad()
+    torch.stack([*critics.judge(drawn).values()]).sum().backward()
+    assert drawn.images.grad.abs().sum() > 0
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in critics.parameters())
+
+
+def test_discriminator_learns_to_tell_real_from_drawn():
+    critics = Critics(N_MELS, with_patches=True, with_sync=False)
+    optimizer = torch.optim.Adam(critics.parameters(), 1e-3)
+    for step in range(30):
+        real, drawn = faces(seed=2 * step), faces(seed=2 * step + 1)
+        loss = critics(real, replaced(drawn, images=0.5 * drawn.images))["discriminator"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5
+
+
+def test_sync_expert_learns_which_sound_belongs_to_which_mouth():
+    """Sound that says how bright the mouth is; unseen pairs are matched far better than by chance."""
+    expert = SyncExpert(N_MELS)
+    optimizer = torch.optim.Adam(expert.parameters(), 2e-3)
+
+    def pairs(seed: int) -> LowerFaces:
+        made = faces(16, seed)
+        opening = torch.rand(16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+        images = 0.3 * made.images
+        images[:, :, 4:12, 8:24] += opening[:, None, None, None]
+        return replaced(made, images=images, sound=0.3 * made.sound + opening[:, None, None])
+
+    chance = torch.tensor(8.0).log()  # eight frames of each clip
+    for step in range(60):
+        loss = expert(pairs(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        test = pairs(1000)
+        right, wrong = expert(test), expert(replaced(test, sound=test.sound.roll(3, dims=0)))
+    assert right < 0.6 * chance < chance < wrong
+
+
+def test_sync_compares_within_a_clip_only():
+    """What other clips show and sound like makes no difference."""
+    expert = SyncExpert(N_MELS)
+    both, first = faces(4), faces(4)
+    alone = LowerFaces(first.images[:2], first.sound[:2], first.clips[:2], first.has_audio[:2])
+    heard = torch.tensor([True, True, False, False])
+    torch.testing.assert_close(expert(replaced(both, has_audio=heard)), expert(alone))
+
+
+def test_clips_without_sound_do_not_count():
+    silent = replaced(faces(), has_audio=torch.zeros(4, dtype=torch.bool))
+    loss = SyncExpert(N_MELS)(silent)
+    assert loss == 0 and loss.requires_grad
+
+
+@pytest.fixture(scope="module")
+def codec():
+    torch.manual_seed(0)
+    return LatentCodec(build_vae(VAE_CONFIG))
+
+
+def test_feature_distance(codec):
+    """None between equal images, more for stronger noise, and of its own scale: from 0 to 4 per layer."""
+    images = faces(2).images
+    noise = faces(2, seed=1).images
+    distances = [feature_distance(codec, images + share * noise, images).item() for share in (0.0, 0.1, 0.5)]
+    assert distances[0] == 0 < distances[1] < distances[2] < 4 * len(VAE_CONFIG["block_out_channels"])
+
+
+def test_feature_distance_teaches_the_image_alone(codec):
+    images = faces(2).images.requires_grad_()
+    feature_distance(codec, images, faces(2, seed=1).images).backward()
+    assert images.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in codec.vae.parameters())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("dataset.frames_per_clip=1",), "tells the frames of a clip apart"),
+        (("decode_batch=2",), "tells the frames of a clip apart"),
+    ],
+)
+def test_sync_needs_frames_to_tell_apart(tmp_path, overrides, message):
+    import train_joygen
+    from models.training.joint_setup import build_critics
+    from tests.helpers.training_data import write_config
+
+    path = write_config(tmp_path)
+    config = train_joygen.parse_config(["--config", str(path), "loss.sync=1", *overrides])
+    with pytest.raises(BadInput, match=message):
+        build_critics(config, "no", N_MELS)
+    with pytest.raises(BadInput, match="found fp16"):
+        build_critics(config, "fp16", N_MELS)

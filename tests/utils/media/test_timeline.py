@@ -1,0 +1,99 @@
+"""Durations at 25 Hz and the order in which source frames are shown."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from utils.media.timeline import (
+    LENGTHS,
+    exact_rate,
+    n_needed_frames,
+    n_result_frames,
+    n_video_frames,
+    ping_pong,
+    shown_frames,
+    stretches,
+)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "fps", "expected"),
+    [(0, 25, 0), (1, 25, 1), (640, 25, 1), (641, 25, 2), (16_000, 25, 25), (16_000, Fraction(30_000, 1001), 30)],
+)
+def test_frames_that_cover_a_sound(n_samples, fps, expected):
+    assert n_video_frames(n_samples, 16_000, fps) == expected
+
+
+def test_whole_frames_of_sound_give_no_frame_too_many():
+    for n_frames in range(1, 5000):
+        assert n_video_frames(640 * n_frames, 16_000) == n_frames
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        ("pingpong", [0, 1, 2, 2, 1, 0, 0]),
+        ("loop", [0, 1, 2, 0, 1, 2, 0]),
+        ("hold", [0, 1, 2, 2, 2, 2, 2]),
+        ("cut", [0, 1, 2]),
+        ("silence", [0, 1, 2, 2, 1, 0, 0]),
+    ],
+)
+def test_speech_that_outlasts_the_clip(length, expected):
+    n_frames = n_result_frames(length, 7, 3)
+    assert shown_frames(length, 3, n_frames).tolist() == expected
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_clip_that_outlasts_the_speech(length):
+    needed = n_needed_frames(length, 3)
+    n_clip = 7 if needed is None else min(7, needed)
+    n_frames = n_result_frames(length, 3, n_clip)
+    assert n_frames == (7 if length == "silence" else 3)
+    assert shown_frames(length, n_clip, n_frames).tolist() == list(range(n_frames))
+    with pytest.raises(ValueError, match="without frames"):
+        shown_frames(length, 0, 3)
+
+
+def test_rates_survive_being_floats():
+    for rate in (Fraction(25), Fraction(30_000, 1001), Fraction(24_000, 1001), Fraction(125, 8), Fraction(1, 3)):
+        assert exact_rate(float(rate)) == rate
+
+
+def test_ping_pong_shows_end_frames_twice():
+    assert ping_pong(3, 10).tolist() == [0, 1, 2, 2, 1, 0, 0, 1, 2, 2]
+    assert ping_pong(1, 4).tolist() == [0, 0, 0, 0]
+    assert ping_pong(5, 3).tolist() == [0, 1, 2]
+    assert ping_pong(5, 0).dtype == np.int32
+    with pytest.raises(ValueError, match="without frames"):
+        ping_pong(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("indices", "expected"),
+    [
+        ([], []),
+        ([4], [[4]]),
+        ([0, 1, 2, 2, 1, 0, 0, 1], [[0, 1, 2, 2], [1, 0, 0], [1]]),
+        ([3, 3, 2, 1], [[3, 3, 2, 1]]),
+        ([9, 8, 7, 6, 5, 4], [[9, 8, 7], [6, 5, 4]]),
+        ([0, 2, 50, 51], [[0, 2], [50, 51]]),
+        ([0, 1, 2, 3, 4, 5], [[0, 1, 2, 3, 4, 5]]),
+    ],
+)
+def test_stretches(indices, expected):
+    assert list(stretches(indices, 3)) == expected
+
+
+def test_stretches_are_all_there_is():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        indices = rng.integers(0, 20, rng.integers(0, 40)).tolist()
+        cut = list(stretches(indices, 7))
+        assert [index for stretch in cut for index in stretch] == indices
+        for stretch in cut:
+            steps = np.diff(stretch)
+            assert (steps >= 0).all() or ((steps <= 0).all() and stretch[0] - stretch[-1] < 7)

@@ -1,0 +1,202 @@
+"""Training batches of stage 3: faces, references, depth and sound of a few clips, augmented.
+
+Batch k depends on the seed and k only, so a stopped training continues with the very batches it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils.core.bounds import Count, Size, Whole
+from utils.core.errors import BadInput
+from utils.data.augment import Augmentation, sample_color, sample_placement, sample_shift, shift_image
+from utils.data.clips import STORED_SIZE, Clip, clip_names
+from utils.data.segments import SegmentSource
+from utils.data.splits import MIN_FRAMES, TRAIN_LIST, VALIDATION_LIST, read_names
+from utils.imaging.face_warp import compose_reference
+from utils.imaging.images import mouth_depth, stack_gray, stack_images
+from utils.imaging.masks import mouth_mask
+
+MIN_REFERENCE_DISTANCE = 5  # frames
+NEAR_DISTANCE = 25  # frames
+NEAR_FRAMES, OPEN_MOUTHS = 0.75, 0.75  # shares of composed references from a near frame, and with an open mouth in it
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    root_dir: Path
+    img_size: Size  # side of what the generator sees and draws
+    batch_size: Count
+    train_file: Path | None = None  # names of the training clips, one per line; null: see split_clips
+    val_file: Path | None = None  # names of the held-out clips
+    num_workers: Whole = 0
+    frames_per_clip: Count = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
+    # other: another frame of the clip, as it is; composed: see compose_reference, from a near frame and an open mouth
+    reference: Literal["other", "composed"] = "other"
+    fine_size: Size | None = None  # side of targets and references where a refiner is trained; null: img_size
+    in_memory: bool = False  # keep decoded images (200 kB and 65 kB per frame)
+    augment: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def picture_size(self) -> int:
+        return self.fine_size or self.img_size
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B = G * F items: F frames of each of G clips, group after group. Images are uint8 RGB.
+
+    Depths have the size that the generator works at, the others may be larger, see DatasetConfig.fine_size.
+    """
+
+    targets: UInt8[Tensor, "b 3 p p"]
+    references: UInt8[Tensor, "b 3 p p"]
+    depths: UInt8[Tensor, "b 1 s s"]  # inside the lips; 0 where depth is dropped
+    mouths: UInt8[Tensor, "b 1 p p"]  # 1 inside the lips of the target
+    log_mel: Float[Tensor, "g c t"]
+    rows: Int[Tensor, "b 10"]  # states of the group's segment that make the frame's window
+    has_audio: Bool[Tensor, " g"]
+    names: tuple[str, ...]  # "clip/frame" of every item, for messages
+
+    def to(self, device: torch.device) -> Batch:
+        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
+        return Batch(**moved, names=self.names)
+
+
+def join_batches(parts: Sequence[Batch]) -> Batch:
+    tensors = {
+        key: torch.cat([getattr(part, key) for part in parts])
+        for key, value in vars(parts[0]).items()
+        if isinstance(value, Tensor)
+    }
+    return Batch(**tensors, names=tuple(name for part in parts for name in part.names))
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The batches of a training, by number."""
+
+    def __init__(
+        self, clips: Sequence[Clip], config: DatasetConfig, sound: SegmentSource, n_batches: int, seed: int
+    ) -> None:
+        """Raises BadInput if no clip has enough usable frames, or the batch cannot be shared among clips."""
+        self._clips = [clip for clip in clips if clip.valid.sum() >= MIN_FRAMES]
+        if not self._clips:
+            raise BadInput("no usable clip", config.root_dir, f"a clip of {MIN_FRAMES} frames with a face", "none")
+        if config.batch_size % config.frames_per_clip:
+            expected = f"a multiple of frames_per_clip = {config.frames_per_clip}"
+            raise BadInput("batch_size cannot be shared among clips", None, expected, str(config.batch_size))
+        self._config, self._sound, self._n_batches, self._seed = config, sound, n_batches, seed
+        shares = np.sqrt([clip.valid.sum() for clip in self._clips])  # long clips more often, not in proportion
+        self._clip_shares = shares / shares.sum()
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([self._seed, index])
+        n_groups = self._config.batch_size // self._config.frames_per_clip
+        has_enough = len(self._clips) >= n_groups
+        chosen = rng.choice(len(self._clips), n_groups, replace=not has_enough, p=self._clip_shares)
+        return join_batches([self._group(self._clips[i], rng) for i in chosen])
+
+    def _group(self, clip: Clip, rng: np.random.Generator) -> Batch:
+        """Frames of one clip whose sound lies in one segment."""
+        usable = np.flatnonzero(clip.valid)
+        segment = self._sound.cut(clip.name, clip.audio, int(rng.choice(usable)), rng)
+        heard = usable[segment.covers(usable)]
+        n_wanted = self._config.frames_per_clip
+        frames = rng.choice(heard, n_wanted, replace=len(heard) < n_wanted)
+        items = [make_item(clip, int(frame), self._config, rng) for frame in frames]
+        targets, references, depths, mouths = zip(*items, strict=True)
+        return Batch(
+            targets=stack_images(targets),
+            references=stack_images(references),
+            depths=stack_gray(depths),
+            mouths=stack_gray(mouths),
+            log_mel=segment.log_mel[None],
+            rows=segment.rows(frames),
+            has_audio=torch.tensor([clip.audio is not None]),
+            names=tuple(f"{clip.name}/{frame}" for frame in frames),
+        )
+
+
+def make_item(
+    clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One frame as it is learned from: target and reference uint8 [p, p, 3], depth [s, s] and mouth [p, p] uint8."""
+    augment, size, fine = config.augment, config.img_size, config.picture_size
+    placement, color = sample_placement(augment, rng), sample_color(augment, rng)
+    reference = make_reference(clip, frame, config, rng)
+    right, down = sample_shift(augment, size, rng)
+    shows_depth = rng.random() < augment.depth
+    landmarks = clip.landmarks[frame]
+    depth = placement.apply(mouth_depth(clip.depths[frame], landmarks), size)
+    mouth = mouth_mask(landmarks, (STORED_SIZE, STORED_SIZE))
+    return (
+        color.apply(placement.apply(clip.faces[frame], fine)),
+        color.apply(placement.apply(reference, fine)),
+        shift_image(depth, right, down) if shows_depth else np.zeros_like(depth),
+        placement.apply(mouth, fine),
+    )
+
+
+def make_reference(
+    clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w 3"]:
+    """What the generator is shown of the person; never the mouth that it has to draw."""
+    if config.reference == "other":
+        return clip.faces[choose_reference(clip.valid, frame, rng)]
+    is_own = rng.random() < config.augment.same_frame
+    around = frame if is_own else frame_near(clip.valid, frame, rng)
+    distant = np.abs(np.arange(len(clip)) - frame) >= MIN_REFERENCE_DISTANCE
+    is_open = rng.random() < OPEN_MOUTHS and (clip.opened & distant).any()
+    mouth = choose_reference(clip.opened if is_open else clip.valid, frame, rng)
+    return compose_reference(
+        clip.faces[around], clip.landmarks[around], clip.faces[mouth], clip.landmarks[mouth], clip.landmarks[frame]
+    )
+
+
+def frame_near(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
+    """Mostly a neighbour, the nearer the likelier; now and then a distant frame."""
+    distances = np.abs(np.arange(len(valid)) - frame)
+    near = np.flatnonzero(valid & (distances > 0) & (distances <= NEAR_DISTANCE))
+    if len(near) and rng.random() < NEAR_FRAMES:
+        shares = 1 / distances[near]
+        return int(rng.choice(near, p=shares / shares.sum()))
+    return choose_reference(valid, frame, rng)
+
+
+def choose_reference(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
+    """Another usable frame, at least five away; the farthest one if the clip is too short for that."""
+    usable = np.flatnonzero(valid)
+    distances = np.abs(usable - frame)
+    distant = usable[distances >= MIN_REFERENCE_DISTANCE]
+    return int(rng.choice(distant)) if len(distant) else int(usable[distances.argmax()])
+
+
+def split_clips(config: DatasetConfig) -> tuple[list[str], list[str]]:
+    """Names of the training and of the held-out clips; raises BadInput if a list is missing or they overlap.
+
+    Without lists in the config, those of preprocess_dataset_extra.py serve; without these, all clips are learned from.
+    """
+    train_file, val_file = config.train_file, config.val_file
+    if train_file is None and val_file is None and (config.root_dir / TRAIN_LIST).is_file():
+        train_file, val_file = config.root_dir / TRAIN_LIST, config.root_dir / VALIDATION_LIST
+    held_out = read_names(val_file) if val_file else []
+    if train_file:
+        training = read_names(train_file)
+    else:
+        training = [name for name in clip_names(config.root_dir) if name not in held_out]
+    both = sorted(set(training) & set(held_out))
+    if both:
+        raise BadInput("clip is in both lists", train_file, "separate lists", both[0])
+    return training, held_out

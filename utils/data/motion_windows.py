@@ -1,0 +1,161 @@
+"""Training windows cut from clips, and the disturbances that keep lips and sound together.
+
+Everything random comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from utils.core.bounds import Amount, Decay, Share, Whole
+from utils.core.errors import BadInput
+from utils.core.types import SAMPLE_RATE, SAMPLES_PER_FRAME
+from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip
+
+MARGIN_FRAMES = 1  # of sound on both sides of a window, so that its first feature step hears what came before
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random disturbances of training windows; the defaults are none, as in the reference."""
+
+    gain_db: Amount = 0.0  # loudness changes by up to this much either way
+    noise_probability: Share = 0.0  # not with HuBERT, whose features are computed once per clip
+    noise_snr_db: tuple[float, float] = (5.0, 40.0)  # uniform between the two
+    speed: Decay = 0.0  # sound and lips run up to this share faster or slower; pitch follows
+    channel: Amount = 0.0  # standard deviation of a constant added to each feature channel: another microphone
+    time_masks: Whole = 0  # up to this many runs of steps lose their features
+    time_mask_steps: Whole = 20  # longest run
+    coefficient_masks: Whole = 0  # up to this many feature channels are blanked over the whole window
+    mirror_probability: Share = 0.0  # swap left and right, where the face model knows how
+
+
+@dataclass(frozen=True)
+class MotionWindow:
+    """A piece of one clip: T frames of motion, and their sound with one frame more on either side.
+
+    ``rate`` is the sample rate in Hz at which the sound is as long as the motion. mask [T] is 1 where the motion is
+    known; f0, blink and audio (if the clip has it) have 2 T steps. name: "clip/first frame", for messages.
+    """
+
+    name: str
+    wave: Float[np.ndarray, " n"]
+    rate: float
+    expression: Float[np.ndarray, "t 64"]
+    identity: Float[np.ndarray, "t 80"]
+    mask: Float[np.ndarray, " t"]
+    f0: Float[np.ndarray, " s"]
+    blink: Int[np.ndarray, " s"]
+    mouth_amp: float
+    eye_amp: float
+    audio: Float[np.ndarray, "s c"]
+
+
+class WindowSampler:
+    """Draws windows: a clip by its length times its weight, a start uniformly, then the disturbances."""
+
+    def __init__(
+        self,
+        clips: Sequence[MotionClip],
+        n_frames: int,
+        augmentation: AugmentationConfig,
+        mirror_expression: Float[np.ndarray, "64 64"] | None = None,
+    ) -> None:
+        if augmentation.mirror_probability > 0 and mirror_expression is None:
+            raise BadInput(
+                "this face model has no mirror_exp array", expected="augmentation.mirror_probability: 0", found="more"
+            )
+        self.clips, self.n_frames, self.augmentation = clips, n_frames, augmentation
+        self.mirror_expression = mirror_expression
+        shares = np.array([clip.n_frames * clip.weight for clip in clips])
+        self.shares = shares / shares.sum()
+
+    def draw(self, rng: np.random.Generator) -> MotionWindow:
+        clip = self.clips[rng.choice(len(self.clips), p=self.shares)]
+        speed = 1 + rng.uniform(-1, 1) * self.augmentation.speed
+        last_start = max(0.0, clip.n_frames - 1 - (self.n_frames - 1) * speed)
+        window = cut_window(clip, rng.uniform(0, last_start), self.n_frames, speed)
+        if rng.random() < self.augmentation.mirror_probability and self.mirror_expression is not None:
+            window = replace(window, expression=window.expression @ self.mirror_expression)
+        return replace(window, wave=self._disturbed(window.wave, rng))
+
+    def _disturbed(self, wave: Float[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+        settings = self.augmentation
+        if rng.random() < settings.noise_probability:
+            wave = add_noise(wave, rng.uniform(*settings.noise_snr_db), rng)
+        return wave * np.float32(10 ** (rng.uniform(-1, 1) * settings.gain_db / 20))
+
+
+def cut_window(clip: MotionClip, start: float, n_frames: int, speed: float = 1.0) -> MotionWindow:
+    """Frames start, start + speed, ... of a clip, and the sound that belongs to them.
+
+    ``start`` counts frames of the motion; the sound is read ``clip.lag`` frames earlier. Beyond the clip's ends the
+    sound is silence and the mask 0.
+    """
+    positions = start + speed * np.arange(n_frames)
+    below = np.clip(np.floor(positions).astype(int), 0, clip.n_frames - 1)
+    above = np.minimum(below + 1, clip.n_frames - 1)
+    share = (positions - below).astype(np.float32)[:, None].clip(0, 1)
+    inside = positions <= clip.n_frames - 1
+    first_sound = start - clip.lag  # in frames of the sound track
+    return MotionWindow(
+        name=f"{clip.name}/{start:.1f}",
+        wave=_cut_sound(clip.wave, first_sound - MARGIN_FRAMES * speed, (n_frames + 2 * MARGIN_FRAMES) * speed),
+        rate=SAMPLE_RATE * speed,
+        expression=clip.expression[below] * (1 - share) + clip.expression[above] * share,
+        identity=clip.identity[below],
+        mask=(inside & clip.valid[below] & clip.valid[above]).astype(np.float32),
+        f0=cut_steps(clip.f0, first_sound, n_frames, speed) * np.float32(speed),
+        blink=cut_steps(clip.blink, start, n_frames, speed),
+        mouth_amp=clip.mouth_amp,
+        eye_amp=clip.eye_amp,
+        audio=cut_steps(clip.audio, first_sound, n_frames, speed),
+    )
+
+
+def _cut_sound(wave: Float[np.ndarray, " n"], first_frame: float, n_frames: float) -> Float[np.ndarray, " m"]:
+    start, length = round(first_frame * SAMPLES_PER_FRAME), round(n_frames * SAMPLES_PER_FRAME)
+    inside = wave[max(0, start) : max(0, start + length)]
+    before = min(length, max(0, -start))
+    return np.pad(inside, (before, length - before - len(inside)))
+
+
+def cut_steps(steps: np.ndarray, first_frame: float, n_frames: int, speed: float = 1.0) -> np.ndarray:
+    """Nearest 50-Hz values under ``n_frames`` frames of 25 Hz; zeros where there are none."""
+    times = first_frame * STEPS_PER_FRAME + speed * np.arange(n_frames * STEPS_PER_FRAME)
+    index = np.rint(times).astype(int)
+    known = (index >= 0) & (index < len(steps))
+    values = np.zeros((len(index), *steps.shape[1:]), steps.dtype)
+    values[known] = steps[index[known]]
+    return values
+
+
+def add_noise(wave: Float[np.ndarray, " n"], snr_db: float, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+    """Add Gaussian noise, white to nearly brown at random, at a signal-to-noise ratio."""
+    from scipy.signal import lfilter
+
+    white = rng.standard_normal(len(wave), dtype=np.float32)
+    noise = lfilter([1.0], [1.0, -rng.uniform(0, 0.95)], white)
+    power = np.mean(wave**2) / 10 ** (snr_db / 10)
+    return wave + (noise * np.sqrt(power / np.mean(noise**2))).astype(np.float32)
+
+
+def mask_features(
+    features: Float[np.ndarray, "t c"], settings: AugmentationConfig, rng: np.random.Generator
+) -> Float[np.ndarray, "t c"]:
+    """Another microphone, lost steps and lost channels (SpecAugment, arXiv 1904.08779) on a window's features."""
+    n_steps, n_coefficients = features.shape
+    mean = features.mean(axis=0)
+    masked = features + rng.normal(0, 1, n_coefficients).astype(np.float32) * np.float32(settings.channel)
+    for _ in range(rng.integers(settings.time_masks + 1)):
+        length = rng.integers(1, settings.time_mask_steps + 1)
+        start = rng.integers(max(1, n_steps - length))
+        masked[start : start + length] = mean
+    for _ in range(rng.integers(settings.coefficient_masks + 1)):
+        column = rng.integers(n_coefficients)
+        masked[:, column] = mean[column]
+    return masked

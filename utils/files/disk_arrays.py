@@ -1,0 +1,122 @@
+"""Arrays that are larger than is good for memory: they lie in files without a name, which vanish with them.
+
+The space is taken from the disk when an array is made, so that a full disk is an error there and then.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from utils.files.atomic import naming
+
+STRETCH = 512  # rows that are touched before memory is given back
+
+
+def disk_zeros(shape: tuple[int, ...], folder: Path | None = None) -> np.ndarray:
+    """float32 zeros in a file in ``folder``, else where the system keeps temporary files. Raises OSError if it is full.
+
+    What is read or written of it stays in memory until let_go.
+    """
+    n_bytes = 4 * int(np.prod(shape))
+    if n_bytes == 0:
+        return np.zeros(shape, np.float32)
+    with naming(_place(folder)), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        else:
+            file.truncate(n_bytes)
+        return np.frombuffer(mmap.mmap(file.fileno(), n_bytes), np.float32).reshape(shape)
+
+
+def let_go(array: np.ndarray) -> None:
+    """Give back the memory that a disk array has taken; its values stay. Does nothing to other arrays."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
+def stretches_of(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[np.ndarray]:
+    """``indices`` some at a time; after each lot the memory of the disk arrays that it was used for is given back."""
+    for start in range(0, len(indices), STRETCH):
+        yield indices[start : start + STRETCH]
+        for array in arrays:
+            let_go(array)
+
+
+def rows_of(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[int]:
+    """``indices`` one by one, as stretches_of."""
+    for stretch in stretches_of(indices, *arrays):
+        yield from stretch.tolist()
+
+
+def blocks_of(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array's rows some at a time, as stretches_of."""
+    for start in range(0, len(array), STRETCH):
+        yield array[start : start + STRETCH]
+        let_go(array)
+
+
+def _place(folder: Path | None) -> Path:
+    return folder or Path(tempfile.gettempdir())
+
+
+class RowStore:
+    """A file for rows of one shape, float32, that lists of rows share."""
+
+    def __init__(self, shape: tuple[int, ...], folder: Path | None = None) -> None:
+        self._folder = folder
+        with naming(_place(folder)), tempfile.TemporaryFile(dir=folder) as file:
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)  # it lives as long as the store
+        self._shape, self._n_rows, self._n_bytes = shape, 0, 4 * int(np.prod(shape))
+
+    def add(self, row: np.ndarray) -> int:
+        """Write a row; returns its number."""
+        data = memoryview(np.ascontiguousarray(row, np.float32).tobytes())
+        offset = self._n_rows * self._n_bytes
+        with naming(_place(self._folder)):
+            while data:  # a disk that fills up takes part of it, then says so
+                n_written = os.pwrite(self._file, data, offset)
+                data, offset = data[n_written:], offset + n_written
+        self._n_rows += 1
+        return self._n_rows - 1
+
+    def read(self, number: int) -> np.ndarray:
+        data = os.pread(self._file, self._n_bytes, number * self._n_bytes)
+        return np.frombuffer(data, np.float32).reshape(self._shape).copy()
+
+
+class RowList(Sequence[np.ndarray]):
+    """A list of rows that grows in a RowStore."""
+
+    def __init__(self, store: RowStore, rows: Iterable[np.ndarray] = ()) -> None:
+        self._store, self._numbers = store, [store.add(row) for row in rows]
+
+    def append(self, row: np.ndarray) -> None:
+        self._numbers.append(self._store.add(row))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self._store.read(number) for number in self._numbers[index]]
+        return self._store.read(self._numbers[index])

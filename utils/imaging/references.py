@@ -1,0 +1,89 @@
+"""Which frame shows the generator what a face looks like: mouth open, so that teeth are seen, and the pose close.
+
+Upstream takes the very frame that is changed. Its mouth then shines through, also when it should be still.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from utils.files.array_rows import ArrayRows
+from utils.imaging.landmarks import EYE_CONTOURS, LOWER_INNER_LIP, NOSE, UPPER_INNER_LIP
+
+N_REFERENCES = 4
+OPEN_SHARE = 0.3  # of the frames, those with the widest mouths, may be references
+SWITCH_COST = 0.05  # of the box's size: a closer pose has to be that much closer to be worth a change
+_BLOCK = 1024  # frames whose landmarks are held at once
+_POSE_POINTS = list(EYE_CONTOURS + NOSE)
+
+
+def choose_references(
+    landmarks: Float[np.ndarray, "n 468 2"] | ArrayRows, sizes: Float[np.ndarray, "n 2"], valid: Bool[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
+    """For every frame the index of its reference; -1 for frames without a face.
+
+    landmarks: pixels of the face box, read some at a time; sizes: its width and height. At most N_REFERENCES different
+    frames are chosen, spread over the poses of the clip; the sequence changes among them as seldom as pays.
+    """
+    chosen = np.full(len(valid), -1)
+    used = np.flatnonzero(valid)
+    if len(used) == 0:
+        return chosen
+    poses, openings = np.zeros((len(used), 2 * len(_POSE_POINTS))), np.zeros(len(used))
+    for first in range(0, len(used), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        shown = landmarks[used[block]] / np.maximum(sizes[used[block]], 1)[:, None]
+        poses[block], openings[block] = shown[:, _POSE_POINTS].reshape(len(shown), -1), mouth_openings(shown)
+    candidates = spread_over(poses, widest(openings))
+    distances = np.stack([distances_to(poses[one], poses) for one in candidates], axis=1)
+    chosen[used] = used[candidates[cheapest_path(distances, SWITCH_COST)]]
+    return chosen
+
+
+def distances_to(pose: Float[np.ndarray, " d"], poses: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    blocks = (poses[first : first + _BLOCK] for first in range(0, len(poses), _BLOCK))
+    return np.concatenate([np.abs(block - pose).mean(axis=1) for block in blocks])
+
+
+def widest_mouths(landmarks: Float[np.ndarray, "n 468 2"]) -> Int[np.ndarray, " k"]:
+    """The OPEN_SHARE of the faces with the widest open mouths, widest first; at least one if there is any."""
+    return widest(mouth_openings(landmarks))
+
+
+def mouth_openings(landmarks: Float[np.ndarray, "n 468 2"]) -> Float[np.ndarray, " n"]:
+    return np.linalg.norm(landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP], axis=1)
+
+
+def widest(openings: Float[np.ndarray, " n"]) -> Int[np.ndarray, " k"]:
+    n_open = min(len(openings), max(1, round(OPEN_SHARE * len(openings))))
+    return np.argsort(-openings, kind="stable")[:n_open]
+
+
+def spread_over(poses: Float[np.ndarray, "n d"], candidates: Int[np.ndarray, " c"]) -> Int[np.ndarray, " k"]:
+    """Up to N_REFERENCES candidates: the one nearest to the middle pose, then always the farthest from those chosen."""
+    first = np.abs(poses[candidates] - np.median(poses, axis=0)).mean(axis=1).argmin()
+    kept = [int(candidates[first])]
+    while len(kept) < min(N_REFERENCES, len(candidates)):
+        distances = np.min([np.abs(poses[candidates] - poses[one]).mean(axis=1) for one in kept], axis=0)
+        if distances.max() <= SWITCH_COST:
+            break
+        kept.append(int(candidates[distances.argmax()]))
+    return np.array(kept)
+
+
+def cheapest_path(costs: Float[np.ndarray, "n k"], switch_cost: float) -> Int[np.ndarray, " n"]:
+    """One of k choices per step: the sum of their costs and of ``switch_cost`` per change is least (Viterbi)."""
+    n_steps, n_choices = costs.shape
+    before = np.zeros((n_steps, n_choices), int)
+    total = costs[0].copy()
+    for step in range(1, n_steps):
+        best = int(total.argmin())
+        changes = total[best] + switch_cost < total
+        before[step] = np.where(changes, best, np.arange(n_choices))
+        total = np.where(changes, total[best] + switch_cost, total) + costs[step]
+    path = np.zeros(n_steps, int)
+    path[-1] = total.argmin()
+    for step in range(n_steps - 1, 0, -1):
+        path[step - 1] = before[step, path[step]]
+    return path

@@ -1,0 +1,84 @@
+"""How long a result lasts, and which source frame each of its frames shows (pure).
+
+speech      |=====|         |=============|     S frames at the result's rate
+clip        |---------|     |-------|           C frames at the result's rate
+
+pingpong    0 1 2 3 4       forwards, then backwards, and again         S frames
+loop        0 1 2 3 4       from the start again                        S frames
+hold        0 1 2 3 4       the last frame stays                        S frames
+cut         0 1 2 3 4       the speech ends with the clip               min(S, C) frames
+silence     0 1 2 ... C-1   the clip goes on in silence; or pingpong    max(S, C) frames
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from utils.core.types import MOTION_FPS
+
+LENGTHS = ("pingpong", "loop", "hold", "cut", "silence")  # the first is the reference's way
+
+
+def exact_rate(fps: float) -> Fraction:
+    """The rate that a float stands for: 29.97002997... is 30000/1001."""
+    return Fraction(fps).limit_denominator(1001)
+
+
+def n_video_frames(n_samples: int, sample_rate: int, fps: float | Fraction = MOTION_FPS) -> int:
+    """Frames that cover a sound of ``n_samples``; the last one may outlast it."""
+    return math.ceil(n_samples * fps / sample_rate)
+
+
+def ping_pong(n_source: int, n_wanted: int) -> np.ndarray:
+    """int32 [n_wanted]: frames 0 to n - 1 forwards, then backwards, and again; end frames are shown twice.
+
+    The reference's way to stretch a clip under longer speech. Raises ValueError for an empty clip.
+    """
+    if n_source < 1:
+        raise ValueError("a clip without frames cannot be stretched")
+    position = np.arange(n_wanted) % (2 * n_source)
+    return np.where(position < n_source, position, 2 * n_source - 1 - position).astype(np.int32)
+
+
+def n_result_frames(length: str, n_speech: int, n_clip: int) -> int:
+    """Frames of the result. ``n_clip``: frames of the clip, or of what n_needed_frames asks of it."""
+    if length == "cut":
+        return min(n_speech, n_clip)
+    return max(n_speech, n_clip) if length == "silence" else n_speech
+
+
+def n_needed_frames(length: str, n_speech: int) -> int | None:
+    """How many of a clip's first frames a result can show; None: all."""
+    return None if length == "silence" else n_speech
+
+
+def shown_frames(length: str, n_clip: int, n_frames: int) -> np.ndarray:
+    """int32 [n_frames]: the clip's frame that each frame of the result shows. ValueError for an empty clip."""
+    if n_clip < 1:
+        raise ValueError("a clip without frames cannot be stretched")
+    if length == "loop":
+        return (np.arange(n_frames) % n_clip).astype(np.int32)
+    if length == "hold":
+        return np.minimum(np.arange(n_frames), n_clip - 1).astype(np.int32)
+    return ping_pong(n_clip, n_frames)
+
+
+def stretches(indices: Sequence[int], longest_reverse: int) -> Iterator[Sequence[int]]:
+    """Cut a sequence of frame numbers into stretches that only rise (or stay) or only fall (or stay).
+
+    A stretch that falls spans at most ``longest_reverse`` frames; a leap of that many or more begins a new stretch.
+    """
+    begin, direction = 0, 0
+    for end in range(1, len(indices) + 1):
+        is_last = end == len(indices)
+        step = 0 if is_last else indices[end] - indices[end - 1]
+        is_full = direction < 0 and not is_last and indices[begin] - indices[end] >= longest_reverse
+        if is_last or is_full or step * direction < 0 or abs(step) >= longest_reverse:
+            yield indices[begin:end]
+            begin, direction = end, 0
+        elif step:
+            direction = step

@@ -1,0 +1,111 @@
+"""Figures about mouths that need no network (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, OUTER_LIPS, UPPER_INNER_LIP
+
+MIN_OVERLAP = 8  # frames that a correlation or a variance must rest on
+LIPS = OUTER_LIPS + INNER_LIPS
+# Forehead, bridge of the nose, eye corners, temples: what stays put while a person talks.
+STILL_POINTS: tuple[int, ...] = (
+    *(10, 151, 9, 8, 168, 6, 197, 195, 5, 33, 133, 362, 263, 127, 356, 234, 454, 162, 389, 21, 251, 54, 284),
+    *(103, 332, 67, 297, 109, 338),
+)
+
+
+def mouth_opening(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " n"]:
+    """Distance of the inner lips over the distance of the outer eye corners, in the image plane; 0 = closed."""
+    points = landmarks[..., :2]
+    gap = np.linalg.norm(points[:, UPPER_INNER_LIP] - points[:, LOWER_INNER_LIP], axis=-1)
+    return gap / eye_distance(landmarks)
+
+
+@dataclass(frozen=True)
+class LaggedCorrelation:
+    """Pearson's r at the best lag; lag > 0 means that the first series comes later than the second (frames)."""
+
+    r: float
+    lag: int
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's r of two series of one length; 0 if one of them is constant or they are too short."""
+    if len(first) < MIN_OVERLAP or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def best_lag(first: np.ndarray, second: np.ndarray, max_lag: int) -> LaggedCorrelation:
+    """The highest correlation over shifts of up to ``max_lag`` steps either way."""
+    n = min(len(first), len(second))
+    scores = {
+        lag: correlation(first[max(lag, 0) : n + min(lag, 0)], second[max(-lag, 0) : n - max(lag, 0)])
+        for lag in range(-max_lag, max_lag + 1)
+    }
+    lag = max(scores, key=lambda key: (scores[key], -abs(key)))
+    return LaggedCorrelation(scores[lag], lag)
+
+
+def lip_distance(generated: Float[np.ndarray, "n 468 d"], reference: Float[np.ndarray, "n 468 d"]) -> np.ndarray:
+    """LMD per frame: mean distance of the inner and outer lips' points over the outer eye corners', image plane.
+
+    Both faces are in the pixels of one frame, so nothing is aligned; the reference's eyes give the unit.
+    """
+    points = list(LIPS)
+    difference = np.linalg.norm(generated[:, points, :2] - reference[:, points, :2], axis=-1).mean(axis=1)
+    return difference / eye_distance(reference)
+
+
+def eye_distance(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " n"]:
+    """Of the outer eye corners, in the image plane."""
+    left, right = (landmarks[:, corner, :2] for corner in OUTER_EYE_CORNERS)
+    return np.maximum(np.linalg.norm(left - right, axis=-1), 1e-6)
+
+
+def still_mouth(landmarks: Float[np.ndarray, "n 468 3"]) -> Float[np.ndarray, "n 468 3"]:
+    """The same moving head with its mean mouth: what a face that does not talk would show, the floor of LMD.
+
+    The mean face (all frames in the pose of the first) is laid over each frame by the affine map of its still points,
+    depth included; the map is a least-squares fit, so turns and nods move the mouth as they move the head.
+    """
+    still = list(STILL_POINTS)
+    posed = np.stack([_affine(face[still], landmarks[0, still], face) for face in landmarks.astype(np.float64)])
+    mean = posed.mean(axis=0)
+    return np.stack([_affine(mean[still], face[still], mean) for face in landmarks.astype(np.float64)])
+
+
+def _affine(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Move points [P, 3] by the affine map that fits source [S, 3] to target [S, 3] best."""
+    design = np.concatenate([source, np.ones((len(source), 1))], axis=1)
+    solution = np.linalg.lstsq(design, target, rcond=None)[0]
+    return points @ solution[:3] + solution[3]
+
+
+def lip_jitter(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " m"]:
+    """Mean second difference of the lips' points per frame 1 to n - 2, over the eye distance.
+
+    Positions are relative to the mean of the still points, so that the head's own movement does not count.
+    """
+    points = landmarks[:, list(LIPS), :2] - landmarks[:, list(STILL_POINTS), :2].mean(axis=1, keepdims=True)
+    return _second_difference(points) / eye_distance(landmarks)[1:-1]
+
+
+def face_jitter(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " m"]:
+    """The same of the points that speech does not move, where they are in the image."""
+    return _second_difference(landmarks[:, list(STILL_POINTS), :2]) / eye_distance(landmarks)[1:-1]
+
+
+def _second_difference(points: Float[np.ndarray, "n p 2"]) -> Float[np.ndarray, " m"]:
+    return np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=-1).mean(axis=1)
+
+
+def variance_ratio(values: Float[np.ndarray, " n"], inside: np.ndarray, outside: np.ndarray) -> float:
+    """Variance of the values ``inside`` over that ``outside`` (bool [n] each); NaN with too few or constant values."""
+    if min(inside.sum(), outside.sum()) < MIN_OVERLAP or np.ptp(values[outside]) == 0:
+        return float("nan")
+    return float(np.var(values[inside]) / np.var(values[outside]))
