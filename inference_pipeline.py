@@ -60,7 +60,7 @@ def load_ahead() -> None:
     """Load the libraries that stages 2 and 3 wait for; what fails here fails there again, where it is said."""
     with suppress(ImportError, OSError, RuntimeError, MemoryError):  # diffusers makes RuntimeErrors of some
         from models.layers.diffusers_classes import diffusers_class
-        from models.tracking.mediapipe_solutions import SOLUTIONS, mediapipe_solution
+        from models.tracking.mediapipe import SOLUTIONS, mediapipe_solution
 
         for name in SOLUTIONS:
             mediapipe_solution(name)

@@ -113,8 +113,9 @@ def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
     if old is not None and old.fits(path, limits) and all((clips_dir / name).is_file() for name in old.clips):
         return old
     record = VideoRecord(path.name, path.stat().st_size, limits)
+    clips_dir.mkdir(parents=True, exist_ok=True)
     try:
-        video, facts, stretches = look_at(path, limits)
+        video, facts, stretches = look_at(path, limits, clips_dir)
         record = replace(record, rows=clip_record.rows_of(path, float(video.fps), stretches))
         clip_record.clear_clips(clips_dir, path, old, record)
         cut_clips(video, facts, stretches, clips_dir, record.clips)
@@ -127,16 +128,16 @@ def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
     return record
 
 
-def look_at(path: Path, limits: Limits) -> tuple[VideoInfo, clip_choice.VideoFacts, list[Stretch]]:
-    """First pass. Raises BadInput if nothing can be decoded."""
-    from models.tracking.face_watcher import FaceWatcher
-    from models.tracking.video_survey import survey_frames, survey_sound
+def look_at(path: Path, limits: Limits, scratch: Path) -> tuple[VideoInfo, clip_choice.VideoFacts, list[Stretch]]:
+    """First pass; landmarks lie in ``scratch`` meanwhile. Raises BadInput if nothing can be decoded."""
+    from models.tracking.people_tracker import PeopleTracker
+    from models.tracking.video_survey import SURVEY_DETECT_EVERY, survey_frames, survey_sound
     from utils.media.audio import waveform_blocks
     from utils.media.video import probe_video, read_frames
 
     video = probe_video(path)
-    with FaceWatcher() as watcher:
-        facts = survey_frames(read_frames(path), watcher)
+    with PeopleTracker(scratch, detect_every=SURVEY_DETECT_EVERY) as tracker:
+        facts = survey_frames(read_frames(path), tracker)
     sound = survey_sound(waveform_blocks(path)) if video.has_audio else None
     return video, facts, clip_choice.choose_stretches(facts, sound, limits)
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import UInt8
 
-from models.tracking.face_finder import Box, overlap
-from models.tracking.face_tracker import WARM_UP_FRAME, open_face_mesh, without_native_logs
-from utils.core.types import N_LANDMARKS
-from utils.people.people import box_of
+from models.tracking.mediapipe import FaceMesh
+from utils.imaging.geometry import Box, box_of, overlap
 from utils.people.shots import leaps
 
 WINDOW = 3.0  # side of the window, in sides of the face's box
@@ -27,7 +25,7 @@ class FaceFollower:
     """Follows one face at a time. ``landmarks``: float32 [468, 3] of the last frame, source pixels; None: lost."""
 
     def __init__(self) -> None:
-        self._mesh = open_face_mesh()
+        self._mesh = FaceMesh()
         self.landmarks: np.ndarray | None = None
         self._window, self._side = (0, 0, 0, 0), 0.0
 
@@ -79,22 +77,17 @@ class FaceFollower:
         x2, y2 = min(frame_width, round(x + half)), min(frame_height, round(y + half))
         is_most = (x2 - x1) * (y2 - y1) >= WHOLE_FRAME * frame_width * frame_height
         window = (0, 0, frame_width, frame_height) if width == WINDOW and is_most else (x1, y1, x2, y2)
-        with without_native_logs():
-            self._mesh.reset()  # what it followed is another face, or lies elsewhere in the new window
-            self._mesh.process(WARM_UP_FRAME)
+        self._mesh.reset()  # what it followed is another face, or lies elsewhere in the new window
         self._window = window
 
     def _find(self, frame: np.ndarray) -> np.ndarray | None:
         x1, y1, x2, y2 = self._window
         if x2 <= x1 or y2 <= y1:
             return None
-        with without_native_logs():
-            result = self._mesh.process(np.ascontiguousarray(frame[y1:y2, x1:x2]))
-        if not result.multi_face_landmarks:
+        found = self._mesh(frame[y1:y2, x1:x2])
+        if found is None:
             return None
-        points = result.multi_face_landmarks[0].landmark[:N_LANDMARKS]
-        scale = np.array([x2 - x1, y2 - y1, x2 - x1], np.float32)
-        found = np.array([(p.x, p.y, p.z) for p in points], np.float32) * scale + np.array([x1, y1, 0], np.float32)
+        found = found + np.array([x1, y1, 0], np.float32)
         return found if min(np.ptp(found[:, 0]), np.ptp(found[:, 1])) >= 1 else None
 
 

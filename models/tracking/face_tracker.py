@@ -13,20 +13,16 @@ nose by 1.0 px of the crop (2.2 at most).
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
-from models.tracking.mediapipe_solutions import mediapipe_solution
-from utils.core import cli
+from models.tracking.mediapipe import FaceMesh
 from utils.core.types import MOTION_FPS, N_LANDMARKS, FaceTrack, TrackedFace
 from utils.files.disk_arrays import STRETCH, RowList, RowStore, blocks_of, disk_zeros, let_go, rows_of
 from utils.imaging.geometry import face_box_from_68, five_points, landmarks_68
@@ -38,12 +34,9 @@ if TYPE_CHECKING:
 BOX_SIGMA = 2.0  # frames at 25 Hz
 LANDMARK_SIGMA = 0.7  # frames at 25 Hz
 REACH = 4.0  # standard deviations, of a Gaussian over time
-MIN_DETECTION_CONFIDENCE = 0.5
-MIN_TRACKING_CONFIDENCE = 0.5
 N_POINTS = 68
 MIN_DWPOSE_SCORE = 0.3  # mean of the 68; DWPose's own pictures leave out points below it
 MAX_DISAGREEMENT = 0.25  # of the face's height, mean distance of DWPose's points to MediaPipe's
-WARM_UP_FRAME = np.zeros((64, 64, 3), np.uint8)  # at which the threads of a new network say all they want to say
 
 
 class LandmarkTracker(Protocol):
@@ -60,37 +53,15 @@ class LandmarkTracker(Protocol):
     ) -> None: ...
 
 
-def open_face_mesh() -> Any:
-    """MediaPipe's FaceMesh for one face in a video, with refined lips and eyes."""
-    solution = mediapipe_solution("face_mesh")
-    with without_native_logs():
-        mesh = solution.FaceMesh(
-            static_image_mode=False,
-            max_num_faces=1,
-            refine_landmarks=True,
-            min_detection_confidence=MIN_DETECTION_CONFIDENCE,
-            min_tracking_confidence=MIN_TRACKING_CONFIDENCE,
-        )
-        mesh.process(WARM_UP_FRAME)
-    return mesh
-
-
 class MediaPipeTracker:
     """MediaPipe FaceMesh in video mode with refined lips and eyes; its models come inside the wheel."""
 
     def __init__(self) -> None:
-        self._mesh = open_face_mesh()
+        self._mesh = FaceMesh()
 
     def __call__(self, frame: np.ndarray) -> TrackedFace | None:
-        with without_native_logs():
-            result = self._mesh.process(np.ascontiguousarray(frame))
-        if not result.multi_face_landmarks:
-            return None
-        height, width = frame.shape[:2]
-        points = result.multi_face_landmarks[0].landmark[:N_LANDMARKS]
-        normalised = np.array([(p.x, p.y, p.z) for p in points], np.float32)
-        landmarks = normalised * np.array([width, height, width], np.float32)
-        return TrackedFace(landmarks, landmarks_68(landmarks[:, :2]))
+        landmarks = self._mesh(frame)
+        return None if landmarks is None else TrackedFace(landmarks, landmarks_68(landmarks[:, :2]))
 
     def __enter__(self) -> MediaPipeTracker:
         return self
@@ -140,28 +111,6 @@ def is_same_face(points: Float[np.ndarray, "68 2"], known: Float[np.ndarray, "68
     """Whether two sets of the 68 points can belong to one face; ``known`` gives its size."""
     height = np.ptp(known[:, 1])
     return bool(np.linalg.norm(points - known, axis=-1).mean() <= MAX_DISAGREEMENT * height)
-
-
-@contextlib.contextmanager
-def without_native_logs() -> Iterator[None]:
-    """Silence file descriptor 2, where MediaPipe's C++ code writes notices whatever its log level.
-
-    For one thread at a time; what others have to say in Python waits.
-    """
-    with cli.holding_messages():
-        sys.stderr.flush()
-        try:
-            kept = os.dup(2)
-        except OSError:  # nobody listens
-            yield
-            return
-        try:
-            with Path(os.devnull).open("w") as nothing:
-                os.dup2(nothing.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def track_face(

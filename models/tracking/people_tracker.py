@@ -8,20 +8,22 @@ utils/people/people.py to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from models.tracking.face_finder import Box, FaceFinder, overlap, side_of
+from models.tracking.face_finder import FaceFinder
 from models.tracking.face_follower import FaceFollower
-from models.tracking.look_back import RecentFrames
 from utils.core.streaming import run_ahead
 from utils.core.types import MOTION_FPS, N_LANDMARKS
 from utils.files.disk_arrays import RowList, RowStore
+from utils.imaging.geometry import Box, box_of, overlap, side_of
 from utils.media.motion_timing import lasting
-from utils.people.people import ClipFaces, Piece, box_of
+from utils.people.people import ClipFaces, Piece
 from utils.people.shots import CutDetector, Look, LookDescriber
 from utils.people.visibility import yaw_degrees
 
@@ -35,6 +37,7 @@ MOST_LOOKS = 50  # of a piece that are kept, its first and its last
 MOST_FACES = 4  # followed at once, the largest first
 SAME_PLACE = 0.35  # of the smaller box, from which a detection is of a face that is followed already
 MERGED = 0.6  # of the smaller box, from which two followers are on one face
+MOST_BYTES = 64 * 1024 * 1024  # of frames that are kept: ten of 1080 lines
 
 
 class _Sight:
@@ -49,12 +52,27 @@ class _Sight:
         return box_of(self.follower.landmarks)
 
 
+@dataclass(frozen=True)
+class FrameFaces:
+    """The faces of one frame, uint8 RGB [H, W, 3].
+
+    landmarks: float32 [468, 3] of each face that is tracked. unclear: boxes of those that the last search found without
+    finding their landmarks. started: pieces that begin here, or before by looking back.
+    """
+
+    frame: np.ndarray
+    is_cut: bool
+    landmarks: list[np.ndarray]
+    unclear: list[Box]
+    started: list[Piece]
+
+
 class PeopleTracker:
     """Follows all faces of a clip, frame by frame."""
 
-    def __init__(self, scratch: Path | None = None, fps: float = MOTION_FPS) -> None:
-        """``scratch``: folder for the file that what is found is kept in. fps: of the clip."""
-        self._fps = fps
+    def __init__(self, scratch: Path | None = None, fps: float = MOTION_FPS, detect_every: int = DETECT_EVERY) -> None:
+        """scratch: folder for a file of landmarks. detect_every: frames at 25 Hz between two searches."""
+        self._fps, self._detect_every = fps, detect_every
         self._rows = RowStore((N_LANDMARKS, 3), scratch)
         self._finder = FaceFinder()
         self._describe = LookDescriber()
@@ -62,17 +80,27 @@ class PeopleTracker:
         self._idle: list[FaceFollower] = []
         self._recent = RecentFrames()
         self._ended: list[Piece] = []  # since the oldest of the recent frames
+        self._unclear: list[Box] = []
 
     def __call__(self, frames: Iterable[np.ndarray]) -> ClipFaces:
-        """Watch a clip, uint8 RGB [H, W, 3]; frames are consumed one at a time."""
-        find_cut, number, size = CutDetector(), -1, (0, 0)
+        """All pieces of a clip, uint8 RGB [H, W, 3]; frames are consumed one at a time."""
+        n_frames, size = 0, (0, 0)
         pieces: list[Piece] = []
         cuts: list[int] = []
-        next_search, search_until, next_close_look = 0, 0, 0
-        for number, (frame, is_cut) in enumerate(run_ahead((frame, find_cut(frame, None)) for frame in frames)):
-            size = (frame.shape[1], frame.shape[0])
-            if is_cut:
+        for number, seen in enumerate(self.watch(frames)):
+            n_frames, size = number + 1, (seen.frame.shape[1], seen.frame.shape[0])
+            pieces += seen.started
+            if seen.is_cut:
                 cuts.append(number)
+        return ClipFaces(n_frames, size, pieces, cuts, self._fps)
+
+    def watch(self, frames: Iterable[np.ndarray]) -> Iterator[FrameFaces]:
+        """The faces of each frame in turn."""
+        find_cut = CutDetector()
+        next_search, search_until, next_close_look = 0, 0, 0
+        for number, (frame, is_cut) in enumerate(run_ahead((frame, find_cut(frame)) for frame in frames)):
+            started = []
+            if is_cut:
                 self._end(list(self._sights))
                 self._forget()
                 next_search, next_close_look = number, number
@@ -80,15 +108,16 @@ class PeopleTracker:
                 search_until = number + lasting(RECOVERY, self._fps)
             if not self._sights or number >= next_search or number < search_until:
                 is_close = not self._sights and number >= next_close_look
-                pieces += self._search(frame, number, is_close)
-                next_search = number + lasting(DETECT_EVERY, self._fps)
+                started = self._search(frame, number, is_close)
+                next_search = number + lasting(self._detect_every, self._fps)
                 if is_close:
                     next_close_look = number + lasting(LOOK_CLOSELY_EVERY, self._fps)
                 self._forget()
             else:
                 self._recent.add(frame)
+            known = [sight.follower.landmarks for sight in self._sights]
+            yield FrameFaces(frame, is_cut, [face for face in known if face is not None], self._unclear, started)
         self._end(list(self._sights))
-        return ClipFaces(number + 1, size, pieces, cuts, self._fps)
 
     def _follow(self, frame: np.ndarray, number: int) -> bool:
         """Carry every piece on to this frame; whether one ends."""
@@ -122,6 +151,7 @@ class PeopleTracker:
         if not boxes and closely:
             boxes = self._finder.look_closely(frame)
         started = []
+        self._unclear = []
         for box in sorted(boxes, key=side_of, reverse=True):
             is_known = any(overlap(box, sight.box) >= SAME_PLACE for sight in self._sights)
             if is_known or len(self._sights) >= MOST_FACES:
@@ -129,6 +159,7 @@ class PeopleTracker:
             follower = self._idle.pop() if self._idle else FaceFollower()
             if not follower.start(frame, box) or follower.landmarks is None:
                 self._idle.append(follower)
+                self._unclear.append(box)
                 continue
             earlier = self._recent.follow_back(follower, frame, box, lambda n, place: self._is_taken(number - n, place))
             faces = RowList(self._rows, [*earlier, follower.landmarks])
@@ -170,3 +201,44 @@ class PeopleTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class RecentFrames:
+    """The frames since the last search; of large ones the newest alone.
+
+    A face that a search finds is tracked backwards through them to where it appeared:
+
+    searched   |           |           |
+    frames     . . . . . F F F F F F F F F      F: the face is there
+    found                              >        without looking back
+    tracklet             <<<<<<<<<<<<<<>        with it
+    """
+
+    def __init__(self) -> None:
+        self._frames: deque[np.ndarray] = deque()
+
+    def add(self, frame: np.ndarray) -> None:
+        self._frames.append(frame)
+        while len(self._frames) * frame.nbytes > MOST_BYTES:
+            self._frames.popleft()
+
+    def clear(self) -> None:
+        self._frames.clear()
+
+    def follow_back(
+        self, follower: FaceFollower, frame: np.ndarray, box: Box, is_taken: Callable[[int, Box], bool]
+    ) -> list[np.ndarray]:
+        """Landmarks, oldest first, of the face that ``follower`` has found in a box of ``frame``, in earlier frames.
+
+        is_taken: whether a box, so many frames before, is another face's. The follower is left as it was.
+        """
+        found: list[np.ndarray] = []
+        for n_before, earlier in enumerate(reversed(self._frames), 1):
+            if not follower.follow(earlier) or follower.landmarks is None:
+                break
+            if is_taken(n_before, box_of(follower.landmarks)):
+                break
+            found.append(follower.landmarks)
+        if self._frames:
+            follower.start(frame, box)
+        return found[::-1]

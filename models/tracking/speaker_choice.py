@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from models.lipsync.av_agreement import AvModel, agreement, sound_features
-from models.tracking.face_finder import overlap
 from utils.core.errors import BadInput
 from utils.core.types import INAUDIBLE, MOTION_FPS, SAMPLES_PER_FRAME, VideoInfo
+from utils.imaging.geometry import box_of, overlap
 from utils.media.audio import load_waveform
 from utils.media.motion_timing import lasting
 from utils.metrics.metrics import mouth_opening
-from utils.people.people import FIRST_FRAMES, Person, box_of
+from utils.people.people import FIRST_FRAMES, Person
 from utils.people.speaker import ADVICE, Speaker
 from utils.weights.packs import MINI_DIR
 

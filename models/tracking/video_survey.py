@@ -11,36 +11,38 @@ import numpy as np
 from jaxtyping import Float
 
 from models.audio.audio_features import pitch_contour
-from models.tracking.face_watcher import FaceWatcher
+from models.tracking.face_finder import SAME_FACE_OVERLAP
+from models.tracking.people_tracker import FrameFaces, PeopleTracker
 from utils.core.types import SAMPLES_PER_FEATURE
 from utils.curation.clip_choice import RIVAL, SoundFacts, VideoFacts
-from utils.imaging.geometry import face_box_from_68, landmarks_68
+from utils.imaging.geometry import Box, face_box_from_68, landmarks_68, overlap, side_of
 from utils.imaging.landmarks import OUTER_LIPS
-from utils.people.shots import CutDetector, SpeakerWatch
+from utils.people.shots import SpeakerWatch, leaps
 from utils.people.visibility import is_inside, yaw_degrees
 
+SURVEY_DETECT_EVERY = 5  # frames between two searches for faces: what a second face may stay unseen
 BLOCK_STEPS = 1500  # steps of sound looked at at once, 30 s
 LEVEL_FLOOR = 1e-10  # mean square, -100 dB
 
 
-def survey_frames(frames: Iterable[np.ndarray], watcher: FaceWatcher) -> VideoFacts:
-    """Look at uint8 RGB frames of one size, in order. An empty video has no facts, and size 0 x 0."""
+def survey_frames(frames: Iterable[np.ndarray], tracker: PeopleTracker) -> VideoFacts:
+    """Look at uint8 RGB frames of one size at 25 Hz, in order. An empty video has no facts, and size 0 x 0."""
     boxes, sizes, rivals, turns, clear, mouth_inside, cuts = [], [], [], [], [], [], []
-    find_cut, speaker, size = CutDetector(), SpeakerWatch(), (0, 0)
-    for number, frame in enumerate(frames):
-        size = (frame.shape[1], frame.shape[0])
-        sighting = watcher(frame)
-        landmarks = sighting.landmarks
-        is_alone = landmarks is not None and sighting.rival < RIVAL
-        if find_cut(frame, landmarks if is_alone else None):  # the main one of two faces may change from frame to frame
+    speaker, size, before = SpeakerWatch(), (0, 0), None
+    for number, seen in enumerate(tracker.watch(frames)):
+        size = (seen.frame.shape[1], seen.frame.shape[0])
+        landmarks, face_size, rival = main_face(seen)
+        alone = landmarks if rival < RIVAL else None  # the main one of two faces may change from frame to frame
+        if seen.is_cut or (before is not None and alone is not None and leaps(before, alone)):
             cuts.append(number)
             speaker.new_shot()
+        before = alone
         turn = 0.0 if landmarks is None else yaw_degrees(landmarks)
-        if landmarks is not None and is_alone:
-            speaker(number, frame, landmarks, turn)
-        boxes.append(np.zeros(4, np.int32) if landmarks is None else face_box_from_68(landmarks_68(landmarks[:, :2])))
-        sizes.append(sighting.size)
-        rivals.append(sighting.rival)
+        if alone is not None:
+            speaker(number, seen.frame, alone, turn)
+        boxes.append(np.zeros(4) if landmarks is None else face_box(landmarks))
+        sizes.append(face_size)
+        rivals.append(rival)
         turns.append(turn)
         clear.append(landmarks is not None)
         mouth_inside.append(landmarks is not None and is_inside(landmarks[list(OUTER_LIPS), :2], size))
@@ -56,6 +58,28 @@ def survey_frames(frames: Iterable[np.ndarray], watcher: FaceWatcher) -> VideoFa
         cuts,
         speaker.changes,
     )
+
+
+def main_face(seen: FrameFaces) -> tuple[np.ndarray | None, float, float]:
+    """Landmarks of the largest tracked face, its size, and that of the largest other face over it (0: no other face).
+
+    Size: shorter side of the face box, pixels; 0 without a face. Where no face has landmarks, they are None and the
+    detector's boxes count.
+    """
+    unclear = sorted((side_of(box) for box in seen.unclear), reverse=True)
+    if not seen.landmarks:
+        return None, unclear[0] if unclear else 0.0, unclear[1] / unclear[0] if len(unclear) > 1 else 0.0
+    faces = [face_box(landmarks) for landmarks in seen.landmarks]
+    main = int(np.argmax([side_of(box) for box in faces]))
+    others = [side_of(box) for index, box in enumerate(faces) if index != main]
+    others += [side_of(box) for box in seen.unclear if all(overlap(box, face) < SAME_FACE_OVERLAP for face in faces)]
+    size = side_of(faces[main])
+    return seen.landmarks[main], size, max(others, default=0.0) / max(size, 1.0)
+
+
+def face_box(landmarks: Float[np.ndarray, "468 3"]) -> Box:
+    x1, y1, x2, y2 = face_box_from_68(landmarks_68(landmarks[:, :2])).tolist()
+    return x1, y1, x2, y2
 
 
 def survey_sound(blocks: Iterable[np.ndarray]) -> SoundFacts | None:

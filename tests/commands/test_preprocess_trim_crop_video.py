@@ -125,7 +125,7 @@ def test_finished_videos_are_not_looked_at_again(raw_dir, clips_dir, monkeypatch
     before, written = digests(clips_dir), times(clips_dir)
     looked = []
     look_at = script.look_at
-    monkeypatch.setattr(script, "look_at", lambda path, limits: looked.append(path.name) or look_at(path, limits))
+    monkeypatch.setattr(script, "look_at", lambda path, *given: looked.append(path.name) or look_at(path, *given))
     with pytest.raises(StageFailure):
         script.main([str(raw_dir), str(clips_dir), *FLAGS, "--num_workers", "1"])
     assert looked == ["broken.mp4"]

@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 from PIL import Image
 
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
+
 CROP_SIZE = 224  # px, side of the aligned crop
 RESCALE_FACTOR = 102.0  # px per unit of the five-point model (upstream: util/preprocess.py, align_img)
 SMALLEST_SCALE = 1e-3  # px per unit; below it the five points have no extent
@@ -44,6 +46,25 @@ INTERPOLATIONS = {
     "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+
+
+def box_of(landmarks: Float[np.ndarray, "468 3"]) -> Box:
+    """x1, y1, x2, y2 around all landmarks."""
+    (x1, y1), (x2, y2) = landmarks[:, :2].min(axis=0).tolist(), landmarks[:, :2].max(axis=0).tolist()
+    return x1, y1, x2, y2
+
+
+def side_of(box: Box) -> float:
+    """The shorter side."""
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Shared area over that of the smaller box."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return width * height / max(smaller, 1e-6) if width > 0 and height > 0 else 0.0
 
 
 def landmarks_68(landmarks: Float[np.ndarray, "*n 468 d"]) -> Float[np.ndarray, "*n 68 d"]:

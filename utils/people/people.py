@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
 
 from utils.core.types import MOTION_FPS
 from utils.files.disk_arrays import RowList
+from utils.imaging.geometry import Box, box_of
 from utils.media.motion_timing import lasting, time_scale
 from utils.people.shots import Look, MeanLook, unlikeness, unlikeness_of_means
 
@@ -79,7 +79,7 @@ class Person:
         return float(sum(size_of(face) for piece in self.pieces for face in piece.faces))
 
     @property
-    def first_box(self) -> tuple[float, float, float, float]:
+    def first_box(self) -> Box:
         """Around the landmarks of the first frame."""
         return box_of(self.pieces[0].faces[0])
 
@@ -130,12 +130,6 @@ def _strangeness(person: Person, usual: MeanLook, piece: Piece, look: MeanLook, 
         if way <= PLACE + PLACE_PER_FRAME * gap and max(sizes) <= GROWTH * min(sizes):
             return unlike - OTHER_LOOK  # place and look agree: better than any look alone
     return unlike if unlike < SAME_LOOK else None
-
-
-def box_of(landmarks: Float[np.ndarray, "468 3"]) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 around all landmarks."""
-    (x1, y1), (x2, y2) = landmarks[:, :2].min(axis=0).tolist(), landmarks[:, :2].max(axis=0).tolist()
-    return x1, y1, x2, y2
 
 
 def centre_of(landmarks: np.ndarray) -> np.ndarray:

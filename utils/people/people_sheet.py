@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from utils.imaging.contact_sheet import BACKGROUND, INK, cut_tile, draw_sheet, view_around
-from utils.people.people import Person, box_of
+from utils.imaging.geometry import box_of
+from utils.people.people import Person
 
 MOST_WIDTH, LEAST_WIDTH = 1280, 480  # pixels of the frame in the sheet
 _BOX_COLOUR = (64, 255, 64)

@@ -47,10 +47,8 @@ class CutDetector:
     def __init__(self) -> None:
         self._thumbnail: np.ndarray | None = None
         self._histogram = np.zeros(0, np.float32)
-        self._landmarks: np.ndarray | None = None
 
-    def __call__(self, frame: UInt8[np.ndarray, "h w 3"], landmarks: np.ndarray | None) -> bool:
-        """``landmarks``: float [468, 3] of the main face in pixels, None without one."""
+    def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> bool:
         thumbnail = cv2.resize(frame, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
         histogram = colour_histogram(thumbnail)
         is_cut = False
@@ -58,9 +56,7 @@ class CutDetector:
             grey_change = np.abs(thumbnail.astype(np.int16) - self._thumbnail).mean()
             histogram_change = 0.5 * np.abs(histogram - self._histogram).sum()
             is_cut = bool(histogram_change > MAX_HISTOGRAM_CHANGE and grey_change > MAX_GREY_CHANGE)
-        if self._landmarks is not None and landmarks is not None:
-            is_cut |= leaps(self._landmarks, landmarks)
-        self._thumbnail, self._histogram, self._landmarks = thumbnail, histogram, landmarks
+        self._thumbnail, self._histogram = thumbnail, histogram
         return is_cut
 
 

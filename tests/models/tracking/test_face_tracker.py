@@ -263,7 +263,7 @@ def test_points_are_steadied_apart_from_the_landmarks():
 MESSAGES = """
 import logging, threading, time
 from tqdm import tqdm
-from models.tracking.face_tracker import without_native_logs
+from models.tracking.mediapipe import without_native_logs
 
 silent, n = threading.Event(), 20
 

@@ -11,7 +11,7 @@ import torch
 
 import inference_edit_expression
 from models.tracking.clip_tracking import TrackedClip, track_clip
-from models.tracking.people_tracker import PeopleTracker
+from models.tracking.people_tracker import DETECT_EVERY, PeopleTracker
 from models.tracking.speaker_choice import Ears
 from tests.helpers import media, people_scene
 from tests.helpers.people_scene import alone, at, first_person, second_person, two_people
@@ -25,8 +25,8 @@ from utils.weights import packs
 SILENT = Ears(lambda _: None)
 
 
-def people_in(frames: list[np.ndarray]) -> list[Person]:
-    with PeopleTracker() as tracker:
+def people_in(frames: list[np.ndarray], detect_every: int = DETECT_EVERY) -> list[Person]:
+    with PeopleTracker(detect_every=detect_every) as tracker:
         return gather_people(tracker(frames))
 
 
@@ -59,17 +59,15 @@ def test_one_who_comes_back_beside_others_is_followed_from_the_first_frame(monke
     """Somebody slides in, some frames before the next search; as soon there as with a search in every frame."""
     frames = two_people(40, at(30), lambda i: (max(360, 560 - 16 * max(0, i - 9)), 24))
 
-    def starts() -> list[int]:
-        return [person.start for person in people_in(frames)]
+    def starts(detect_every: int = DETECT_EVERY) -> list[int]:
+        return [person.start for person in people_in(frames, detect_every)]
 
     found = starts()
-    monkeypatch.setattr("models.tracking.people_tracker.DETECT_EVERY", 1)
-    searched = starts()
+    searched = starts(detect_every=1)
     assert len(found) == len(searched) == 2
     assert found[0] == 0 and searched[1] > 12
     assert found[1] <= searched[1] + 1
-    monkeypatch.setattr("models.tracking.people_tracker.DETECT_EVERY", 12)
-    monkeypatch.setattr("models.tracking.look_back.MOST_BYTES", 2 * frames[0].nbytes)  # two frames may be kept
+    monkeypatch.setattr("models.tracking.people_tracker.MOST_BYTES", 2 * frames[0].nbytes)  # two frames may be kept
     assert starts()[1] == 24 - 2
 
 

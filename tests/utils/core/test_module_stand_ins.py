@@ -12,7 +12,7 @@ from utils.core.module_stand_ins import in_place_of
 CLASSES = """
 import sys
 from models.layers.diffusers_classes import diffusers_class
-from models.tracking.mediapipe_solutions import mediapipe_solution
+from models.tracking.mediapipe import mediapipe_solution
 diffusers_class("AutoencoderKL"), diffusers_class("UNet2DConditionModel"), mediapipe_solution("face_mesh").FaceMesh
 away = ["transformers", "torch._dynamo", "scipy.stats", "matplotlib"]
 print([name for name in away if name in sys.modules])
@@ -22,7 +22,7 @@ print(hasattr(torch._dynamo, "explain"), hasattr(scipy.stats, "norm"), hasattr(m
 BESIDE = """
 from concurrent.futures import ThreadPoolExecutor
 from models.layers.diffusers_classes import diffusers_class
-from models.tracking.mediapipe_solutions import SOLUTIONS, mediapipe_solution
+from models.tracking.mediapipe import SOLUTIONS, mediapipe_solution
 with ThreadPoolExecutor(2) as pool:
     loads = [pool.submit(mediapipe_solution, name) for name in SOLUTIONS]
     loads.append(pool.submit(diffusers_class, "AutoencoderKL"))

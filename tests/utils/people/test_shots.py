@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from models.tracking.face_watcher import FaceWatcher
+from models.tracking.face_tracker import MediaPipeTracker
+from models.tracking.people_tracker import FrameFaces, PeopleTracker
 from models.tracking.video_survey import survey_frames
 from tests.helpers import media
 from utils.people.shots import (
@@ -23,14 +26,13 @@ from utils.people.shots import (
 
 @pytest.fixture(scope="module")
 def landmarks() -> np.ndarray:
-    with FaceWatcher() as watcher:
-        return watcher(media.portrait()).landmarks
+    with MediaPipeTracker() as tracker:
+        return tracker(media.portrait()).landmarks
 
 
-def cuts_of(frames: list[np.ndarray], faces: list[np.ndarray | None] | None = None) -> list[int]:
+def cuts_of(frames: list[np.ndarray]) -> list[int]:
     detector = CutDetector()
-    faces = faces or [None] * len(frames)
-    return [number for number, pair in enumerate(zip(frames, faces, strict=True)) if detector(*pair)]
+    return [number for number, frame in enumerate(frames) if detector(frame)]
 
 
 def test_cuts_between_pictures():
@@ -54,9 +56,27 @@ def test_a_leap_of_the_face_is_a_cut(landmarks):
     assert leaps(landmarks, moved)
     assert leaps(landmarks, landmarks * np.float32(1.05 * MAX_FACE_GROWTH))
     assert not leaps(landmarks, landmarks + np.array([0.5 * MAX_FACE_STEP * height, 0, 0], np.float32))
-    picture = media.portrait()
-    assert cuts_of([picture] * 4, [landmarks, landmarks, moved, moved]) == [2]
-    assert cuts_of([picture] * 4, [landmarks, None, moved, moved]) == []
+
+
+def test_a_survey_takes_a_leap_of_the_only_face_for_a_cut(landmarks):
+    """Faces are scripted; a leap counts unless the face is lost, or one of two, in between."""
+    height = np.ptp(landmarks[:, 1])
+    moved = landmarks + np.array([1.05 * MAX_FACE_STEP * height, 0, 0], np.float32)
+
+    class Scripted(PeopleTracker):
+        def __init__(self, script: list[list[np.ndarray]]) -> None:
+            self.script = script
+
+        def watch(self, frames: list[np.ndarray]) -> Iterator[FrameFaces]:
+            for frame, faces in zip(frames, self.script, strict=True):
+                yield FrameFaces(frame, False, faces, [], [])
+
+    def cuts(*script: list[np.ndarray]) -> list[int]:
+        return survey_frames([media.portrait()] * 4, Scripted(list(script))).cuts
+
+    assert cuts([landmarks], [landmarks], [moved], [moved]) == [2]
+    assert cuts([landmarks], [], [moved], [moved]) == []
+    assert cuts([landmarks], [landmarks, moved], [moved], [moved]) == []
 
 
 def faces_with_noise(picture: np.ndarray, n_frames: int, seed: int) -> list[np.ndarray]:
@@ -113,8 +133,8 @@ def test_survey_of_a_real_face():
     small[180:372, 800:992] = media.portrait()
     pair = np.concatenate([media.portrait(), media.portrait()], axis=1)
     frames = [*media.face_frames(4), *media.blank_frames(2), pair, pair, small, small]
-    with FaceWatcher() as watcher:
-        facts = survey_frames(frames, watcher)
+    with PeopleTracker() as tracker:
+        facts = survey_frames(frames, tracker)
     assert facts.clear.tolist() == [True] * 4 + [False] * 2 + [True] * 4
     assert (facts.sizes > 0).tolist() == facts.clear.tolist()
     assert (facts.rivals > 0.9).tolist() == [False] * 6 + [True, True, False, False]
@@ -126,8 +146,8 @@ def test_survey_of_a_real_face():
 
 
 def test_survey_of_nothing():
-    with FaceWatcher() as watcher:
-        assert len(survey_frames([], watcher)) == 0
+    with PeopleTracker() as tracker:
+        assert len(survey_frames([], tracker)) == 0
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
