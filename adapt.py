@@ -21,7 +21,7 @@ from utils.core.errors import BadInput
 from utils.files.atomic import atomic_path, folders_above, require_writable
 from utils.files.image_files import write_rgb
 from utils.files.run_lock import sole_run
-from utils.results import store
+from utils.results.training_clip import is_finished
 from utils.weights import packs
 
 WORK_PREFIX = ".adapting-"
@@ -86,7 +86,7 @@ def adapt_to_clip(
     work_dir = work_folder(directory, record)
     remove_other_work(directory, work_dir)
     clip_dir = work_dir / "data" / options.video_path.stem
-    if not (clip_dir / store.TRACK_NAME).is_file():
+    if not is_finished(clip_dir):
         prepare_clip(PreparationJob(pack, clip_dir.parent, gpu_id=options.gpu_id, keep_silent=True), options.video_path)
     adaptation = Adaptation(pack, clip_dir, work_dir, settings, cli.resolve_device(options.gpu_id))
     result = adaptation.run(lambda step, psnr: print(f"step {step}: {psnr:.2f} dB on held-back frames", flush=True))
@@ -116,10 +116,10 @@ def describe(clip: Path, pack: packs.Pack, settings: AdaptationSettings) -> dict
     """What the result depends on; ``key`` sums it up."""
     import hashlib
 
-    from utils.media.audio import open_media
+    from utils.media.audio import require_media
     from utils.weights.checkpoints import REFINER_WEIGHTS, sha256, weights_file
 
-    open_media(clip).close()  # a missing clip, or none at all, is named here
+    require_media(clip)
     base = "mini" if pack.name.startswith("mini") else "official"
     parts = {
         "base": base,

@@ -132,8 +132,7 @@ def rest_in_silence(motion: np.ndarray, wave: np.ndarray, face_model: Path) -> n
 
 
 def result_path(options: argparse.Namespace) -> Path:
-    name = options.exp_file or Path(options.drv_aud.stem)
-    return options.result_dir / (name if name.suffix == ".npy" else name.with_name(f"{name.name}.npy"))
+    return store.motion_path(options.result_dir, options.exp_file or Path(options.drv_aud.stem))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from utils.files.run_lock import sole_run
 from utils.media.video_files import VIDEO_SUFFIXES, videos_in
 from utils.people.speaker import add_speaker_argument
 from utils.results import store
+from utils.results.training_clip import is_finished
 from utils.weights import packs
 from utils.weights.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 
@@ -104,7 +105,7 @@ def clip_paths(video_dir: Path) -> list[Path]:
 def has_changed(path: Path, result_dir: Path) -> bool:
     """Whether a finished folder does not tell of this clip: one of another size, or nobody knows which."""
     folder = result_dir / path.stem
-    if not (folder / store.TRACK_NAME).is_file():
+    if not is_finished(folder):
         return False
     try:
         return store.load_track_record(folder).source_bytes != path.stat().st_size

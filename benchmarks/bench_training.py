@@ -29,10 +29,11 @@ from models.training.joint_learner import JointLearner
 from models.training.joint_setup import JoyGenConfig, build_accelerator
 from utils.core import cli
 from utils.core.config import load_config
+from utils.core.types import N_COEFFS
 from utils.data.dataset import Batch, TrainingBatches
 from utils.files.image_files import write_gray, write_rgb
 from utils.imaging.images import to_signed
-from utils.results.store import depth_path, face_path
+from utils.results.store import depth_path, face_path, save_edit_arrays, save_sound
 from utils.training.losses import generator_losses
 from utils.training.training import peak_memory
 from utils.weights.checkpoints import save_weights
@@ -192,11 +193,11 @@ def make_clips(data_dir: Path) -> Path:
         for index in range(N_FRAMES):
             write_rgb(face_path(folder, index), rng.integers(0, 255, (256, 256, 3), np.uint8))
             write_gray(depth_path(folder, index), rng.integers(0, 255, (256, 256), np.uint8))
-        np.save(folder / "boxes.npy", np.tile(np.int32([0, 0, 256, 256]), (N_FRAMES, 1)))
-        landmarks = rng.uniform((100, 170), (160, 220), (N_FRAMES, 468, 2)).astype(np.float32)
-        np.save(folder / "landmarks.npy", landmarks)
-        np.save(folder / "valid.npy", np.ones(N_FRAMES, bool))
-        np.save(folder / "audio.npy", rng.integers(-3000, 3000, N_FRAMES * 640, np.int16))
+        boxes = np.tile(np.int32([0, 0, 256, 256]), (N_FRAMES, 1))
+        landmarks = rng.uniform((100, 170), (160, 220), (N_FRAMES, 468, 2))
+        coeffs, valid = np.zeros((N_FRAMES, N_COEFFS)), np.ones(N_FRAMES, bool)
+        save_edit_arrays(folder, boxes, landmarks, coeffs, np.arange(N_FRAMES), valid)
+        save_sound(folder, rng.uniform(-0.1, 0.1, N_FRAMES * 640))
     return data_dir
 
 

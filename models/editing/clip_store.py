@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,16 @@ from models.face3d.face_model import EXPRESSION
 from utils.core import cli
 from utils.core.streaming import map_ahead
 from utils.core.threads import shared_threads
-from utils.core.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
-from utils.files.array_files import load_array, read_npy, save_array, save_rows
+from utils.core.types import N_EXP, N_LANDMARKS
+from utils.files.array_files import load_array, save_array
 from utils.files.array_rows import ArrayRows
-from utils.files.atomic import atomic_dir
-from utils.files.disk_arrays import blocks_of
 from utils.files.image_files import write_gray
 from utils.imaging.geometry import Alignment
 from utils.results import store
+from utils.results.unfinished import ADVICE, load_tracked_clip, part_landmarks_path, save_tracked_clip
 
 PART_FRAMES = 250
 CLIP_FOLDER, RESULT_FOLDER = "clip", "new"
-ADVICE = "give --force"
-_STRENGTH, _SUMMARY = "strength", "summary.txt"
-_SMALL = [field.name for field in fields(FaceTrack) if field.name != "landmarks"]
 
 
 @dataclass(frozen=True)
@@ -77,29 +73,18 @@ def stored_clip(
     """
     directory = folder / CLIP_FOLDER
     if not directory.is_dir():
-        _save(directory, find())
-    small = {name: read_npy(directory / f"{name}.npy", (None,), ADVICE) for name in (*_SMALL, _STRENGTH)}
-    strength = small.pop(_STRENGTH)
-    track = FaceTrack(landmarks=np.zeros((0, N_LANDMARKS, 3), np.float32), **small)
+        found = find()
+        save_tracked_clip(directory, found.clip.track, found.clip.coeffs, found.strength, found.summary)
+    stored = load_tracked_clip(directory)
     return StoredClip(
-        ArrayRows(directory / "landmarks.npy", (len(track), N_LANDMARKS, 3), "f", ADVICE),
-        ArrayRows(directory / "coeffs.npy", (len(track), N_COEFFS), "f", ADVICE),
-        track.boxes,
-        track.valid,
-        strength,
-        analyser.align(track, size)[0],
-        (directory / _SUMMARY).read_text(encoding="utf-8").splitlines(),
+        stored.landmarks,
+        stored.coeffs,
+        stored.track.boxes,
+        stored.track.valid,
+        stored.strength,
+        analyser.align(stored.track, size)[0],
+        stored.summary,
     )
-
-
-def _save(directory: Path, found: FoundClip) -> None:
-    with atomic_dir(directory) as new:
-        for field in fields(found.clip.track):
-            array = getattr(found.clip.track, field.name)
-            save_rows(new / f"{field.name}.npy", blocks_of(array), len(array), array.dtype)
-        save_array(new / "coeffs.npy", found.clip.coeffs)
-        save_array(new / f"{_STRENGTH}.npy", found.strength)
-        (new / _SUMMARY).write_text("\n".join(found.summary), encoding="utf-8")
 
 
 def draw_parts(
@@ -109,18 +94,18 @@ def draw_parts(
     result = folder / RESULT_FOLDER
     valid = clip.valid[frame_index]
     parts = [range(start, min(start + PART_FRAMES, len(valid))) for start in range(0, len(valid), PART_FRAMES)]
-    left = [part for part in parts if not _landmarks_path(folder, part).is_file()]
+    left = [part for part in parts if not part_landmarks_path(folder, part).is_file()]
     drawn = cli.progress(
         _drawings(result, left, clip, frame_index, motion, analyser), sum(map(len, left)), "drawing depth"
     )
     for part in left:
         landmarks = np.stack([next(drawn) for _ in part])
-        save_array(_landmarks_path(folder, part), landmarks)
+        save_array(part_landmarks_path(folder, part), landmarks)
     blocks = [frame_index[part.start : part.stop] for part in parts]
     store.save_edit_arrays(
         result,
         clip.boxes[frame_index],
-        (load_array(_landmarks_path(folder, part), (len(part), N_LANDMARKS, 2), "f", ADVICE) for part in parts),
+        (load_array(part_landmarks_path(folder, part), (len(part), N_LANDMARKS, 2), "f", ADVICE) for part in parts),
         (
             clip.with_expression(block, motion[part.start : part.stop])
             for block, part in zip(blocks, parts, strict=True)
@@ -131,10 +116,6 @@ def draw_parts(
         clip.strength[frame_index],
     )
     return result
-
-
-def _landmarks_path(folder: Path, part: range) -> Path:
-    return folder / f"landmarks-{part.start:08d}.npy"
 
 
 def _drawings(

@@ -21,6 +21,7 @@ from utils.files.image_files import write_rgb
 from utils.imaging.contact_sheet import cut_tile, draw_sheet, view_around
 from utils.media.video import VideoWriter
 from utils.media.video_parts import part_path
+from utils.results.unfinished import sheet_column_path
 
 N_ROWS = 4  # of the contact sheet, see sheet_column
 
@@ -65,12 +66,8 @@ def write_parts(
                 frame = next(coming)
                 writer.write(frame.image)
                 if index in shown:
-                    save_array(column_path(folder, index), np.stack(sheet_column(frame)))
+                    save_array(sheet_column_path(folder, index), np.stack(sheet_column(frame)))
         return_freed_memory()
-
-
-def column_path(folder: Path, index: int) -> Path:
-    return folder / f"column-{index:08d}.npy"
 
 
 def sheet_column(frame: TalkingFrame) -> list[np.ndarray]:
@@ -87,6 +84,8 @@ def sheet_column(frame: TalkingFrame) -> list[np.ndarray]:
 def write_sheet(path: Path, folder: Path, shown: Sequence[int]) -> None:
     """Draw the contact sheet of what write_parts has put aside."""
     advice = "give --force"
-    columns = [list(load_array(column_path(folder, index), (N_ROWS, None, None, 3), "u", advice)) for index in shown]
+    columns = [
+        list(load_array(sheet_column_path(folder, index), (N_ROWS, None, None, 3), "u", advice)) for index in shown
+    ]
     with atomic_path(path) as temporary:
         write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in shown]))

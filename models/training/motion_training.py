@@ -32,6 +32,7 @@ from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip, blink_labels,
 from utils.data.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionWindow, mask_features
 from utils.data.sound_variants import VariantConfig, variants
 from utils.files.array_files import load_array, save_array
+from utils.results.training_clip import hubert_path
 from utils.weights.checkpoints import sha256
 
 _DIGEST_LENGTH = 12  # hexadecimal digits that tell one HuBERT's states from another's
@@ -92,7 +93,7 @@ def with_hubert(
     for an unusable HuBERT folder, and for kept states that are not those of the clip's sound.
     """
     digest = sha256(weights_path(hubert_dir))[:_DIGEST_LENGTH]
-    paths = {clip.name: data_dir / clip.name / f"hubert-{digest}.npy" for clip in clips}
+    paths = {clip.name: hubert_path(data_dir / clip.name, digest) for clip in clips}
     processes = processes or Processes()
     own = clips[processes.index :: processes.count]
     unheard = [clip for clip in own if not paths[clip.name].is_file()]

@@ -18,12 +18,12 @@ from utils.core.errors import BadInput
 from utils.core.types import N_LANDMARKS
 from utils.data.shards import sharded_clips
 from utils.data.splits import usable_frames
-from utils.files.array_files import load_array
 from utils.files.array_rows import ArrayRows
 from utils.files.image_files import read_gray, read_rgb
 from utils.files.stored_path import StoredPath
 from utils.imaging.references import widest_mouths
-from utils.results.store import BOXES_NAME, LANDMARKS_NAME, SOUND_NAME, VALID_NAME, depth_path, face_path
+from utils.results.store import depth_path, face_path
+from utils.results.training_clip import CLIP_PATTERN, ClipArrays, clip_dirs
 
 STORED_SIZE = 256  # pixels, side of the stored crops
 _ADVICE = "run preprocess_dataset.py again for this clip"
@@ -82,12 +82,10 @@ class Clip:
 
 def open_clip(directory: StoredPath, in_memory: bool = False) -> Clip:
     """Open a clip's folder; raises BadInput if an array is missing or misshapen, or the first or last image absent."""
-    valid = load_array(directory / VALID_NAME, (None,), "b", _ADVICE)
+    arrays = ClipArrays(directory, _ADVICE)
+    valid = arrays.valid()
     n_frames = len(valid)
-    boxes = load_array(directory / BOXES_NAME, (n_frames, 4), "i", _ADVICE)
-    landmarks = ArrayRows(directory / LANDMARKS_NAME, (n_frames, N_LANDMARKS, 2), "f", _ADVICE)
-    has_sound = (directory / SOUND_NAME).is_file()
-    sound = ArrayRows(directory / SOUND_NAME, (None,), "i", _ADVICE) if has_sound else None
+    boxes, landmarks, sound = arrays.boxes(n_frames), arrays.landmarks(n_frames), arrays.sound_rows()
     usable = usable_frames(valid, None if sound is None else len(sound))
     for index in usable[[0, -1]] if len(usable) else ():
         for path in (face_path(directory, index), depth_path(directory, index)):
@@ -109,8 +107,8 @@ def clip_folders(data_dir: Path) -> dict[str, StoredPath]:
 
     Raises BadInput if a shard's index cannot be read. A clip that is both is read from its folder.
     """
-    folders: dict[str, StoredPath] = {path.parent.name: path.parent for path in data_dir.glob(f"*/{VALID_NAME}")}
-    return dict(sorted({**sharded_clips(data_dir), **folders}.items()))
+    folders: dict[str, StoredPath] = {**sharded_clips(data_dir), **clip_dirs(data_dir)}
+    return dict(sorted(folders.items()))
 
 
 def clip_names(data_dir: Path) -> list[str]:
@@ -130,6 +128,6 @@ def open_clips(data_dir: Path, names: Sequence[str], in_memory: bool = False) ->
 def _some_clips(data_dir: Path) -> dict[str, StoredPath]:
     folders = clip_folders(data_dir)
     if not folders:
-        expected, advice = f"<clip>/{VALID_NAME} or shard-*.json", "run preprocess_dataset.py first"
+        expected, advice = f"{CLIP_PATTERN} or shard-*.json", "run preprocess_dataset.py first"
         raise BadInput("no training clips", data_dir, expected, "none", advice)
     return folders

@@ -17,13 +17,12 @@ from jaxtyping import Bool, Float, Int
 from utils.core.bounds import Count
 from utils.core.config import parse_yaml
 from utils.core.errors import BadInput
-from utils.core.types import FEATURE_RATE, MOTION_FPS, N_COEFFS, N_EXP, N_ID
+from utils.core.types import FEATURE_RATE, MOTION_FPS, N_EXP, N_ID
 from utils.data.clips import clip_folders
 from utils.data.splits import TRAIN_LIST, VALIDATION_LIST, read_names, read_speakers
-from utils.files.array_files import load_array
 from utils.files.stored_path import StoredPath
 from utils.imaging.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
-from utils.results.store import COEFFS_NAME, SOUND_NAME, VALID_NAME
+from utils.results.training_clip import MOTION_CLIP_PATTERN, ClipArrays
 
 STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS
 MIDDLE_UPPER_LIDS, MIDDLE_LOWER_LIDS = (159, 386), (145, 374)  # right and left eye
@@ -79,11 +78,9 @@ def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[Mo
     are not there.
     """
     known = clip_folders(data_dir)
-    folders = {name: folder for name, folder in known.items() if (folder / SOUND_NAME).is_file()}
+    folders = {name: folder for name, folder in known.items() if ClipArrays(folder, _DATA_ADVICE).has_sound}
     if not folders:
-        raise BadInput(
-            "no clip with sound", data_dir, f"<clip>/{SOUND_NAME}, {COEFFS_NAME} and {VALID_NAME}", "none", _DATA_ADVICE
-        )
+        raise BadInput("no clip with sound", data_dir, MOTION_CLIP_PATTERN, "none", _DATA_ADVICE)
     lags, weights = read_clip_table(config.lag_table), read_clip_table(config.weight_table)
     speakers = read_speakers(config.speakers) if config.speakers else {}
 
@@ -139,15 +136,14 @@ def read_clip_table(path: Path | None) -> dict[str, float]:
 
 
 def _load_clip(folder: StoredPath, speaker: str) -> MotionClip:
-    coefficients = load_array(folder / COEFFS_NAME, (None, N_COEFFS), "f", _DATA_ADVICE)
-    valid = load_array(folder / VALID_NAME, (len(coefficients),), "b", _DATA_ADVICE)
-    wave = load_array(folder / SOUND_NAME, (None,), "i", _DATA_ADVICE).astype(np.float32) / _INT16_SCALE
+    arrays = ClipArrays(folder, _DATA_ADVICE)
+    coefficients = arrays.coeffs()
+    valid, wave = arrays.valid(len(coefficients)), arrays.sound().astype(np.float32) / _INT16_SCALE
     if not valid.any():
         raise BadInput("no face in clip", str(folder), "valid frames", "none", "delete the clip's folder")
     if not np.isfinite(coefficients[valid]).all():
-        raise BadInput(
-            "coefficients are not finite", str(folder / COEFFS_NAME), "finite numbers", "others", _DATA_ADVICE
-        )
+        path = str(arrays.coeffs_path)
+        raise BadInput("coefficients are not finite", path, "finite numbers", "others", _DATA_ADVICE)
     identity, expression = np.split(coefficients[:, : N_ID + N_EXP].astype(np.float32), [N_ID], axis=1)
     return MotionClip(folder.name, speaker, wave, expression, identity, valid)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from utils.data.shards import DEPTH, FACE, INDEX_SCHEMA, RECORD, SHARD_PATTERN, read_index
 from utils.files.atomic import atomic_path
-from utils.results.store import TRACK_NAME
+from utils.results.training_clip import finished_clips
 
 WAITING_FOLDER = ".waiting"
 SHARD_MEGABYTES = 1000  # default size of a shard, 10^6 bytes
@@ -172,4 +172,4 @@ def finished_names(data_dir: Path) -> set[str]:
     waiting = {path.stem: path for path in (data_dir / WAITING_FOLDER).glob("*.tar")}
     for name in packed & set(waiting):
         waiting[name].unlink()
-    return packed | set(waiting) | {path.parent.name for path in data_dir.glob(f"*/{TRACK_NAME}")}
+    return packed | set(waiting) | finished_clips(data_dir)

@@ -12,11 +12,9 @@ from jaxtyping import Bool, Int32
 
 from utils.core.errors import BadInput
 from utils.core.types import MOTION_FPS, SAMPLES_PER_FRAME
-from utils.files.array_files import load_array
-from utils.files.array_rows import ArrayRows
 from utils.files.atomic import atomic_path
 from utils.files.stored_path import StoredPath
-from utils.results.store import SOUND_NAME, VALID_NAME
+from utils.results.training_clip import ClipArrays
 
 TRAIN_LIST, VALIDATION_LIST, SUMMARY = "train.txt", "val.txt", "summary.json"
 MIN_FRAMES = 7  # usable frames that a clip needs (upstream: preprocess_dataset_extra.py)
@@ -51,9 +49,9 @@ def usable_frames(valid: Bool[np.ndarray, " n"], n_samples: int | None) -> Int32
 
 def count_clip(directory: StoredPath) -> ClipCount:
     """Count the frames of one preprocessed clip; raises BadInput if its arrays are missing or damaged."""
-    valid = load_array(directory / VALID_NAME, (None,), "b", _ADVICE)
-    sound_path = directory / SOUND_NAME
-    n_samples = len(ArrayRows(sound_path, (None,), "i", _ADVICE)) if sound_path.is_file() else None
+    arrays = ClipArrays(directory, _ADVICE)
+    valid, sound = arrays.valid(), arrays.sound_rows()
+    n_samples = None if sound is None else len(sound)
     n_usable = len(usable_frames(valid, n_samples))
     return ClipCount(directory.name, len(valid), int(valid.sum()), n_usable, n_samples is not None)
 

@@ -86,6 +86,11 @@ def open_media(path: Path) -> av.container.InputContainer:
         raise BadInput("media file cannot be opened", path, "a readable container", reason, advice) from error
 
 
+def require_media(path: Path) -> None:
+    """Raise BadInput unless a file is there and can be opened, as open_media does."""
+    open_media(path).close()
+
+
 def has_audio(path: Path) -> bool:
     with open_media(path) as container:
         return bool(container.streams.audio)

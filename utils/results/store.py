@@ -54,6 +54,11 @@ def require_replaceable(directory: Path) -> None:
         )
 
 
+def motion_path(result_dir: Path, name: Path) -> Path:
+    """Where stage 1 puts its result: <result_dir>/<name>, with .npy after it if the name does not end so."""
+    return result_dir / (name if name.suffix == ".npy" else name.with_name(f"{name.name}.npy"))
+
+
 def save_motion(path: Path, motion: np.ndarray) -> None:
     """Write stage 1's result: float32 [T, 64] at 25 Hz."""
     save_array(path, motion.astype(np.float32))
