@@ -21,17 +21,17 @@ from utils.files.atomic import require_writable
 if TYPE_CHECKING:
     import torch
 
-    from models.training.motion_config import TrainConfig
+    from models.training.motion_training_config import MotionTrainingConfig
     from utils.core.processes import Processes
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    from models.training.motion_config import TrainConfig, check_config
+    from models.training.motion_training_config import MotionTrainingConfig, check_config
     from utils.core.config import load_config
     from utils.core.processes import join_processes, leave_processes
 
-    config = load_config(TrainConfig, options.config, options.overrides)
+    config = load_config(MotionTrainingConfig, options.config, options.overrides)
     check_config(config)
     for directory in (config.sync.output_dir if options.task == "sync" else config.output_dir, options.export):
         if directory is not None:
@@ -61,7 +61,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def train_motion(
-    config: TrainConfig, export_dir: Path | None, device: torch.device, processes: Processes, say: Callable[[str], None]
+    config: MotionTrainingConfig,
+    export_dir: Path | None,
+    device: torch.device,
+    processes: Processes,
+    say: Callable[[str], None],
 ) -> None:
     from models.training.motion_learner import MotionLearner, export
     from utils.training.training_loop import TrainingLoop
@@ -73,7 +77,11 @@ def train_motion(
 
 
 def train_sync_expert(
-    config: TrainConfig, export_dir: Path | None, device: torch.device, processes: Processes, say: Callable[[str], None]
+    config: MotionTrainingConfig,
+    export_dir: Path | None,
+    device: torch.device,
+    processes: Processes,
+    say: Callable[[str], None],
 ) -> None:
     """The expert is written into sync.output_dir, and into ``export_dir`` too."""
     from models.training.sync_learner import SyncLearner

@@ -16,19 +16,19 @@ from utils.core.cli import run
 from utils.files.atomic import require_writable
 
 if TYPE_CHECKING:
-    from models.training.joint_learner import JointLearner
-    from models.training.joint_setup import JoyGenConfig
+    from models.training.generator_training_learner import GeneratorLearner
+    from models.training.generator_training_setup import GeneratorTrainingConfig
     from utils.data.dataset import Batch
     from utils.training.training_loop import TrainingLoop
 
 
 def main(arguments: list[str] | None = None) -> None:
     config = parse_config(arguments)
-    from models.training.joint_learner import JointLearner
-    from models.training.joint_setup import build_accelerator
+    from models.training.generator_training_learner import GeneratorLearner
+    from models.training.generator_training_setup import build_accelerator
 
     require_writable(config.checkpoint_dir)
-    learner = JointLearner(config, build_accelerator(config))
+    learner = GeneratorLearner(config, build_accelerator(config))
     loop = build_loop(learner)
     loop.run()
     final = config.checkpoint_dir / "final"
@@ -37,18 +37,18 @@ def main(arguments: list[str] | None = None) -> None:
     loop.say(f"wrote {final} after {learner.step} steps, {loop.seconds / 60:.1f} min")
 
 
-def parse_config(arguments: list[str] | None) -> JoyGenConfig:
+def parse_config(arguments: list[str] | None) -> GeneratorTrainingConfig:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("config/joygen.yaml"), help="default config/joygen.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as opti.max_steps=20")
     options = parser.parse_intermixed_args(arguments)
-    from models.training.joint_setup import JoyGenConfig
+    from models.training.generator_training_setup import GeneratorTrainingConfig
     from utils.core.config import load_config
 
-    return load_config(JoyGenConfig, options.config, options.overrides)
+    return load_config(GeneratorTrainingConfig, options.config, options.overrides)
 
 
-def build_loop(learner: JointLearner) -> TrainingLoop[Batch]:
+def build_loop(learner: GeneratorLearner) -> TrainingLoop[Batch]:
     from utils.training.training_loop import TrainingLoop
 
     config = learner.config

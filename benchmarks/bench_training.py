@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from models.generation.latent_codec import build_vae
-from models.training.joint_learner import JointLearner
-from models.training.joint_setup import JoyGenConfig, build_accelerator
+from models.training.generator_training_learner import GeneratorLearner
+from models.training.generator_training_setup import GeneratorTrainingConfig, build_accelerator
 from utils.core import cli
 from utils.core.config import load_config
 from utils.core.types import N_COEFFS
@@ -35,7 +35,7 @@ from utils.files.image_files import write_gray, write_rgb
 from utils.imaging.images import to_signed
 from utils.results.store import depth_path, face_path, save_edit_arrays, save_sound
 from utils.training.losses import generator_losses
-from utils.training.training import peak_memory
+from utils.training.optimization import peak_memory
 from utils.weights.checkpoints import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
 def row(name: str, data_dir: Path, folder: Path, n_steps: int) -> tuple[str, ...]:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     config = read_config(name, data_dir, folder)
-    learner = JointLearner(config, build_accelerator(config))
+    learner = GeneratorLearner(config, build_accelerator(config))
     batches = learner.training
     batch = batches[0].to(learner.device)
     n_timed = 1 if is_one_step(name) else n_steps
@@ -106,11 +106,11 @@ def is_one_step(name: str) -> bool:
     return name == "official" and not torch.cuda.is_available()
 
 
-def read_config(name: str, data_dir: Path, folder: Path) -> JoyGenConfig:
+def read_config(name: str, data_dir: Path, folder: Path) -> GeneratorTrainingConfig:
     overrides = [f"dataset.root_dir={data_dir}", f"checkpoint_dir={folder}", "dataset.in_memory=false"]
     if name == "mini":
         overrides += ["vae_path=pretrained_models/mini/vae"]
-        return load_config(JoyGenConfig, ROOT / "config" / "joygen_mini.yaml", overrides)
+        return load_config(GeneratorTrainingConfig, ROOT / "config" / "joygen_mini.yaml", overrides)
     vae_dir = folder / "vae"
     vae_dir.mkdir()
     (vae_dir / "config.json").write_text(json.dumps(OFFICIAL_VAE))
@@ -118,7 +118,7 @@ def read_config(name: str, data_dir: Path, folder: Path) -> JoyGenConfig:
     overrides += [f"vae_path={vae_dir}", "whisper_model_path=null", f"audio_encoder={WHISPER_TINY}"]
     overrides += ["mixed_precision=bf16", "unet_resume_file=null"]
     overrides += ["dataset.batch_size=1"] if is_one_step(name) else []
-    return load_config(JoyGenConfig, ROOT / "config" / "joygen.yaml", overrides)
+    return load_config(GeneratorTrainingConfig, ROOT / "config" / "joygen.yaml", overrides)
 
 
 def measure(work: Callable[[], object], device: torch.device, n_timed: int) -> float:
@@ -149,7 +149,7 @@ class Stopwatch:
         return time.perf_counter()
 
 
-def cost_of_parts(learner: JointLearner, batch: Batch, n_timed: int) -> dict[str, float]:
+def cost_of_parts(learner: GeneratorLearner, batch: Batch, n_timed: int) -> dict[str, float]:
     """Mean seconds of each part of the learner's step, done one by one."""
     config, codec, watch = learner.config, learner.codec, Stopwatch(learner.device)
     n_items = len(batch.targets)
@@ -176,7 +176,7 @@ def cost_of_parts(learner: JointLearner, batch: Batch, n_timed: int) -> dict[str
     return {part: seconds / n_timed for part, seconds in watch.seconds.items()}
 
 
-def loader_rate(batches: TrainingBatches, config: JoyGenConfig) -> float:
+def loader_rate(batches: TrainingBatches, config: GeneratorTrainingConfig) -> float:
     """Samples per second that one loading process gives, images read and decoded each time."""
     batches[0]  # log-mel spectra are kept
     started = time.perf_counter()

@@ -95,7 +95,7 @@ class SyncExpert(nn.Module):
         return (self.embed_motion(landmarks) * self.embed_audio(audio)).sum(dim=1).clamp(0, 1)
 
 
-def disbelief(
+def sync_loss(
     expert: SyncExpert,
     landmarks: Float[Tensor, "b t 1404"],
     audio: Float[Tensor, "b s c"],

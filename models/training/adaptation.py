@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from models.audio.whisper_encoder import WhisperEncoder
 from models.layers.model_config import read_model_config
-from models.training.joint_learner import JointLearner
-from models.training.joint_setup import JoyGenConfig, gradient_dtype, sound_source
-from models.training.joint_validation import Validation
+from models.training.generator_training_learner import GeneratorLearner
+from models.training.generator_training_setup import GeneratorTrainingConfig, gradient_dtype, sound_source
+from models.training.generator_training_validation import Validation
 from utils.core.errors import BadInput
 from utils.data.augment import NO_AUGMENTATION, Augmentation
 from utils.data.clips import Clip, open_clip
@@ -27,7 +27,7 @@ from utils.data.dataset import MIN_FRAMES, DatasetConfig, TrainingBatches
 from utils.data.segments import SegmentSource
 from utils.training.learner import Findings
 from utils.training.losses import LossWeights
-from utils.training.training import OptimizerConfig
+from utils.training.optimization import OptimizerConfig
 from utils.training.training_loop import BEST_NAME, Intervals, TrainingLoop
 from utils.weights.checkpoints import read_weights, weights_file
 from utils.weights.packs import Pack
@@ -61,7 +61,7 @@ class AdaptationResult:
     sheet: np.ndarray
 
 
-class Adaptation(JointLearner):
+class Adaptation(GeneratorLearner):
     """One clip's fine-tuning; it continues where a stopped run left its last.pt in a folder below ``work_dir``."""
 
     def __init__(
@@ -129,9 +129,11 @@ class Adaptation(JointLearner):
         self.psnr_before = state["psnr_before"]
 
 
-def adaptation_config(pack: Pack, data_dir: Path, work_dir: Path, settings: AdaptationSettings) -> JoyGenConfig:
+def adaptation_config(
+    pack: Pack, data_dir: Path, work_dir: Path, settings: AdaptationSettings
+) -> GeneratorTrainingConfig:
     """The mini pack's recipe with gentler augmentation: there is one person, one light and one camera."""
-    return JoyGenConfig(
+    return GeneratorTrainingConfig(
         vae_path=pack.vae,
         unet_config_file=pack.unet / "config.json",
         unet_resume_file=weights_file(pack.unet),
@@ -162,7 +164,7 @@ def adaptation_config(pack: Pack, data_dir: Path, work_dir: Path, settings: Adap
 
 
 def build_batches(
-    config: JoyGenConfig, clip: Clip, sound: SegmentSource, held_back: float
+    config: GeneratorTrainingConfig, clip: Clip, sound: SegmentSource, held_back: float
 ) -> tuple[TrainingBatches, TrainingBatches]:
     """Batches of the clip's first part, and of frames of its end."""
     first, last = split_valid(clip.valid, held_back)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
-from models.lipsync.sync_expert import SyncExpert, disbelief, load_expert
+from models.lipsync.sync_expert import SyncExpert, load_expert, sync_loss
 from models.motion.audio2motion import Audio2Motion, build_audio2motion
-from models.training.motion_config import TrainConfig
-from models.training.motion_training import MotionBatch, collate, labelled, with_hubert, with_normalised, with_variants
+from models.training.motion_batches import MotionBatch, collate, labelled, with_hubert, with_normalised, with_variants
+from models.training.motion_training_config import MotionTrainingConfig
 from models.training.motion_validation import (
     error_figures,
     error_table,
@@ -48,7 +48,7 @@ from utils.training.motion_losses import (
     magnitude,
     masked_mse,
 )
-from utils.training.training import batch_seed, writing
+from utils.training.optimization import batch_seed, writing
 from utils.training.training_loop import BEST_NAME
 from utils.weights.checkpoints import half_precision, read_weights, save_weights
 
@@ -59,7 +59,7 @@ class MotionLearner(NetworkLearner[MotionBatch]):
     network: Audio2Motion
     face: FaceModel
 
-    def __init__(self, config: TrainConfig, device: torch.device, processes: Processes | None = None) -> None:
+    def __init__(self, config: MotionTrainingConfig, device: torch.device, processes: Processes | None = None) -> None:
         self.config, self.device, self.processes = config, device, processes or Processes()
         self.samples_per_step, self.clip_norm = config.data.batch_size, config.optimizer.clip_norm
         self.face = FaceModel.load(config.face_model)
@@ -129,21 +129,21 @@ class MotionLearner(NetworkLearner[MotionBatch]):
             "magnitude": magnitude(result.output, batch.mask),
         }
         if self.expert is not None and loss.sync:
-            terms["sync"] = self._disbelief(self.expert, result.output, batch, generator)
+            terms["sync"] = self._sync_loss(self.expert, result.output, batch, generator)
         if loss.prior_expression or loss.prior_landmarks or loss.prior_sync:
             likely = self.network.sample(batch.inputs, torch.zeros_like(noise))
             terms["prior_expression"] = masked_mse(likely, batch.motion, batch.mask)
             terms["prior_landmarks"] = self.landmark_loss(likely, batch.motion, batch.identity, batch.mask)
             if self.expert is not None and loss.prior_sync:
-                terms["prior_sync"] = self._disbelief(self.expert, likely, batch, generator)
+                terms["prior_sync"] = self._sync_loss(self.expert, likely, batch, generator)
         return terms
 
-    def _disbelief(
+    def _sync_loss(
         self, expert: SyncExpert, motion: Float[Tensor, "b t 64"], batch: MotionBatch, generator: torch.Generator
     ) -> Tensor:
         """In the predicted motion, with the identity of each window's first frame."""
         landmarks = self.offsets(batch.identity[:, :1] * expert.config.use_identity, motion)
-        return disbelief(expert, landmarks, batch.speech, batch.mask, self.config.sync_clips, generator)
+        return sync_loss(expert, landmarks, batch.speech, batch.mask, self.config.sync_clips, generator)
 
     def rate(self, spent: float) -> float:  # noqa: ARG002  # the steps alone count
         return self.config.optimizer.rate(self.step)
@@ -184,7 +184,7 @@ def face_mirror(face: FaceModel) -> Float[np.ndarray, "64 64"] | None:
 
 
 def load_clips(
-    config: TrainConfig, face: FaceModel, device: torch.device, processes: Processes | None = None
+    config: MotionTrainingConfig, face: FaceModel, device: torch.device, processes: Processes | None = None
 ) -> tuple[list[MotionClip], list[MotionClip]]:
     """Clips to train on and to validate on, with the labels and the HuBERT states that the network takes."""
     training, validation = load_motion_clips(config.data_dir, config.data)
@@ -236,7 +236,9 @@ def amplified(
     return scaled
 
 
-def export(config: TrainConfig, directory: Path, mean_expression: Float[np.ndarray, " 64"], face: FaceModel) -> Path:
+def export(
+    config: MotionTrainingConfig, directory: Path, mean_expression: Float[np.ndarray, " 64"], face: FaceModel
+) -> Path:
     """Write the best checkpoint as half-precision tensors under the official names, with the config it needs.
 
     ``config.export_gain`` makes its lips open farther. Raises BadInput if the folder holds another checkpoint: a folder

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from models.audio.audio_features import fit_length, speech_features
 from models.face3d.face_model import FaceModel
 from models.motion.audio2motion import Audio2Motion
-from models.training.motion_training import clip_features
+from models.training.motion_batches import clip_features
 from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, OUTER_LIPS, UPPER_INNER_LIP
 from utils.metrics.metrics import LaggedCorrelation, best_lag

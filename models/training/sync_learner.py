@@ -15,9 +15,9 @@ from torch import Tensor
 
 from models.face3d.face_model import FaceModel
 from models.lipsync.sync_expert import EXPERT_NAME, SyncExpert, SyncExpertConfig, save_expert
-from models.training.motion_config import TrainConfig
+from models.training.motion_batches import clip_features
 from models.training.motion_learner import load_clips
-from models.training.motion_training import clip_features
+from models.training.motion_training_config import MotionTrainingConfig
 from models.training.sync_validation import THRESHOLD, Embedded, curve_text, judge, judgement_table, pool
 from utils.core.processes import Processes
 from utils.core.types import FEATURE_RATE, SAMPLE_RATE
@@ -25,7 +25,7 @@ from utils.data.motion_dataset import MotionClip
 from utils.data.sync_pairs import PairSampler, SyncClip, SyncPairs, sync_clip
 from utils.training.learner import Findings, NetworkLearner
 from utils.training.motion_losses import LandmarkOffsets
-from utils.training.training import writing
+from utils.training.optimization import writing
 from utils.training.training_loop import BEST_NAME
 from utils.weights.checkpoints import load_strict, read_weights
 
@@ -37,7 +37,7 @@ class SyncLearner(NetworkLearner[SyncPairs]):
 
     network: SyncExpert
 
-    def __init__(self, config: TrainConfig, device: torch.device, processes: Processes | None = None) -> None:
+    def __init__(self, config: MotionTrainingConfig, device: torch.device, processes: Processes | None = None) -> None:
         """Raises BadInput if the training clips show a single speaker."""
         self.config, self.device, self.processes = config, device, processes or Processes()
         self.samples_per_step = config.sync.batch_pairs

@@ -29,7 +29,7 @@ from utils.core.processes import Processes
 from utils.data.clips import STORED_SIZE, Clip, clip_names, open_clips
 from utils.files.atomic import require_writable
 from utils.training.learner import Findings, NetworkLearner
-from utils.training.training import RunningAverage
+from utils.training.optimization import RunningAverage
 from utils.training.training_loop import Intervals, TrainingLoop
 from utils.weights.checkpoints import half_precision, save_weights
 

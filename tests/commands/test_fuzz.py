@@ -21,8 +21,8 @@ from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
 from models.generation.refiner import Refiner, RefinerConfig
 from models.generation.talking_face import paste
-from models.training.joint_setup import JoyGenConfig
-from models.training.motion_config import TrainConfig, check_config
+from models.training.generator_training_setup import GeneratorTrainingConfig
+from models.training.motion_training_config import MotionTrainingConfig, check_config
 from tests.helpers import damage, media, talking_clip
 from tests.helpers.damage import damaged, examined
 from utils.core.config import load_config
@@ -38,10 +38,10 @@ BOX = (10, 5, 50, 45)
 LOUD = 16_000 * N_FRAMES // 25
 EDIT_ARRAYS = ("boxes", "landmarks", "source_landmarks", "coeffs", "frame_index", "valid", "strength")
 CONFIGS: dict[str, type] = {
-    "joygen.yaml": JoyGenConfig,
-    "joygen_mini.yaml": JoyGenConfig,
-    "audio2motion.yaml": TrainConfig,
-    "audio2motion_mini.yaml": TrainConfig,
+    "joygen.yaml": GeneratorTrainingConfig,
+    "joygen_mini.yaml": GeneratorTrainingConfig,
+    "audio2motion.yaml": MotionTrainingConfig,
+    "audio2motion_mini.yaml": MotionTrainingConfig,
 }
 
 
@@ -152,7 +152,7 @@ def test_training_configs(fresh, name, data):
 
     def use() -> None:
         config: Any = load_config(CONFIGS[name], path)
-        if isinstance(config, TrainConfig):
+        if isinstance(config, MotionTrainingConfig):
             check_config(config)
             assert np.isfinite([config.optimizer.rate(step) for step in (0, 1, config.max_steps)]).all()
             assert np.isfinite([config.sync.rate(step) for step in (0, 1, config.sync.max_steps)]).all()

@@ -15,8 +15,8 @@ from models.audio.hubert import HubertEncoder
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
 from models.motion.audio2motion import load_audio2motion
-from models.training.motion_config import TrainConfig
-from models.training.motion_training import clip_features, collate, window_features, with_hubert
+from models.training.motion_batches import clip_features, collate, window_features, with_hubert
+from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.hubert_folder import WIDTH, write_hubert_folder
 from tests.helpers.motion_world import EVERYTHING, SMALL, train, weights_of, write_config, write_world
 from utils.core.config import load_config, to_dict
@@ -147,7 +147,7 @@ def test_bad_input(world: Path, override: str, message: str) -> None:
 def test_shipped_configs_are_complete(name: str) -> None:
     """Every key is written out."""
     path = ROOT / "config" / name
-    config = load_config(TrainConfig, path)
+    config = load_config(MotionTrainingConfig, path)
     written = yaml.safe_load(path.read_text())
     assert to_dict(config).keys() == written.keys()
     for group in ("network", "data", "augmentation", "variants", "loss", "optimizer", "sync"):
@@ -155,9 +155,9 @@ def test_shipped_configs_are_complete(name: str) -> None:
 
 
 def test_shipped_full_size_config_is_the_reference() -> None:
-    config = load_config(TrainConfig, ROOT / "config" / "audio2motion.yaml")
+    config = load_config(MotionTrainingConfig, ROOT / "config" / "audio2motion.yaml")
     paths = (config.data_dir, config.face_model, config.output_dir, config.hubert_dir)
-    assert config == TrainConfig(*paths)
+    assert config == MotionTrainingConfig(*paths)
     assert config.sync_expert is None
     assert config.network.audio_type == "hubert"
 
@@ -224,7 +224,7 @@ def test_windows_of_states_are_those_of_the_whole_clip(world: Path) -> None:
     clips, _ = load_motion_clips(world / "data", MotionDataConfig())
     (clip, *_) = with_hubert(clips, world / "data", hubert, torch.device("cpu"))
     whole = speech_features(clip.wave, "hubert", hubert=HubertEncoder.load(hubert))
-    network = load_config(TrainConfig, write_config(world, network=HEARD)).network
+    network = load_config(MotionTrainingConfig, write_config(world, network=HEARD)).network
     features = clip_features(clip, network)
     np.testing.assert_allclose(features.audio, whole.audio, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(features.f0, whole.f0)

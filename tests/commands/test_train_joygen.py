@@ -18,8 +18,8 @@ import yaml
 import train_joygen
 from models.audio.whisper_encoder import WhisperEncoder
 from models.generation.generator import Generator
-from models.training.joint_learner import JointLearner
-from models.training.joint_setup import build_accelerator
+from models.training.generator_training_learner import GeneratorLearner
+from models.training.generator_training_setup import build_accelerator
 from tests.helpers.training_data import SIZE, UNET_CONFIG, write_clip, write_config, write_networks
 from utils.core.errors import BadInput, StageFailure
 from utils.data.dataset import Batch
@@ -53,7 +53,7 @@ def train(workspace: Path, run_dir: Path, *overrides: str) -> dict:
 
 def build_loop(workspace: Path, *overrides: str) -> TrainingLoop[Batch]:
     config = train_joygen.parse_config(["--config", str(workspace / "config.yaml"), *overrides])
-    return train_joygen.build_loop(JointLearner(config, build_accelerator(config)))
+    return train_joygen.build_loop(GeneratorLearner(config, build_accelerator(config)))
 
 
 def run_script(

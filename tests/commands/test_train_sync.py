@@ -9,8 +9,8 @@ import torch
 
 from models.lipsync.sync_expert import load_expert
 from models.motion.audio2motion import Audio2MotionConfig
-from models.training.motion_config import TrainConfig
 from models.training.motion_learner import MotionLearner, weighted_total
+from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.motion_world import train, weights_of, write_config, write_world
 from utils.core.config import load_config
 from utils.core.errors import BadInput
@@ -67,7 +67,7 @@ def test_the_loss_moves_the_motion_network_alone(world: Path) -> None:
     path = world / "out_sync" / "sync_expert.safetensors"
     gradients = []
     for overrides in ([], [f"sync_expert={path}"], [f"sync_expert={path}", "loss.sync=0"]):
-        learner = MotionLearner(load_config(TrainConfig, config_path, overrides), CPU)
+        learner = MotionLearner(load_config(MotionTrainingConfig, config_path, overrides), CPU)
         learner.losses(learner.batch(0), 0)["total"].backward()
         gradients.append(learner.network.vae.decoder.out_proj.weight.grad)
         if learner.expert is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.core.processes import Processes
-from utils.training.training import all_finite
+from utils.training.optimization import all_finite
 
 B = TypeVar("B")
 

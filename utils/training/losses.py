@@ -24,8 +24,8 @@ class LossWeights:
     perceptual: Amount = (
         0.0  # distance of the lower halves in the VAE encoder's features (models/training/perceptual.py)
     )
-    adversarial: Amount = 0.0  # patch discriminator on the lower halves (models/training/critics.py)
-    sync: Amount = 0.0  # expert of lower halves and sound (models/training/critics.py)
+    adversarial: Amount = 0.0  # patch discriminator on the lower halves (models/training/discriminators.py)
+    sync: Amount = 0.0  # expert of lower halves and sound (models/training/discriminators.py)
 
 
 @dataclass(frozen=True)

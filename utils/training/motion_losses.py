@@ -30,7 +30,7 @@ class LossConfig:
     landmarks: Amount = 0.5
     laplacian: Amount = 1.0
     magnitude: Amount = 0.1
-    sync: Amount = 0.2  # disbelief of the sync expert, if the config names one
+    sync: Amount = 0.2  # sync_loss of the sync expert, if the config names one
     prior_expression: Amount = 0.0  # of what the most likely prior sample decodes to; not in the reference
     prior_landmarks: Amount = 0.0  # the same, on landmarks
     prior_sync: Amount = 0.0  # the same, of the sync expert

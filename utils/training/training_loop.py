@@ -22,7 +22,7 @@ from utils.core.errors import BadInput, StageFailure
 from utils.files.atomic import PARTIAL, atomic_path
 from utils.files.image_files import write_rgb
 from utils.training.learner import Learner, NotFiniteError
-from utils.training.training import Budget, peak_memory, writing
+from utils.training.optimization import Budget, peak_memory, writing
 from utils.training.training_log import TrainingLog
 from utils.weights.checkpoints import read_weights, save_checkpoint
 

@@ -8,7 +8,7 @@ import torch
 from models.audio.whisper_encoder import EncoderDims, WhisperEncoder
 from models.generation.generator import Generator, build_unet, positional_encoding
 from models.layers.model_config import read_model_config
-from models.training.joint_model import JointModel
+from models.training.generator_training_model import GeneratorTrainingModel
 from tests.helpers.training_data import UNET_CONFIG
 from utils.core.errors import BadInput
 from utils.weights.checkpoints import read_weights, save_weights
@@ -123,7 +123,7 @@ def joint_input():
 
 def test_joint_model_cuts_windows_from_the_right_clip(generator, joint_input):
     encoder = WhisperEncoder.create(DIMS)
-    model = JointModel(generator, encoder, train_audio_encoder=True).eval()
+    model = GeneratorTrainingModel(generator, encoder, train_audio_encoder=True).eval()
     joint_input["rows"] = joint_input["rows"] + torch.tensor([0, 3, 5, 10])[:, None]
     with torch.no_grad():
         predicted = model(**joint_input).latents
@@ -135,7 +135,7 @@ def test_joint_model_cuts_windows_from_the_right_clip(generator, joint_input):
 
 
 def test_joint_model_gives_zero_windows_without_sound(generator, joint_input):
-    model = JointModel(generator, WhisperEncoder.create(DIMS), train_audio_encoder=True).eval()
+    model = GeneratorTrainingModel(generator, WhisperEncoder.create(DIMS), train_audio_encoder=True).eval()
     joint_input["has_audio"] = torch.tensor([True, False])
     with torch.no_grad():
         silent = generator(joint_input["latents"][2:], torch.zeros(2, 20, 16))
@@ -144,7 +144,9 @@ def test_joint_model_gives_zero_windows_without_sound(generator, joint_input):
 
 @pytest.mark.parametrize("trains", [True, False])
 def test_joint_model_trains_the_encoder_only_if_asked(joint_input, trains):
-    model = JointModel(Generator.create(UNET_CONFIG), WhisperEncoder.create(DIMS), train_audio_encoder=trains)
+    model = GeneratorTrainingModel(
+        Generator.create(UNET_CONFIG), WhisperEncoder.create(DIMS), train_audio_encoder=trains
+    )
     model(**joint_input).latents.square().mean().backward()
     gradient = model.audio_encoder.encoder.conv1.weight.grad
     assert (gradient is not None and gradient.abs().sum() > 0) if trains else gradient is None
@@ -153,4 +155,4 @@ def test_joint_model_trains_the_encoder_only_if_asked(joint_input, trains):
 
 def test_joint_model_refuses_parts_that_do_not_fit(generator):
     with pytest.raises(BadInput, match="cross_attention_dim 16, found states of 8"):
-        JointModel(generator, WhisperEncoder.create(EncoderDims(8, 2, 1, 20)), train_audio_encoder=True)
+        GeneratorTrainingModel(generator, WhisperEncoder.create(EncoderDims(8, 2, 1, 20)), train_audio_encoder=True)

@@ -13,9 +13,9 @@ from models.lipsync.sync_expert import (
     SyncExpert,
     SyncExpertConfig,
     SyncExpertSizes,
-    disbelief,
     load_expert,
     save_expert,
+    sync_loss,
 )
 from models.motion.audio2motion import Audio2MotionConfig
 from models.training.sync_validation import Embedded, curve_text, judge, judgement_table, pool
@@ -78,20 +78,20 @@ def test_file(expert: SyncExpert, tmp_path: Path) -> None:
         load_expert(path, HEARS_MFCC, 13, CPU)
 
 
-def test_disbelief_reaches_the_motion(expert: SyncExpert) -> None:
+def test_sync_loss_reaches_the_motion(expert: SyncExpert) -> None:
     expert.eval().requires_grad_(False)
     landmarks = noise(2, 12, 1404).requires_grad_()
     mask = torch.ones(2, 12)
     mask[0, 3] = 0
     mask[1] = 0
-    loss = disbelief(expert, landmarks, noise(2, 24, 13), mask, 100, torch.Generator().manual_seed(0))
+    loss = sync_loss(expert, landmarks, noise(2, 24, 13), mask, 100, torch.Generator().manual_seed(0))
     loss.backward()
     moved = landmarks.grad.abs().sum(dim=2) > 0
     assert moved[0].tolist() == [False] * 4 + [True] * 8  # five valid frames in a row are needed
     assert not bool(moved[1].any())
 
 
-def test_disbelief_by_hand(expert: SyncExpert) -> None:
+def test_sync_loss_by_hand(expert: SyncExpert) -> None:
     """Mean of -log p over all clips of five frames; fewer clips are drawn from them."""
     expert.eval()
     landmarks, audio, mask = noise(1, 8, 1404), noise(1, 16, 13), torch.ones(1, 8)
@@ -99,15 +99,15 @@ def test_disbelief_by_hand(expert: SyncExpert) -> None:
         single = torch.stack(
             [-expert(landmarks[:, t : t + 5], audio[:, 2 * t : 2 * t + 10]).log()[0] for t in range(4)]
         )
-        whole = disbelief(expert, landmarks, audio, mask, 100, torch.Generator().manual_seed(0))
-        one = disbelief(expert, landmarks, audio, mask, 1, torch.Generator().manual_seed(0))
+        whole = sync_loss(expert, landmarks, audio, mask, 100, torch.Generator().manual_seed(0))
+        one = sync_loss(expert, landmarks, audio, mask, 1, torch.Generator().manual_seed(0))
     torch.testing.assert_close(whole, single.mean())
     assert any(torch.isclose(one, value) for value in single)
 
 
-def test_nothing_valid_is_no_disbelief(expert: SyncExpert) -> None:
+def test_nothing_valid_costs_nothing(expert: SyncExpert) -> None:
     landmarks = noise(1, 8, 1404).requires_grad_()
-    loss = disbelief(expert, landmarks, noise(1, 16, 13), torch.zeros(1, 8), 9, torch.Generator())
+    loss = sync_loss(expert, landmarks, noise(1, 16, 13), torch.zeros(1, 8), 9, torch.Generator())
     loss.backward()
     assert loss == 0
     assert bool((landmarks.grad == 0).all())

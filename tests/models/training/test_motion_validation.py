@@ -10,7 +10,7 @@ import pytest
 
 from models.face3d.face_model import FaceModel
 from models.motion.audio2motion import build_audio2motion
-from models.training.motion_config import TrainConfig
+from models.training.motion_training_config import MotionTrainingConfig
 from models.training.motion_validation import (
     error_figures,
     error_table,
@@ -46,7 +46,7 @@ def test_a_perfect_mouth_correlates_perfectly(
     world: Path, face: FaceModel, clips: list[MotionClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that answers the truth, two frames early."""
-    network = build_audio2motion(load_config(TrainConfig, write_config(world)).network)
+    network = build_audio2motion(load_config(MotionTrainingConfig, write_config(world)).network)
     clip = clips[0]
     monkeypatch.setattr(type(network), "predict", lambda *_, **__: np.roll(clip.expression, -2, axis=0))
     direction = opening_direction(face.landmark_bases()[2].numpy())

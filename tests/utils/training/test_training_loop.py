@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.motion_config import TrainConfig
 from models.training.motion_learner import MotionLearner
+from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.motion_world import SMALL, train, weights_of, write_config, write_world
 from utils.core.config import load_config
 from utils.core.errors import BadInput, StageFailure
@@ -170,7 +170,7 @@ def test_two_processes_average_their_gradients(world: Path) -> None:
 
 
 def one_step(config: Path, number: int) -> list[torch.Tensor]:
-    learner = MotionLearner(load_config(TrainConfig, config), torch.device("cpu"))
+    learner = MotionLearner(load_config(MotionTrainingConfig, config), torch.device("cpu"))
     learner.losses(learner.batch(number), number)["total"].backward()
     return [parameter.grad for parameter in learner.network.parameters() if parameter.grad is not None]
 

@@ -64,7 +64,7 @@ class SyncConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class MotionTrainingConfig:
     data_dir: Path
     face_model: Path
     output_dir: Path
@@ -91,7 +91,7 @@ class TrainConfig:
         return Intervals(self.max_steps, self.report_interval, self.validation_interval, self.checkpoint_interval)
 
 
-def check_config(config: TrainConfig) -> None:
+def check_config(config: MotionTrainingConfig) -> None:
     """Refuse early what would fail late."""
     if config.data.window_frames % config.network.sizes.stride:
         raise BadInput(f"data.window_frames is no multiple of {config.network.sizes.stride}", expected="such as 100")

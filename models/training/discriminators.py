@@ -1,9 +1,9 @@
-"""Networks that learn beside the generator and tell it what an L1 loss cannot: whether a lower face looks real, and
-whether it fits the sound. Both are beyond the reference and off by default.
+"""Discriminators for the adversarial and sync losses of generator training; not in the reference, off by default.
 
-real    a patch discriminator (Isola et al. 2017, section 3.2.2) with the hinge loss (Lim and Ye 2017)
-sync    a small expert that finds the sound of each frame among those of other frames of the same clip, so that neither
-        face nor voice can help; it learns from real frames only and hears what the generator hears, 0.2 s
+patches  patch discriminator (Isola et al. 2017, section 3.2.2) with the hinge loss (Lim and Ye 2017)
+sync     contrastive image-sound network: picks each frame's sound among those of other frames of the same clip, so
+         that neither identity nor voice helps; trained on real frames only, on the generator's 0.2 s of sound.
+         Not the sync expert of stage 1 (models/lipsync/sync_expert.py), which sees expression coefficients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from utils.training.training import frozen
+from utils.training.optimization import frozen
 
 CHANNELS = 64
 N_GROUPS = 8
@@ -26,7 +26,7 @@ SYNC_SCALE = 10.0  # inverse temperature of the cosine similarities
 
 @dataclass(frozen=True)
 class LowerFaces:
-    """Lower halves of n decoded frames, and what is heard at them.
+    """Lower halves of n decoded frames, and their sound.
 
     images: in [-1, 1]; sound: log-mel frames of the audio window; clips: number of each frame's clip in the batch.
     """
@@ -38,7 +38,7 @@ class LowerFaces:
 
 
 class PatchDiscriminator(nn.Module):
-    """Images to one score per patch, high for real ones."""
+    """One score per image patch, high for real images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ class PatchDiscriminator(nn.Module):
         return self.layers(images)
 
 
-class SyncExpert(nn.Module):
-    """Lower faces and sounds as unit vectors, close where they belong together."""
+class SyncDiscriminator(nn.Module):
+    """Embeds lower faces and their sounds as unit vectors, close for matching pairs."""
 
     def __init__(self, n_mels: int) -> None:
         super().__init__()
@@ -73,10 +73,10 @@ class SyncExpert(nn.Module):
         self.image_vector, self.sound_vector = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, faces: LowerFaces) -> Float[Tensor, ""]:
-        """Cross-entropy of finding each frame's sound, and each sound's frame, among those of its clip."""
-        seen = F.normalize(self.image_vector(self.images(faces.images).mean(dim=(2, 3))), dim=1)
-        heard = F.normalize(self.sound_vector(self.sounds(faces.sound).mean(dim=2)), dim=1)
-        scores = SYNC_SCALE * seen @ heard.T
+        """Cross-entropy of picking each frame's sound, and each sound's frame, among those of its clip."""
+        image_vectors = F.normalize(self.image_vector(self.images(faces.images).mean(dim=(2, 3))), dim=1)
+        sound_vectors = F.normalize(self.sound_vector(self.sounds(faces.sound).mean(dim=2)), dim=1)
+        scores = SYNC_SCALE * image_vectors @ sound_vectors.T
         is_other_clip = faces.clips[:, None] != faces.clips
         scores = scores.float().masked_fill(is_other_clip, float("-inf"))
         own = torch.arange(len(scores), device=scores.device)
@@ -84,32 +84,32 @@ class SyncExpert(nn.Module):
         return (losses * faces.has_audio).sum() / (2 * faces.has_audio.sum().clamp(min=1))
 
 
-class Critics(nn.Module):
-    """The critics that a training asks for; ``forward`` is what they learn from, ``judge`` what they teach."""
+class Discriminators(nn.Module):
+    """The discriminators that a training uses: ``forward`` gives their own losses, ``judge`` the generator's."""
 
     def __init__(self, n_mels: int, with_patches: bool, with_sync: bool, seed: int = 0) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.patches = PatchDiscriminator() if with_patches else None
-            self.sync = SyncExpert(n_mels) if with_sync else None
+            self.sync = SyncDiscriminator(n_mels) if with_sync else None
 
-    def forward(self, real: LowerFaces, drawn: LowerFaces) -> dict[str, Tensor]:
-        """Their own losses."""
+    def forward(self, real: LowerFaces, generated: LowerFaces) -> dict[str, Tensor]:
+        """Losses of the discriminators; no gradient reaches the generated images."""
         losses = {}
         if self.patches is not None:
-            real_scores, drawn_scores = self.patches(torch.cat((real.images, drawn.images.detach()))).chunk(2)
-            losses["discriminator"] = F.relu(1 - real_scores).mean() + F.relu(1 + drawn_scores).mean()
+            real_scores, generated_scores = self.patches(torch.cat((real.images, generated.images.detach()))).chunk(2)
+            losses["discriminator"] = F.relu(1 - real_scores).mean() + F.relu(1 + generated_scores).mean()
         if self.sync is not None:
             losses["sync_expert"] = self.sync(real)
         return losses
 
-    def judge(self, drawn: LowerFaces) -> dict[str, Tensor]:
-        """Losses of the generator; the critics' own weights get no gradient."""
+    def judge(self, generated: LowerFaces) -> dict[str, Tensor]:
+        """Losses of the generator; no gradient reaches the discriminators' weights."""
         losses = {}
         with frozen(self):
             if self.patches is not None:
-                losses["adversarial"] = -self.patches(drawn.images).mean()
+                losses["adversarial"] = -self.patches(generated.images).mean()
             if self.sync is not None:
-                losses["sync"] = self.sync(drawn)
+                losses["sync"] = self.sync(generated)
         return losses

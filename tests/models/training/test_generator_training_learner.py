@@ -12,9 +12,9 @@ from accelerate.state import AcceleratorState
 
 import train_joygen
 from models.generation.latent_codec import LatentCodec, build_vae
-from models.training.joint_learner import JointLearner
-from models.training.joint_model import predict
-from models.training.joint_setup import build_accelerator
+from models.training.generator_training_learner import GeneratorLearner
+from models.training.generator_training_model import predict
+from models.training.generator_training_setup import build_accelerator
 from tests.helpers.training_data import SIZE, UNET_CONFIG, VAE_CONFIG, write_clip, write_config, write_networks
 from utils.core.errors import BadInput
 from utils.data.dataset import TrainingBatches, join_batches
@@ -39,21 +39,21 @@ def workspace(tmp_path_factory):
     return folder
 
 
-def build(workspace: Path, *overrides: str) -> tuple[JointLearner, TrainingBatches]:
+def build(workspace: Path, *overrides: str) -> tuple[GeneratorLearner, TrainingBatches]:
     config = train_joygen.parse_config(["--config", str(workspace / "config.yaml"), *overrides])
-    learner = JointLearner(config, build_accelerator(config))
+    learner = GeneratorLearner(config, build_accelerator(config))
     return learner, learner.training
 
 
-def learned(learner: JointLearner) -> list[torch.nn.Parameter]:
+def learned(learner: GeneratorLearner) -> list[torch.nn.Parameter]:
     return [parameter for parameter in learner.plain_model.parameters() if parameter.requires_grad]
 
 
-def gradients(learner: JointLearner, number: int, batch) -> tuple[torch.Tensor, ...]:
+def gradients(learner: GeneratorLearner, number: int, batch) -> tuple[torch.Tensor, ...]:
     return torch.autograd.grad(learner.losses(learner.predict(number, batch), batch)["total"], learned(learner))
 
 
-def keep_gradients(learner: JointLearner) -> None:
+def keep_gradients(learner: GeneratorLearner) -> None:
     learner.optimizer.step = lambda: None
     learner.optimizer.zero_grad = lambda: None
 

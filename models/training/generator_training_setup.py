@@ -18,8 +18,8 @@ from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
 from models.generation.refiner import Refiner, RefinerConfig
 from models.layers.model_config import read_model_config
-from models.training.critics import Critics
-from models.training.joint_model import JointModel
+from models.training.discriminators import Discriminators
+from models.training.generator_training_model import GeneratorTrainingModel
 from utils.core.bounds import Amount, Count, Decay, Seed, Whole
 from utils.core.cli import resolve_dtype
 from utils.core.errors import BadInput
@@ -28,7 +28,7 @@ from utils.data.clips import open_clips
 from utils.data.dataset import DatasetConfig, TrainingBatches, split_clips
 from utils.data.segments import SegmentSource
 from utils.training.losses import LossWeights
-from utils.training.training import OptimizerConfig
+from utils.training.optimization import OptimizerConfig
 from utils.training.training_loop import Intervals
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ MIN_SYNC_FRAMES = 2  # decoded frames of a clip that its sounds are told apart b
 
 
 @dataclass(frozen=True)
-class CriticConfig:
+class DiscriminatorConfig:
     """How the networks behind loss.adversarial and loss.sync learn; they are made only if those weights are not 0."""
 
     lr: Amount = 1e-4  # constant
     betas: tuple[Decay, Decay] = (0.5, 0.99)
-    start: Whole = 0  # steps that the critics learn before the generator heeds them
+    start: Whole = 0  # steps that the discriminators learn before the generator heeds them
 
 
 @dataclass(frozen=True)
-class JoyGenConfig:
+class GeneratorTrainingConfig:
     vae_path: Path
     unet_config_file: Path
     checkpoint_dir: Path
@@ -65,7 +65,7 @@ class JoyGenConfig:
     # none: the refiner alone learns
     trained_blocks: Literal["all", "last", "auto", "none"] = "all"
     loss: LossWeights = field(default_factory=LossWeights)
-    critics: CriticConfig = field(default_factory=CriticConfig)
+    critics: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     decode_batch: Count | None = None  # items of a batch whose images are decoded for the loss; null: all
     sample_posterior: bool = False  # draw latents from the VAE's posterior, as upstream does, instead of its mean
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None  # null: what accelerate's config says
@@ -90,7 +90,7 @@ class JoyGenConfig:
         return Intervals(opti.max_steps, report, validation, checkpoint, opti.max_minutes)
 
 
-def build_accelerator(config: JoyGenConfig) -> Accelerator:
+def build_accelerator(config: GeneratorTrainingConfig) -> Accelerator:
     """Raises BadInput for what the machine or the number of processes does not allow."""
     from accelerate import Accelerator
 
@@ -105,7 +105,7 @@ def build_accelerator(config: JoyGenConfig) -> Accelerator:
     return accelerator
 
 
-def build_codec(config: JoyGenConfig, accelerator: Accelerator) -> LatentCodec:
+def build_codec(config: GeneratorTrainingConfig, accelerator: Accelerator) -> LatentCodec:
     device = accelerator.device
     if config.vae_precision == "float16" and accelerator.mixed_precision != "fp16":
         found = f"float16 with mixed_precision {accelerator.mixed_precision}"
@@ -125,7 +125,7 @@ def gradient_dtype(device: torch.device) -> torch.dtype:
     return resolve_dtype(device)
 
 
-def build_model(config: JoyGenConfig) -> JointModel:
+def build_model(config: GeneratorTrainingConfig) -> GeneratorTrainingModel:
     generator = Generator.create(read_model_config(config.unet_config_file), config.seed)
     if config.unet_resume_file:
         generator.load_unet(config.unet_resume_file)
@@ -136,10 +136,10 @@ def build_model(config: JoyGenConfig) -> JointModel:
     else:
         audio_encoder = WhisperEncoder.create(config.audio_encoder, config.seed)  # type: ignore[arg-type]
     choose_trained_blocks(config, generator)
-    return JointModel(generator, audio_encoder, config.train_audio_encoder, build_refiner(config))
+    return GeneratorTrainingModel(generator, audio_encoder, config.train_audio_encoder, build_refiner(config))
 
 
-def build_refiner(config: JoyGenConfig) -> Refiner | None:
+def build_refiner(config: GeneratorTrainingConfig) -> Refiner | None:
     """None if the config asks for none. Raises BadInput if the dataset does not give what it needs."""
     if config.refiner is not None and config.refiner_resume_dir is not None:
         raise BadInput("refiner not clear", expected="either refiner or refiner_resume_dir")
@@ -156,7 +156,7 @@ def build_refiner(config: JoyGenConfig) -> Refiner | None:
     return refiner
 
 
-def choose_trained_blocks(config: JoyGenConfig, generator: Generator) -> None:
+def choose_trained_blocks(config: GeneratorTrainingConfig, generator: Generator) -> None:
     """Freeze what is not to learn."""
     n_weights = sum(parameter.numel() for parameter in generator.parameters())
     if config.trained_blocks == "all" or (config.trained_blocks == "auto" and n_weights < MANY_WEIGHTS):
@@ -169,7 +169,7 @@ def choose_trained_blocks(config: JoyGenConfig, generator: Generator) -> None:
         part.requires_grad_(True)
 
 
-def speed_up(config: JoyGenConfig, model: JointModel) -> None:
+def speed_up(config: GeneratorTrainingConfig, model: GeneratorTrainingModel) -> None:
     """Apply the switches that change time and memory, but not the result."""
     unet: Any = model.generator.unet
     if config.gradient_checkpointing:
@@ -182,7 +182,7 @@ def speed_up(config: JoyGenConfig, model: JointModel) -> None:
         unet.compile(backend=config.compile_backend)
 
 
-def build_critics(config: JoyGenConfig, mixed_precision: str, n_mels: int) -> Critics | None:
+def build_discriminators(config: GeneratorTrainingConfig, mixed_precision: str, n_mels: int) -> Discriminators | None:
     """None if the config asks for none."""
     loss, dataset = config.loss, config.dataset
     if not loss.adversarial and not loss.sync:
@@ -194,11 +194,11 @@ def build_critics(config: JoyGenConfig, mixed_precision: str, n_mels: int) -> Cr
     if loss.sync and min(n_decoded, dataset.frames_per_clip) < MIN_SYNC_FRAMES:
         expected = f"dataset.frames_per_clip of {MIN_SYNC_FRAMES} or more, all of them or as many decoded"
         raise BadInput("loss.sync tells the frames of a clip apart", None, expected, f"{n_decoded} decoded of each")
-    return Critics(n_mels, bool(loss.adversarial), bool(loss.sync), config.seed)
+    return Discriminators(n_mels, bool(loss.adversarial), bool(loss.sync), config.seed)
 
 
 def build_data(
-    config: JoyGenConfig, encoder: WhisperEncoder, n_processes: int
+    config: GeneratorTrainingConfig, encoder: WhisperEncoder, n_processes: int
 ) -> tuple[TrainingBatches, TrainingBatches | None]:
     """All batches of the training, and those of the held-out clips, if there are any."""
     sound = sound_source(encoder, config.train_audio_encoder)

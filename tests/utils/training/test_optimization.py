@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utils.core.errors import StageFailure
-from utils.training.training import (
+from utils.training.optimization import (
     Budget,
     RunningAverage,
     all_finite,

@@ -11,17 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from models.audio.whisper_encoder import WhisperEncoder
-from models.training.critics import Critics
-from models.training.joint_model import JointModel, Prediction, lower_faces, predict
-from models.training.joint_setup import JoyGenConfig, build_codec, build_critics, build_data, build_model, speed_up
-from models.training.joint_validation import Validation, validate
+from models.training.discriminators import Discriminators
+from models.training.generator_training_model import GeneratorTrainingModel, Prediction, lower_faces, predict
+from models.training.generator_training_setup import (
+    GeneratorTrainingConfig,
+    build_codec,
+    build_data,
+    build_discriminators,
+    build_model,
+    speed_up,
+)
+from models.training.generator_training_validation import Validation, validate
 from models.training.perceptual import feature_distance
 from utils.core.processes import Processes
 from utils.data.batch_loader import numbered_batches
 from utils.data.dataset import Batch, TrainingBatches
 from utils.training.learner import Findings, Learner, NotFiniteError
 from utils.training.losses import lower_half
-from utils.training.training import RunningAverage, all_finite, batch_seed, cosine_rate, writing
+from utils.training.optimization import RunningAverage, all_finite, batch_seed, cosine_rate, writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,15 +37,18 @@ Numbered = tuple[int, Batch]
 Data = tuple[TrainingBatches, TrainingBatches | None]  # to learn from, and of held-out clips
 
 
-class JointLearner(Learner[Batch]):
-    """Generator and audio encoder, frozen VAE, and the critics if the config asks for any; batches of clips.
+class GeneratorLearner(Learner[Batch]):
+    """Generator and audio encoder, frozen VAE, and the discriminators if the config asks for any; batches of clips.
 
     What happens in a pass depends on the batch's number alone, so two processes, or two accumulated batches, give the
     mean gradient of the same two batches.
     """
 
     def __init__(
-        self, config: JoyGenConfig, accelerator: Accelerator, data: Callable[[WhisperEncoder], Data] | None = None
+        self,
+        config: GeneratorTrainingConfig,
+        accelerator: Accelerator,
+        data: Callable[[WhisperEncoder], Data] | None = None,
     ) -> None:
         """data: gives the batches for an audio encoder; None: those that the config names."""
         self.config, self.accelerator, self.device = config, accelerator, accelerator.device
@@ -52,12 +62,12 @@ class JointLearner(Learner[Batch]):
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         opti = config.opti
         optimizer = torch.optim.AdamW(learned, lr=opti.lr, betas=opti.betas, weight_decay=opti.weight_decay)
-        critics = build_critics(config, accelerator.mixed_precision, model.audio_encoder.dims.n_mels)
+        discriminators = build_discriminators(config, accelerator.mixed_precision, model.audio_encoder.dims.n_mels)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.critics: nn.Module | None = None
-        if critics is not None:
-            own = torch.optim.AdamW(critics.parameters(), lr=config.critics.lr, betas=config.critics.betas)
-            self.critics, self.critic_optimizer = accelerator.prepare(critics.train(), own)
+        self.discriminators: nn.Module | None = None
+        if discriminators is not None:
+            own = torch.optim.AdamW(discriminators.parameters(), lr=config.critics.lr, betas=config.critics.betas)
+            self.discriminators, self.discriminator_optimizer = accelerator.prepare(discriminators.train(), own)
         encoder = self.plain_model.audio_encoder
         self.training, self.validation = data(encoder) if data else build_data(config, encoder, self.processes.count)
 
@@ -65,16 +75,16 @@ class JointLearner(Learner[Batch]):
         return f"generator with mixed precision {self.accelerator.mixed_precision}, VAE {self.codec.dtype}"
 
     @property
-    def plain_model(self) -> JointModel:
-        return cast(JointModel, self.accelerator.unwrap_model(self.model))
+    def plain_model(self) -> GeneratorTrainingModel:
+        return cast(GeneratorTrainingModel, self.accelerator.unwrap_model(self.model))
 
     @property
-    def plain_critics(self) -> Critics:
-        return cast(Critics, self.accelerator.unwrap_model(self.critics))
+    def plain_discriminators(self) -> Discriminators:
+        return cast(Discriminators, self.accelerator.unwrap_model(self.discriminators))
 
     @property
-    def best_model(self) -> JointModel:
-        return cast(JointModel, self.average.module) if self.average else self.plain_model
+    def best_model(self) -> GeneratorTrainingModel:
+        return cast(GeneratorTrainingModel, self.average.module) if self.average else self.plain_model
 
     def batches(self) -> Iterator[list[Numbered]]:
         """As many batches per step as are accumulated."""
@@ -89,7 +99,7 @@ class JointLearner(Learner[Batch]):
         opti = self.config.opti
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_rate(self.step, spent, opti.lr, opti.min_lr, opti.warmup_steps)
-        models = [self.model] if self.critics is None else [self.model, self.critics]
+        models = [self.model] if self.discriminators is None else [self.model, self.discriminators]
         means: dict[str, Tensor] = {}
         for number, batch in parts:
             with self.accelerator.accumulate(*models):
@@ -111,13 +121,13 @@ class JointLearner(Learner[Batch]):
         if norm is not None:
             self._require_finite(norm, number, batch)
         self._take_step(self.optimizer)
-        if self.critics is not None:
+        if self.discriminators is not None:
             real = lower_faces(prediction.fine_images, batch, prediction.decoded)
             drawn = lower_faces(prediction.best_images.detach(), batch, prediction.decoded)
-            own = self.critics(real, drawn)
+            own = self.discriminators(real, drawn)
             self.accelerator.backward(torch.stack([*own.values()]).sum())
-            self._clip(self.critics)
-            self._take_step(self.critic_optimizer)
+            self._clip(self.discriminators)
+            self._take_step(self.discriminator_optimizer)
             losses |= own
         return losses
 
@@ -147,8 +157,8 @@ class JointLearner(Learner[Batch]):
         if weights.perceptual:
             images, targets = lower_half(prediction.best_images), lower_half(prediction.fine_images)
             extra["perceptual"] = feature_distance(self.codec, images, targets)
-        if self.critics is not None and self.step >= self.config.critics.start:
-            extra |= self.plain_critics.judge(lower_faces(prediction.best_images, batch, prediction.decoded))
+        if self.discriminators is not None and self.step >= self.config.critics.start:
+            extra |= self.plain_discriminators.judge(lower_faces(prediction.best_images, batch, prediction.decoded))
         for name, value in extra.items():
             losses["total"] = losses["total"] + getattr(weights, name) * value
         return losses | extra
@@ -170,7 +180,7 @@ class JointLearner(Learner[Batch]):
         return Findings(text, figures, sheet=found.sheet)
 
     def look(self, batches: TrainingBatches, stride: int) -> Validation:
-        """How the best model draws ``batches``; see models.training.joint_validation."""
+        """How the best model draws ``batches``; see models.training.generator_training_validation."""
         found = validate(self.best_model.eval(), self.codec, batches, stride, self.accelerator.autocast)
         self.plain_model.train()
         return found
@@ -184,7 +194,7 @@ class JointLearner(Learner[Batch]):
             self.best_model.export(directory, self.config.export_half)
 
     def is_sound(self) -> bool:
-        return all_finite(self.plain_model) and (self.critics is None or all_finite(self.plain_critics))
+        return all_finite(self.plain_model) and (self.discriminators is None or all_finite(self.plain_discriminators))
 
     def state(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
@@ -194,10 +204,10 @@ class JointLearner(Learner[Batch]):
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
         }
-        if self.critics is not None:
+        if self.discriminators is not None:
             state |= {
-                "critics": self.plain_critics.state_dict(),
-                "critic_optimizer": self.critic_optimizer.state_dict(),
+                "critics": self.plain_discriminators.state_dict(),
+                "critic_optimizer": self.discriminator_optimizer.state_dict(),
             }
         return state
 
@@ -208,6 +218,6 @@ class JointLearner(Learner[Batch]):
             self.average.module.load_state_dict(state["average"] or state["model"])
         if self.accelerator.scaler and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.critics is not None and "critics" in state:  # else they begin now
-            self.plain_critics.load_state_dict(state["critics"])
-            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        if self.discriminators is not None and "critics" in state:  # else they begin now
+            self.plain_discriminators.load_state_dict(state["critics"])
+            self.discriminator_optimizer.load_state_dict(state["critic_optimizer"])

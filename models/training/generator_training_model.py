@@ -15,7 +15,7 @@ from models.audio.whisper_encoder import WhisperEncoder
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
 from models.generation.refiner import Refiner, resize_pictures
-from models.training.critics import LowerFaces
+from models.training.discriminators import LowerFaces
 from utils.core.errors import BadInput
 from utils.data.dataset import Batch
 from utils.data.segments import MEL_PER_ROW
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
     refined: Float[Tensor, "n 3 p p"] | None = None
 
 
-class JointModel(nn.Module):
+class GeneratorTrainingModel(nn.Module):
     """Sound segments and image latents in, new faces out."""
 
     def __init__(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.generation.latent_codec import LatentCodec, hide_lower_half
 from models.generation.refiner import resize_pictures
-from models.training.joint_model import JointModel, predict
+from models.training.generator_training_model import GeneratorTrainingModel, predict
 from utils.data.dataset import Batch, TrainingBatches
 from utils.imaging.images import to_bytes, to_signed
 from utils.training.losses import lower_half, lower_half_psnr
@@ -33,7 +33,7 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    model: JointModel,
+    model: GeneratorTrainingModel,
     codec: LatentCodec,
     batches: TrainingBatches,
     stride: int,

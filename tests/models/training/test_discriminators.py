@@ -1,4 +1,4 @@
-"""Losses beyond the reference: patch discriminator, sync expert, and the distance in the VAE's features."""
+"""Losses beyond the reference: patch discriminator, sync discriminator, and the distance in the VAE's features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.generation.latent_codec import LatentCodec, build_vae
-from models.training.critics import Critics, LowerFaces, SyncExpert
+from models.training.discriminators import Discriminators, LowerFaces, SyncDiscriminator
 from models.training.perceptual import feature_distance
 from tests.helpers.training_data import VAE_CONFIG
 from utils.core.errors import BadInput
@@ -30,43 +30,43 @@ def replaced(faces: LowerFaces, **parts: torch.Tensor) -> LowerFaces:
 
 def test_hinge_losses():
     """At scores of 0 each side costs 1; the generator's loss is the negative score."""
-    critics = Critics(N_MELS, with_patches=True, with_sync=False)
-    torch.nn.init.zeros_(critics.patches.layers[-1].weight)
-    torch.nn.init.constant_(critics.patches.layers[-1].bias, 0.25)
-    assert critics(faces(), faces(seed=1))["discriminator"].item() == pytest.approx(0.75 + 1.25)
-    assert critics.judge(faces())["adversarial"].item() == pytest.approx(-0.25)
+    discriminators = Discriminators(N_MELS, with_patches=True, with_sync=False)
+    torch.nn.init.zeros_(discriminators.patches.layers[-1].weight)
+    torch.nn.init.constant_(discriminators.patches.layers[-1].bias, 0.25)
+    assert discriminators(faces(), faces(seed=1))["discriminator"].item() == pytest.approx(0.75 + 1.25)
+    assert discriminators.judge(faces())["adversarial"].item() == pytest.approx(-0.25)
 
 
-def test_critics_learn_and_judge_apart():
+def test_discriminators_learn_and_judge_apart():
     """Their own loss gives the drawn images no gradient, what they teach gives their weights none."""
-    critics = Critics(N_MELS, with_patches=True, with_sync=True)
+    discriminators = Discriminators(N_MELS, with_patches=True, with_sync=True)
     drawn = faces(seed=1)
     drawn.images.requires_grad_()
-    torch.stack([*critics(faces(), drawn).values()]).sum().backward()
+    torch.stack([*discriminators(faces(), drawn).values()]).sum().backward()
     assert drawn.images.grad is None
-    assert all(parameter.grad is not None for parameter in critics.parameters())
-    critics.zero_grad()
-    torch.stack([*critics.judge(drawn).values()]).sum().backward()
+    assert all(parameter.grad is not None for parameter in discriminators.parameters())
+    discriminators.zero_grad()
+    torch.stack([*discriminators.judge(drawn).values()]).sum().backward()
     assert drawn.images.grad.abs().sum() > 0
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in critics.parameters())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminators.parameters())
 
 
 def test_discriminator_learns_to_tell_real_from_drawn():
-    critics = Critics(N_MELS, with_patches=True, with_sync=False)
-    optimizer = torch.optim.Adam(critics.parameters(), 1e-3)
+    discriminators = Discriminators(N_MELS, with_patches=True, with_sync=False)
+    optimizer = torch.optim.Adam(discriminators.parameters(), 1e-3)
     for step in range(30):
         real, drawn = faces(seed=2 * step), faces(seed=2 * step + 1)
-        loss = critics(real, replaced(drawn, images=0.5 * drawn.images))["discriminator"]
+        loss = discriminators(real, replaced(drawn, images=0.5 * drawn.images))["discriminator"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss < 0.5
 
 
-def test_sync_expert_learns_which_sound_belongs_to_which_mouth():
+def test_sync_discriminator_learns_which_sound_belongs_to_which_mouth():
     """Sound that says how bright the mouth is; unseen pairs are matched far better than by chance."""
-    expert = SyncExpert(N_MELS)
-    optimizer = torch.optim.Adam(expert.parameters(), 2e-3)
+    discriminator = SyncDiscriminator(N_MELS)
+    optimizer = torch.optim.Adam(discriminator.parameters(), 2e-3)
 
     def pairs(seed: int) -> LowerFaces:
         made = faces(16, seed)
@@ -77,28 +77,28 @@ def test_sync_expert_learns_which_sound_belongs_to_which_mouth():
 
     chance = torch.tensor(8.0).log()  # eight frames of each clip
     for step in range(60):
-        loss = expert(pairs(step))
+        loss = discriminator(pairs(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
         test = pairs(1000)
-        right, wrong = expert(test), expert(replaced(test, sound=test.sound.roll(3, dims=0)))
+        right, wrong = discriminator(test), discriminator(replaced(test, sound=test.sound.roll(3, dims=0)))
     assert right < 0.6 * chance < chance < wrong
 
 
 def test_sync_compares_within_a_clip_only():
     """What other clips show and sound like makes no difference."""
-    expert = SyncExpert(N_MELS)
+    discriminator = SyncDiscriminator(N_MELS)
     both, first = faces(4), faces(4)
     alone = LowerFaces(first.images[:2], first.sound[:2], first.clips[:2], first.has_audio[:2])
     heard = torch.tensor([True, True, False, False])
-    torch.testing.assert_close(expert(replaced(both, has_audio=heard)), expert(alone))
+    torch.testing.assert_close(discriminator(replaced(both, has_audio=heard)), discriminator(alone))
 
 
 def test_clips_without_sound_do_not_count():
     silent = replaced(faces(), has_audio=torch.zeros(4, dtype=torch.bool))
-    loss = SyncExpert(N_MELS)(silent)
+    loss = SyncDiscriminator(N_MELS)(silent)
     assert loss == 0 and loss.requires_grad
 
 
@@ -132,12 +132,12 @@ def test_feature_distance_teaches_the_image_alone(codec):
 )
 def test_sync_needs_frames_to_tell_apart(tmp_path, overrides, message):
     import train_joygen
-    from models.training.joint_setup import build_critics
+    from models.training.generator_training_setup import build_discriminators
     from tests.helpers.training_data import write_config
 
     path = write_config(tmp_path)
     config = train_joygen.parse_config(["--config", str(path), "loss.sync=1", *overrides])
     with pytest.raises(BadInput, match=message):
-        build_critics(config, "no", N_MELS)
+        build_discriminators(config, "no", N_MELS)
     with pytest.raises(BadInput, match="found fp16"):
-        build_critics(config, "fp16", N_MELS)
+        build_discriminators(config, "fp16", N_MELS)
