@@ -24,7 +24,7 @@ from utils.weights import packs
 
 if TYPE_CHECKING:
     from models.evaluation.clip_comparison import BadFrame
-    from models.evaluation.evaluation import Clip, Networks, PairResult
+    from models.evaluation.pair_results import Clip, Networks, PairResult
     from utils.metrics.report import Report
     from utils.metrics.report_plots import WorstFrame
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     require_writable(options.out)
     networks = load_networks(options, metrics)
 
-    from models.evaluation.evaluation import overall_figures, with_agreement
+    from models.evaluation.pair_results import overall_figures, with_agreement
 
     results, skipped = measure_all(matches, metrics, networks)
     measured = list(results)
@@ -92,9 +92,9 @@ def wanted_metrics(options: argparse.Namespace) -> list[str]:
 
 def load_networks(options: argparse.Namespace, metrics: Sequence[str]) -> Networks:
     from models.evaluation.clip_comparison import LowerFaceFeatures
-    from models.evaluation.evaluation import Networks
     from models.evaluation.inception import InceptionV3
     from models.evaluation.lpips import Lpips
+    from models.evaluation.pair_results import Networks
     from models.lipsync.av_agreement import AvModel
     from models.lipsync.syncnet import SyncNet
 
@@ -111,7 +111,7 @@ def measure_all(
     matches: Matches, metrics: Sequence[str], networks: Networks
 ) -> tuple[dict[ClipPair, PairResult], dict[str, str]]:
     """Results by pair, and why others were left out. Raises the first pair's BadInput if nothing could be measured."""
-    from models.evaluation.evaluation import measure_pair
+    from models.evaluation.pair_results import measure_pair
 
     results: dict[ClipPair, PairResult] = {}
     failures: dict[str, BadInput] = {}
@@ -128,7 +128,7 @@ def measure_all(
 
 
 def open_clip(path: Path) -> Clip:
-    from models.evaluation.evaluation import Clip
+    from models.evaluation.pair_results import Clip
     from utils.media.audio import load_waveform
     from utils.media.video import probe_video, read_frames
 

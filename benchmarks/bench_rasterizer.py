@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from models.face3d.face_model import ANGLES, EXPRESSION, IDENTITY, FaceModel
-from models.face3d.face_recon import FitSettings, fit_landmarks
+from models.face3d.landmark_fit import FitSettings, fit_landmarks
 from models.face3d.rasterizer import DepthRenderer, NumbaRenderer, choose_rasterizer, render_depth
 from models.face3d.rasterizer_torch import TorchRenderer
 from utils.core import cli

@@ -29,7 +29,7 @@ import inference_joygen
 from models.tracking.face_tracker import MediaPipeTracker, track_face
 from utils.core import cli
 from utils.media.video import read_frames
-from utils.metrics.metrics import best_lag, correlation, mouth_opening
+from utils.metrics.mouth_motion import best_lag, correlation, mouth_opening
 from utils.results import store
 
 NEAR_LAG, FAR_LAG = 2, 9  # frames

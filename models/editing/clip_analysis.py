@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models.face3d.face_model import EXPRESSION, LANDMARK_FLIP, FaceModel
-from models.face3d.face_recon import FitSettings, LandmarkRows, fit_landmarks
+from models.face3d.landmark_fit import FitSettings, LandmarkRows, fit_landmarks
 from models.face3d.rasterizer import DepthRenderer, choose_rasterizer
 from models.face3d.recon_net import ReconNet
 from models.tracking.face_tracker import LandmarkTracker, track_face

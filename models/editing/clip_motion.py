@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from models.editing.clip_store import StoredClip
+from models.face3d.closed_mouth import rest_expression
 from models.face3d.face_model import EXPRESSION, IDENTITY, FaceModel
-from models.face3d.rest_expression import rest_expression
 from models.motion.expression_style import in_persons_style
 from utils.media.motion_timing import resample_motion, settle
 

@@ -13,7 +13,7 @@ from models.evaluation.clip_comparison import Comparison
 from models.lipsync.av_agreement import Agreement, AvModel, agreement, rolled, sound_features
 from utils.core.types import FaceTrack
 from utils.metrics.codec_noise import N_FRAMES
-from utils.metrics.metrics import (
+from utils.metrics.mouth_motion import (
     best_lag,
     correlation,
     face_jitter,

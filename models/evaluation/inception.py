@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
-from models.layers.batch_norm import with_counters
-from utils.weights.checkpoints import load_strict, read_weights
+from utils.weights.checkpoints import load_strict, read_weights, with_counters
 
 N_FEATURES = 2048
 N_CLASSES = 1008

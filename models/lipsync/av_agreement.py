@@ -20,11 +20,11 @@ from jaxtyping import Float, Float32, Float64
 from models.audio.audio_features import log_mel
 from utils.core.errors import BadInput
 from utils.core.types import FEATURE_RATE, MOTION_FPS
-from utils.metrics.metrics import LaggedCorrelation, best_lag, correlation
+from utils.metrics.mouth_motion import LaggedCorrelation, best_lag, correlation
+from utils.metrics.ridge import CONTEXT, context_windows, flat_rows, solve_ridge, window_view
 from utils.weights.checkpoints import read_arrays, read_metadata, save_weights
 
 N_BANDS = 20
-CONTEXT = 8  # frames either way
 PENALTY = 0.3  # per frame of data, on standardised features
 DYNAMIC_RANGE = 3.0  # log10 of magnitude below the clip's loudest band that is kept: 60 dB
 MAX_LAG = 9  # frames either way
@@ -83,9 +83,9 @@ class AvModel:
 
     def predict(self, features: Float[np.ndarray, "t 20"], without: str = ALL_SPEAKERS) -> Float64[np.ndarray, " t"]:
         """The opening that a sound asks for, about 0, in units of a speaker's own deviation."""
-        view, weights = _window_view(features), self.weights[without].astype(np.float64)
+        view, weights = window_view(features), self.weights[without].astype(np.float64)
         blocks = (view[start : start + _BLOCK] for start in range(0, len(view), _BLOCK))
-        return np.concatenate([_rows(block) / self.scale @ weights for block in blocks])
+        return np.concatenate([flat_rows(block) / self.scale @ weights for block in blocks])
 
 
 def sound_features(wave: Float[np.ndarray, " n"], n_frames: int) -> Float32[np.ndarray, "t 20"]:
@@ -98,23 +98,9 @@ def sound_features(wave: Float[np.ndarray, " n"], n_frames: int) -> Float32[np.n
     return mel.reshape(n_frames, steps, N_BANDS, -1).mean(axis=(1, 3)).astype(np.float32)
 
 
-def windows(features: Float[np.ndarray, "t 20"]) -> Float64[np.ndarray, "t w"]:
-    """Every frame beside its neighbours, the clip's mean removed, zeros beyond the ends."""
-    return _rows(_window_view(features))
-
-
-def _window_view(features: Float[np.ndarray, "t 20"]) -> Float[np.ndarray, "t 20 c"]:
-    centred = np.pad(features - features.mean(axis=0), ((CONTEXT, CONTEXT), (0, 0)))
-    return np.lib.stride_tricks.sliding_window_view(centred, 2 * CONTEXT + 1, axis=0)
-
-
-def _rows(view: Float[np.ndarray, "t 20 c"]) -> Float64[np.ndarray, "t w"]:
-    return view.reshape(len(view), -1).astype(np.float64)
-
-
 def fit_av_model(clips: Sequence[SpeakingClip]) -> AvModel:
     """Fit on all clips, and once more without each speaker. Every clip's opening has mean 0 and deviation 1."""
-    scale = np.concatenate([windows(clip.features)[clip.valid] for clip in clips]).std(axis=0) + 1e-8
+    scale = np.concatenate([context_windows(clip.features)[clip.valid] for clip in clips]).std(axis=0) + 1e-8
     speakers = list(dict.fromkeys(clip.speaker for clip in clips))
     parts = {name: _normal_equations([c for c in clips if c.speaker == name], scale) for name in speakers}
     total = np.sum(list(parts.values()), axis=0)
@@ -128,7 +114,7 @@ def _normal_equations(clips: Sequence[SpeakingClip], scale: np.ndarray) -> Float
     """XᵀX, beside it Xᵀy, in the last corner the number of frames: what a fit needs, and it adds up over clips."""
     found: Float64[np.ndarray, "w1 w2"] = np.zeros((len(scale) + 1, len(scale) + 1))
     for clip in clips:
-        x = windows(clip.features)[clip.valid] / scale
+        x = context_windows(clip.features)[clip.valid] / scale
         y = clip.opening[clip.valid] - clip.opening[clip.valid].mean()
         found[:-1, :-1] += x.T @ x
         found[:-1, -1] += x.T @ (y / (y.std() + 1e-8))
@@ -137,8 +123,7 @@ def _normal_equations(clips: Sequence[SpeakingClip], scale: np.ndarray) -> Float
 
 
 def _solve(equations: Float64[np.ndarray, "w1 w2"]) -> Float32[np.ndarray, " w"]:
-    products, targets, n = equations[:-1, :-1], equations[:-1, -1], equations[-1, -1]
-    return np.linalg.solve(products + PENALTY * n * np.eye(len(targets)), targets).astype(np.float32)
+    return solve_ridge(equations[:-1, :-1], equations[:-1, -1], PENALTY * equations[-1, -1]).astype(np.float32)
 
 
 @dataclass(frozen=True)

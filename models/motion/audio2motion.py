@@ -19,8 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.audio.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
-from models.motion.flow import FlowVAE, FlowVAESizes, Reconstruction
-from models.motion.motion_blocks import blocks
+from models.motion.flow import FlowVAE, FlowVAESizes, Reconstruction, motion_blocks
 from utils.core.bounds import Size
 from utils.core.config import parse_yaml
 from utils.core.errors import BadInput
@@ -110,7 +109,7 @@ class Audio2Motion(nn.Module, ABC):
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(1, self.vae.sizes.latent, n_latent_steps, generator=generator) * temperature
         motion = []
-        for block in blocks(n_latent_steps, self.vae.sizes):
+        for block in motion_blocks(n_latent_steps, self.vae.sizes):
             made = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
             first = (block.kept.start - block.read.start) * self.vae.sizes.stride
             motion.append(made[first : first + len(block.kept) * self.vae.sizes.stride])

@@ -8,7 +8,7 @@ with the coupling layers of VITS (arXiv 2106.06103, section 2.5), as Real3DPortr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ from torch.nn import functional
 from utils.core.bounds import Layers, Size
 
 LOG_2_PI = math.log(2 * math.pi)
+BLOCK_FRAMES = 1000  # 40 s of motion at 25 Hz
+_CONDITION_REACH = 2  # frames: two convolutions of three taps
 
 
 class WeightNormConv1d(nn.Module):
@@ -249,3 +251,38 @@ def _monte_carlo_kl(
     log_posterior = -0.5 * noise.square() - log_std - 0.5 * LOG_2_PI
     log_prior = -0.5 * prior_latent.square() - 0.5 * LOG_2_PI
     return ((log_posterior - log_prior) * mask).sum() / mask.sum() / noise.shape[1]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Latent steps that one pass reads and those whose output is kept, both counted over the whole length."""
+
+    read: range
+    kept: range
+
+
+def motion_blocks(n_latent_steps: int, sizes: FlowVAESizes) -> Iterator[Block]:
+    """Cut a long motion into blocks, each read with its receptive field; a short one is one block.
+
+        frames    |--------------|--------------|---- ...
+        block 0   [==============---]               kept (=), computed besides (-)
+        block 1              [---==============---]
+
+    The network is convolutional, so that the blocks equal the whole length up to rounding.
+    """
+    length = max(1, BLOCK_FRAMES // sizes.stride)
+    reach = reach_in_latent_steps(sizes)
+    if n_latent_steps <= length + 2 * reach:
+        yield Block(range(n_latent_steps), range(n_latent_steps))
+        return
+    for start in range(0, n_latent_steps, length):
+        stop = min(start + length, n_latent_steps)
+        yield Block(range(max(0, start - reach), min(stop + reach, n_latent_steps)), range(start, stop))
+
+
+def reach_in_latent_steps(sizes: FlowVAESizes) -> int:
+    """Receptive field of an output frame to each side."""
+    flow = sizes.n_couplings * sizes.n_flow_layers * (sizes.flow_kernel_size // 2)  # latent steps
+    decoder = sizes.n_decoder_layers * (sizes.kernel_size // 2)  # frames
+    frames = decoder + sizes.stride + _CONDITION_REACH  # the condition's windows overlap by half
+    return flow + -(-frames // sizes.stride) + 1

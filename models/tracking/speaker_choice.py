@@ -20,7 +20,7 @@ from utils.core.types import INAUDIBLE, MOTION_FPS, SAMPLES_PER_FRAME, VideoInfo
 from utils.imaging.geometry import box_of, overlap
 from utils.media.audio import load_waveform
 from utils.media.motion_timing import lasting
-from utils.metrics.metrics import mouth_opening
+from utils.metrics.mouth_motion import mouth_opening
 from utils.people.people import FIRST_FRAMES, Person
 from utils.people.speaker import ADVICE, Speaker
 from utils.weights.packs import MINI_DIR

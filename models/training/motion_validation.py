@@ -14,7 +14,7 @@ from models.motion.audio2motion import Audio2Motion
 from models.training.motion_batches import clip_features
 from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, OUTER_LIPS, UPPER_INNER_LIP
-from utils.metrics.metrics import LaggedCorrelation, best_lag
+from utils.metrics.mouth_motion import LaggedCorrelation, best_lag
 from utils.metrics.ridge import ridge_predictions
 
 MAX_LAG = 4  # motion frames either way

@@ -35,7 +35,7 @@ from utils.core.version import VERSION
 from utils.media.audio import has_audio, load_waveform
 from utils.media.video import read_frames
 from utils.metrics.clip_pairs import list_videos
-from utils.metrics.metrics import mouth_opening
+from utils.metrics.mouth_motion import mouth_opening
 
 FIRM_R, FIRM_LAG = 0.35, 5  # a lag is believed from this correlation on, and up to so many frames
 MIN_SECONDS = 2.0

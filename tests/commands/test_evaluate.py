@@ -13,9 +13,9 @@ import pytest
 import evaluate
 from models.evaluation.clip_comparison import BadFrame
 from models.evaluation.clip_figures import FrameCurves, Listening
-from models.evaluation.evaluation import PairResult, says_other_words
 from models.evaluation.inception import InceptionV3
 from models.evaluation.lpips import Lpips
+from models.evaluation.pair_results import PairResult, says_other_words
 from models.lipsync.av_agreement import AvModel
 from models.lipsync.syncnet import SyncNet
 from tests.helpers.filled_weights import save_filled

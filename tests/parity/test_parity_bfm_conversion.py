@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.face3d.bfm_conversion import convert_bfm
+from models.face3d.bfm_folder import convert_bfm
 
 FLOATS = ("meanshape", "meantex", "idBase", "exBase", "texBase")
 INTEGERS = ("tri", "point_buf", "tri_mask2", "keypoints", "frontmask2_idx")

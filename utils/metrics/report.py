@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: report.json, report.md and, by utils/metrics/report_plots.py, its pictures."""
+"""The report of an evaluation, report.json and report.md, with bootstrap intervals over clips."""
 
 from __future__ import annotations
 
@@ -11,11 +11,33 @@ from pathlib import Path
 import numpy as np
 
 from utils.files.atomic import atomic_path
-from utils.metrics.bootstrap import LEVEL, N_RESAMPLES, MeanInterval, mean_interval
 from utils.metrics.figures import BY_NAME, FIGURES, Figure
 
 JSON_NAME, MARKDOWN_NAME = "report.json", "report.md"
 SCHEMA_VERSION = 1
+N_RESAMPLES, LEVEL = 2000, 0.95  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class MeanInterval:
+    """Mean of n values and the interval that holds 95 % of the means of resampled clips; equal ends for one value."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values: np.ndarray, seed: int = 0) -> MeanInterval | None:
+    """Percentile bootstrap over the finite ``values``; None without any. The same seed gives the same interval."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    means = finite[rng.integers(len(finite), size=(N_RESAMPLES, len(finite)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return MeanInterval(float(finite.mean()), float(low), float(high), len(finite))
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,15 @@ def load_strict(
         _require_filled(module)
 
 
+def with_counters(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The state with a zero for every batch norm's step counter that it lacks, as checkpoints before PyTorch 0.4.1 do.
+
+    Only training reads the counters; nothing else is added.
+    """
+    missing = [key for key in network.state_dict() if key.endswith("num_batches_tracked") and key not in state]
+    return {**state, **{key: torch.zeros((), dtype=torch.long) for key in missing}}
+
+
 def _require_filled(module: nn.Module) -> None:
     """Raise RuntimeError if a buffer that no checkpoint stores was left on the meta device."""
     left = [name for name, value in module.named_buffers() if value.is_meta]

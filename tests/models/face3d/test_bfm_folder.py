@@ -12,8 +12,7 @@ import pytest
 import torch
 from scipy.io import loadmat, savemat
 
-from models.face3d.bfm_conversion import RAW_FILES
-from models.face3d.bfm_folder import BFM_ALIGNMENT_FILE, BFM_FILE, BFM_LANDMARK_FILE
+from models.face3d.bfm_folder import BFM_ALIGNMENT_FILE, BFM_FILE, BFM_LANDMARK_FILE, RAW_FILES
 from models.face3d.face_model import FaceModel
 from utils.core.errors import BadInput
 

@@ -1,14 +1,20 @@
-"""models/face3d/closed_mouth.py: the smallest expression that shuts a face model's mouth."""
+"""models/face3d/closed_mouth.py: the smallest expression that shuts a face model's mouth, and a clip's own."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from models.face3d.closed_mouth import LOWER_POINTS, UPPER_POINTS, LipGaps
-from models.face3d.face_model import FaceModel
+from models.face3d.closed_mouth import LOWER_POINTS, MOST_FRAMES, UPPER_POINTS, LipGaps, lip_gaps, rest_expression
+from models.face3d.face_model import EXPRESSION, FaceModel
+from utils.core.types import N_COEFFS
+from utils.files.array_files import save_array
+from utils.files.array_rows import ArrayRows
 from utils.imaging.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP
-from utils.metrics.metrics import mouth_opening
+from utils.metrics.mouth_motion import mouth_opening
 from utils.weights.packs import MINI_DIR
 
 N_SCAN = 600  # vertices of an invented dense model
@@ -95,3 +101,30 @@ def test_crossed_lips_are_parted_and_others_left(mini: FaceModel) -> None:
     found = gaps.uncrossed(motion)
     np.testing.assert_allclose(gaps.opening(found), np.maximum(opening, 0), atol=1e-6)
     np.testing.assert_array_equal(found[opening > 0], motion[opening > 0])
+
+
+def stored(path: Path, coeffs: np.ndarray) -> ArrayRows:
+    save_array(path, coeffs)
+    return ArrayRows(path, (None, N_COEFFS), "f", "")
+
+
+def test_gap_is_that_of_the_drawn_lips(mini):
+    expressions = np.random.default_rng(0).normal(0, 0.5, (6, 64)).astype(np.float32)
+    shape = mini.shape(torch.zeros(6, mini.n_id), torch.from_numpy(expressions))[:, mini.landmark_index]
+    drawn = (shape[:, UPPER_INNER_LIP, 1] - shape[:, LOWER_INNER_LIP, 1]).numpy()
+    np.testing.assert_allclose(lip_gaps(mini, expressions), drawn, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_frames", [1, 40, MOST_FRAMES + 500])
+def test_rest_is_a_closed_mouth_of_the_clip(mini, tmp_path, n_frames):
+    coeffs = np.random.default_rng(1).normal(0, 0.5, (n_frames, N_COEFFS)).astype(np.float32)
+    valid = np.arange(n_frames) % 3 != 1
+    coeffs[~valid] = 50.0  # a frame without a face counts for nothing
+    rest = rest_expression(mini, stored(tmp_path / "coeffs.npy", coeffs), valid)
+    gaps = lip_gaps(mini, coeffs[valid][:, EXPRESSION])
+    assert gaps.min() - 1e-6 <= lip_gaps(mini, rest[None])[0] <= np.quantile(gaps, 0.1) + 1e-6
+
+
+def test_no_face_at_all_has_no_expression(mini, tmp_path):
+    coeffs = stored(tmp_path / "coeffs.npy", np.ones((3, N_COEFFS), np.float32))
+    assert not rest_expression(mini, coeffs, np.zeros(3, bool)).any()

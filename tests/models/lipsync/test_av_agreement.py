@@ -17,10 +17,10 @@ from models.lipsync.av_agreement import (
     fit_av_model,
     rolled,
     sound_features,
-    windows,
 )
 from tests.helpers.media import speech_like
 from utils.core.errors import BadInput
+from utils.metrics.ridge import context_windows
 from utils.weights.checkpoints import save_weights
 
 
@@ -115,7 +115,7 @@ def test_sound_features_last_as_long_as_the_video():
 
 def test_a_long_sound_is_heard_in_blocks(clips):
     model, features = fit_av_model(clips), np.random.default_rng(0).random((6000, 20), np.float32)
-    whole = windows(features) / model.scale @ model.weights[""].astype(np.float64)
+    whole = context_windows(features) / model.scale @ model.weights[""].astype(np.float64)
     tracemalloc.start()
     predicted = model.predict(features)
     peak = tracemalloc.get_traced_memory()[1]

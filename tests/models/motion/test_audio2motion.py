@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.audio.audio_features import SpeechFeatures
-from models.motion import motion_blocks
+from models.motion import flow
 from models.motion.audio2motion import Audio2MotionConfig, MotionInputs, build_audio2motion, load_audio2motion
 from models.motion.flow import FlowVAESizes
 from utils.core.errors import BadInput
@@ -150,10 +150,10 @@ def test_long_motion_is_made_in_blocks(monkeypatch, config: Audio2MotionConfig) 
         torch.nn.init.normal_(coupling.post.weight)  # otherwise the flow does nothing
     features = speech(n_steps=824)
     whole = network.predict(features, temperature=1.0)
-    monkeypatch.setattr(motion_blocks, "BLOCK_FRAMES", 40)
+    monkeypatch.setattr(flow, "BLOCK_FRAMES", 40)
     np.testing.assert_allclose(network.predict(features, temperature=1.0), whole, rtol=0, atol=1e-5)
-    assert len(list(motion_blocks.blocks(103, config.sizes))) == 11
-    monkeypatch.setattr(motion_blocks, "reach_in_latent_steps", lambda _: 1)
+    assert len(list(flow.motion_blocks(103, config.sizes))) == 11
+    monkeypatch.setattr(flow, "reach_in_latent_steps", lambda _: 1)
     assert np.abs(network.predict(features, temperature=1.0) - whole).max() > 1e-3
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.face3d.face_model import ANGLES, EXPRESSION, IDENTITY, TRANSLATION, FaceModel, rotation_matrices
-from models.face3d.face_recon import FitSettings, angles_of, fit_landmarks, landmark_weights, reprojection_error
+from models.face3d.landmark_fit import FitSettings, angles_of, fit_landmarks, landmark_weights, reprojection_error
 from utils.core.errors import BadInput
 
 BFM_DIR = Path(__file__).resolve().parents[2] / "parity" / "fixtures" / "synthetic_bfm"

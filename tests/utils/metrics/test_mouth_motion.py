@@ -1,4 +1,4 @@
-"""utils/metrics/metrics.py: openings, lagged correlations, lip distances, still mouths, jitter."""
+"""utils/metrics/mouth_motion.py: openings, lagged correlations, lip distances, still mouths, jitter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, OUTER_LIPS, UPPER_INNER_LIP
-from utils.metrics.metrics import (
+from utils.metrics.mouth_motion import (
     LIPS,
     STILL_POINTS,
     best_lag,
