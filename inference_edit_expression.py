@@ -186,7 +186,7 @@ def find_face(edit: Edit) -> FoundClip:
     """Follow the speaker's face through the clip and reconstruct it. Raises BadInput where there is none."""
     from models.editing.clip_store import FoundClip
     from models.tracking.clip_tracking import track_clip
-    from models.tracking.speaker_choice import Ears
+    from models.tracking.speaker_choice import ClipSound
     from utils.files.work_folder import parts_folder
 
     options, rate = edit.options, float(edit.rate)
@@ -195,7 +195,7 @@ def find_face(edit: Edit) -> FoundClip:
         frames(),
         edit.pack,
         edit.device,
-        Ears.of(edit.video),
+        ClipSound.of(edit.video),
         options.speaker,
         smoothing_of(options),
         options.faithful,
@@ -230,8 +230,7 @@ def is_up_to_date(result_dir: Path, key: str) -> bool:
 
 def show_speakers(options: argparse.Namespace) -> None:
     """--list-speakers: who is in the clip's first minute, in words and in a picture."""
-    from models.tracking.speaker_choice import Ears
-    from models.tracking.speaker_list import list_speakers
+    from models.tracking.speaker_choice import ClipSound, list_speakers
     from utils.media.video import probe_video, read_frames_at
     from utils.people.speaker import Speaker
 
@@ -240,7 +239,7 @@ def show_speakers(options: argparse.Namespace) -> None:
     require_writable(path.parent)
     frames = frame_source(video, LISTED_FRAMES, MOTION_FPS)()
     found = list_speakers(
-        frames, lambda numbers: read_frames_at(video.path, numbers), options.speaker or Speaker(), Ears.of(video)
+        frames, lambda numbers: read_frames_at(video.path, numbers), options.speaker or Speaker(), ClipSound.of(video)
     )
     if found is None:
         raise no_face(video.path, f"nobody in the first {LISTED_FRAMES // MOTION_FPS} s")

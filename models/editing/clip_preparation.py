@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 
 from models.editing.clip_analysis import FaceAnalyser, FittedClip, load_analyser
 from models.tracking.clip_tracking import track_clip
-from models.tracking.speaker_choice import Ears
+from models.tracking.speaker_choice import ClipSound
 from utils.core import cli
 from utils.core.errors import BadInput
 from utils.core.types import INAUDIBLE, N_LANDMARKS, VideoInfo
@@ -69,8 +69,8 @@ def prepare_clip(job: PreparationJob, path: Path) -> str:
     wave = None if job.keep_silent and not video.has_audio else load_speech(path, job.keep_silent)
     analyser = open_analyser(job)
     device = cli.resolve_device(job.gpu_id)
-    ears = Ears(lambda n_samples: None if wave is None else wave[:n_samples])
-    tracked = track_clip(read_frames(path), job.pack, device, ears, job.speaker, job.smoothing, job.faithful)
+    sound = ClipSound(lambda n_samples: None if wave is None else wave[:n_samples])
+    tracked = track_clip(read_frames(path), job.pack, device, sound, job.speaker, job.smoothing, job.faithful)
     clip = analyser.fit(tracked.track, lambda: read_frames(path), (video.width, video.height))
     require_face(path, clip.track.boxes, clip.track.valid, job.min_face)
     if job.as_shards:

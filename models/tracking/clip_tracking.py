@@ -1,7 +1,7 @@
 """One person's face through a clip, and which of its frames get a new mouth. Stage 2 and the preparation of training
 data both begin here.
 
-frames ──► everybody's pieces ──► people ──► the speaker ──► gaps filled, unusable frames left out ──► FaceTrack
+frames ──► everybody's tracklets ──► people ──► the speaker ──► gaps filled, unusable frames left out ──► FaceTrack
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from models.tracking.face_tracker import (
     track_of,
 )
 from models.tracking.people_tracker import PeopleTracker
-from models.tracking.speaker_choice import Ears, SpeakerChoice, choose_speaker, choose_with_more
+from models.tracking.speaker_choice import ClipSound, SpeakerChoice, choose_speaker, choose_with_more
 from utils.core.types import MOTION_FPS, N_LANDMARKS, FaceTrack
 from utils.files.disk_arrays import disk_zeros, rows_of, stretches_of
 from utils.imaging.geometry import landmarks_68
 from utils.people.face_frames import ShownFrames, fade_frames, fade_strength, interpolate, judge_frames
-from utils.people.people import ClipFaces, Person, gather_people
 from utils.people.speaker import Speaker
+from utils.people.tracklets import ClipFaces, Person, gather_people
 from utils.weights.packs import Pack
 
 
@@ -68,7 +68,7 @@ def track_clip(
     frames: Iterable[np.ndarray],
     pack: Pack,
     device: torch.device,
-    ears: Ears,
+    sound: ClipSound,
     speaker: Speaker | None = None,
     smoothing: str = "box",
     faithful: bool = False,
@@ -93,9 +93,9 @@ def track_clip(
         return TrackedClip(track_of(*_nobody(clip.n_frames, scratch), smoothing), fps=fps)
     speaker = speaker or Speaker()
     if speaker.word == "auto" and read_first is not None:
-        choice = choose_with_more(people, lambda n: _watch(read_first(n), scratch, fps), ears, clip.n_frames, fps)
+        choice = choose_with_more(people, lambda n: _watch(read_first(n), scratch, fps), sound, clip.n_frames, fps)
     else:
-        choice = choose_speaker(people, speaker, ears, clip.n_frames, fps)
+        choice = choose_speaker(people, speaker, sound, clip.n_frames, fps)
     track, shown = track_person(clip, people[choice.index], smoothing, points, scratch)
     return TrackedClip(track, people, choice, shown, fps)
 
@@ -111,9 +111,11 @@ def track_person(
 ) -> tuple[FaceTrack, ShownFrames]:
     """``points``: the 68 points of each frame where another network has found some, else empty or None."""
     landmarks, points68, seen = _nobody(clip.n_frames, scratch)
-    for piece in person.pieces:
-        seen[piece.start : piece.stop] = True
-        for index, face in zip(rows_of(np.arange(piece.start, piece.stop), landmarks), piece.faces, strict=True):
+    for tracklet in person.tracklets:
+        seen[tracklet.start : tracklet.stop] = True
+        for index, face in zip(
+            rows_of(np.arange(tracklet.start, tracklet.stop), landmarks), tracklet.faces, strict=True
+        ):
             landmarks[index] = face
     for block in stretches_of(np.flatnonzero(seen), landmarks):
         points68[block] = landmarks_68(landmarks[block][..., :2])

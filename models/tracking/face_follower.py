@@ -1,4 +1,4 @@
-"""One face's landmarks from frame to frame: MediaPipe's FaceMesh, which looks at a window around that face alone.
+"""One face's landmarks from frame to frame: MediaPipe's FaceMesh, on a window around that face alone.
 
 The window lets it find small faces, keeps it from other people's, and spares it large frames. It stays where it is
 while the face is well inside, so that FaceMesh follows by itself; where it is most of the frame, it is the frame.

@@ -182,9 +182,9 @@ def smooth_runs(values: np.ndarray, valid: np.ndarray, sigma: float) -> None:
         before = values[start:start].copy()
         for begin in range(start, stop, STRETCH):
             end = min(begin + STRETCH, stop)
-            piece = np.concatenate([before, values[begin : min(end + reach, stop)]])
+            part = np.concatenate([before, values[begin : min(end + reach, stop)]])
             n_before, n_done = len(before), len(before) + end - begin
-            smoothed = gaussian_filter1d(piece, sigma, axis=0, mode="nearest", radius=reach)
+            smoothed = gaussian_filter1d(part, sigma, axis=0, mode="nearest", radius=reach)
             values[begin:end] = smoothed[n_before:n_done]
-            before = piece[max(0, n_done - reach) : n_done]
+            before = part[max(0, n_done - reach) : n_done]
             let_go(values)

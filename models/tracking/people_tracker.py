@@ -1,9 +1,9 @@
-"""Everybody in a clip: each face followed from frame to frame, one piece of track per unbroken sight of it.
+"""Tracks every face of a clip from frame to frame; each unbroken stretch of one face's track is a tracklet.
 
-Detectors look for faces at the start, every DETECT_EVERY frames, and for RECOVERY frames after a face is lost; a
-follower then keeps to each, and goes back to where it came since the last search. A piece ends where its face is lost,
-at a cut, or where it and another one have come to be the same face. Whose pieces belong together is for
-utils/people/people.py to say.
+Detectors search for faces at the start, every DETECT_EVERY frames, and for RECOVERY frames after a face is lost. A
+follower tracks each face forwards, and backwards to where it appeared since the last search. A tracklet ends where its
+face is lost, at a cut, or where two followers have come to track the same face. utils/people/tracklets.py assigns
+tracklets to people.
 """
 
 from __future__ import annotations
@@ -23,76 +23,76 @@ from utils.core.types import MOTION_FPS, N_LANDMARKS
 from utils.files.disk_arrays import RowList, RowStore
 from utils.imaging.geometry import Box, box_of, overlap, side_of
 from utils.media.motion_timing import lasting
-from utils.people.people import ClipFaces, Piece
-from utils.people.shots import CutDetector, Look, LookDescriber
+from utils.people.shots import Appearance, AppearanceDescriber, CutDetector
+from utils.people.tracklets import ClipFaces, Tracklet
 from utils.people.visibility import yaw_degrees
 
 # Spans of time, counted in frames at 25 Hz
 DETECT_EVERY = 12
-RECOVERY = 6  # after a loss in which every frame is searched
-LOOK_CLOSELY_EVERY = 25  # without any face between two searches for small ones
-LOOK_EVERY = 5
+RECOVERY = 6  # frames after a loss, each of which is searched
+LOOK_CLOSELY_EVERY = 25  # between two searches for small faces while there is no face at all
+APPEARANCE_EVERY = 5
 
-MOST_LOOKS = 50  # of a piece that are kept, its first and its last
-MOST_FACES = 4  # followed at once, the largest first
-SAME_PLACE = 0.35  # of the smaller box, from which a detection is of a face that is followed already
+MOST_APPEARANCES = 50  # kept of a tracklet: its first and its last
+MOST_FACES = 4  # tracked at once, the largest first
+SAME_PLACE = 0.35  # of the smaller box, from which a detection is a face that is tracked already
 MERGED = 0.6  # of the smaller box, from which two followers are on one face
-MOST_BYTES = 64 * 1024 * 1024  # of frames that are kept: ten of 1080 lines
-
-
-class _Sight:
-    """A piece that goes on, and its follower."""
-
-    def __init__(self, follower: FaceFollower, piece: Piece) -> None:
-        self.follower, self.piece = follower, piece
-
-    @property
-    def box(self) -> Box:
-        assert self.follower.landmarks is not None
-        return box_of(self.follower.landmarks)
+MOST_BYTES = 64 * 1024 * 1024  # of recent frames: ten of 1080 lines
 
 
 @dataclass(frozen=True)
 class FrameFaces:
     """The faces of one frame, uint8 RGB [H, W, 3].
 
-    landmarks: float32 [468, 3] of each face that is tracked. unclear: boxes of those that the last search found without
-    finding their landmarks. started: pieces that begin here, or before by looking back.
+    landmarks: float32 [468, 3] of each tracked face. unclear: boxes that the last search found, but no landmarks in
+    them. started: tracklets that were found in this frame; they begin here or, tracked backwards, earlier.
     """
 
     frame: np.ndarray
     is_cut: bool
     landmarks: list[np.ndarray]
     unclear: list[Box]
-    started: list[Piece]
+    started: list[Tracklet]
+
+
+class _Track:
+    """A tracklet that has not ended, and its follower."""
+
+    def __init__(self, follower: FaceFollower, tracklet: Tracklet) -> None:
+        self.follower, self.tracklet = follower, tracklet
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        assert self.follower.landmarks is not None
+        return self.follower.landmarks
 
 
 class PeopleTracker:
-    """Follows all faces of a clip, frame by frame."""
+    """Tracks all faces of one clip."""
 
     def __init__(self, scratch: Path | None = None, fps: float = MOTION_FPS, detect_every: int = DETECT_EVERY) -> None:
         """scratch: folder for a file of landmarks. detect_every: frames at 25 Hz between two searches."""
         self._fps, self._detect_every = fps, detect_every
         self._rows = RowStore((N_LANDMARKS, 3), scratch)
         self._finder = FaceFinder()
-        self._describe = LookDescriber()
-        self._sights: list[_Sight] = []
+        self._describe = AppearanceDescriber()
+        self._tracks: list[_Track] = []
         self._idle: list[FaceFollower] = []
         self._recent = RecentFrames()
-        self._ended: list[Piece] = []  # since the oldest of the recent frames
+        self._ended: list[Tracklet] = []  # since the oldest of the recent frames
         self._unclear: list[Box] = []
 
     def __call__(self, frames: Iterable[np.ndarray]) -> ClipFaces:
-        """All pieces of a clip, uint8 RGB [H, W, 3]; frames are consumed one at a time."""
+        """All tracklets of a clip, uint8 RGB [H, W, 3]; frames are consumed one at a time."""
         n_frames, size = 0, (0, 0)
-        pieces: list[Piece] = []
+        tracklets: list[Tracklet] = []
         cuts: list[int] = []
         for number, seen in enumerate(self.watch(frames)):
             n_frames, size = number + 1, (seen.frame.shape[1], seen.frame.shape[0])
-            pieces += seen.started
+            tracklets += seen.started
             if seen.is_cut:
                 cuts.append(number)
-        return ClipFaces(n_frames, size, pieces, cuts, self._fps)
+        return ClipFaces(n_frames, size, tracklets, cuts, self._fps)
 
     def watch(self, frames: Iterable[np.ndarray]) -> Iterator[FrameFaces]:
         """The faces of each frame in turn."""
@@ -101,13 +101,13 @@ class PeopleTracker:
         for number, (frame, is_cut) in enumerate(run_ahead((frame, find_cut(frame)) for frame in frames)):
             started = []
             if is_cut:
-                self._end(list(self._sights))
+                self._end(list(self._tracks))
                 self._forget()
                 next_search, next_close_look = number, number
             if self._follow(frame, number):
                 search_until = number + lasting(RECOVERY, self._fps)
-            if not self._sights or number >= next_search or number < search_until:
-                is_close = not self._sights and number >= next_close_look
+            if not self._tracks or number >= next_search or number < search_until:
+                is_close = not self._tracks and number >= next_close_look
                 started = self._search(frame, number, is_close)
                 next_search = number + lasting(self._detect_every, self._fps)
                 if is_close:
@@ -115,46 +115,46 @@ class PeopleTracker:
                 self._forget()
             else:
                 self._recent.add(frame)
-            known = [sight.follower.landmarks for sight in self._sights]
-            yield FrameFaces(frame, is_cut, [face for face in known if face is not None], self._unclear, started)
-        self._end(list(self._sights))
+            yield FrameFaces(frame, is_cut, [track.landmarks for track in self._tracks], self._unclear, started)
+        self._end(list(self._tracks))
 
     def _follow(self, frame: np.ndarray, number: int) -> bool:
-        """Carry every piece on to this frame; whether one ends."""
-        lost = [sight for sight in self._sights if not sight.follower.follow(frame)]
+        """Continue every tracklet in this frame; whether one ends."""
+        lost = [track for track in self._tracks if not track.follower.follow(frame)]
         self._end(lost)
         merged = self._merged(frame, number)
         self._end(merged)
-        for sight in self._sights:
-            assert sight.follower.landmarks is not None
-            sight.piece.faces.append(sight.follower.landmarks)
-            if len(sight.piece.faces) % lasting(LOOK_EVERY, self._fps) == 0:
-                sight.piece.looks.append(self._look(frame, number, sight.follower.landmarks))
-                del sight.piece.looks[MOST_LOOKS // 2 : -(MOST_LOOKS // 2)]
+        for track in self._tracks:
+            tracklet = track.tracklet
+            tracklet.faces.append(track.landmarks)
+            if len(tracklet.faces) % lasting(APPEARANCE_EVERY, self._fps) == 0:
+                tracklet.appearances.append(self._appearance(frame, number, track.landmarks))
+                del tracklet.appearances[MOST_APPEARANCES // 2 : -(MOST_APPEARANCES // 2)]
         return bool(lost or merged)
 
-    def _merged(self, frame: np.ndarray, number: int) -> list[_Sight]:
-        """Pieces that have slid onto another's face: of two in one place, the one whose looks fit worse."""
-        wrong: list[_Sight] = []
-        for index, one in enumerate(self._sights):
-            for other in self._sights[index + 1 :]:
-                if one in wrong or other in wrong or overlap(one.box, other.box) < MERGED:
+    def _merged(self, frame: np.ndarray, number: int) -> list[_Track]:
+        """Tracks that have slid onto another's face: of two in one place, the one whose appearance fits worse."""
+        wrong: list[_Track] = []
+        for index, one in enumerate(self._tracks):
+            for other in self._tracks[index + 1 :]:
+                boxes = box_of(one.landmarks), box_of(other.landmarks)
+                if one in wrong or other in wrong or overlap(*boxes) < MERGED:
                     continue
-                assert one.follower.landmarks is not None
-                now = self._look(frame, number, one.follower.landmarks)
-                wrong.append(one if one.piece.unlikeness(now) > other.piece.unlikeness(now) else other)
+                now = self._appearance(frame, number, one.landmarks)
+                is_one = one.tracklet.appearance_distance(now) > other.tracklet.appearance_distance(now)
+                wrong.append(one if is_one else other)
         return wrong
 
-    def _search(self, frame: np.ndarray, number: int, closely: bool) -> list[Piece]:
-        """Begin to follow faces that are not followed yet; returns their pieces."""
+    def _search(self, frame: np.ndarray, number: int, closely: bool) -> list[Tracklet]:
+        """Begin to track faces that are not tracked yet; returns their tracklets."""
         boxes = self._finder(frame)
         if not boxes and closely:
             boxes = self._finder.look_closely(frame)
         started = []
         self._unclear = []
         for box in sorted(boxes, key=side_of, reverse=True):
-            is_known = any(overlap(box, sight.box) >= SAME_PLACE for sight in self._sights)
-            if is_known or len(self._sights) >= MOST_FACES:
+            is_known = any(overlap(box, box_of(track.landmarks)) >= SAME_PLACE for track in self._tracks)
+            if is_known or len(self._tracks) >= MOST_FACES:
                 continue
             follower = self._idle.pop() if self._idle else FaceFollower()
             if not follower.start(frame, box) or follower.landmarks is None:
@@ -163,34 +163,35 @@ class PeopleTracker:
                 continue
             earlier = self._recent.follow_back(follower, frame, box, lambda n, place: self._is_taken(number - n, place))
             faces = RowList(self._rows, [*earlier, follower.landmarks])
-            piece = Piece(number - len(earlier), faces, [self._look(frame, number, follower.landmarks)])
-            self._sights.append(_Sight(follower, piece))
-            started.append(piece)
+            appearance = self._appearance(frame, number, follower.landmarks)
+            tracklet = Tracklet(number - len(earlier), faces, [appearance])
+            self._tracks.append(_Track(follower, tracklet))
+            started.append(tracklet)
         return started
 
     def _is_taken(self, number: int, box: Box) -> bool:
-        """Whether somebody who is followed, or was until just now, was in this place in an earlier frame."""
-        pieces = [*self._ended, *(sight.piece for sight in self._sights)]
-        there = [piece.faces[number - piece.start] for piece in pieces if piece.start <= number < piece.stop]
+        """Whether a face that is tracked, or was until just now, was in this place in an earlier frame."""
+        tracklets = [*self._ended, *(track.tracklet for track in self._tracks)]
+        there = [one.faces[number - one.start] for one in tracklets if one.start <= number < one.stop]
         return any(overlap(box, box_of(face)) >= SAME_PLACE for face in there)
 
-    def _look(self, frame: np.ndarray, number: int, landmarks: np.ndarray) -> Look:
+    def _appearance(self, frame: np.ndarray, number: int, landmarks: np.ndarray) -> Appearance:
         descriptor = self._describe(frame, landmarks).astype(np.float32)
-        return Look(number, descriptor, yaw_degrees(landmarks))
+        return Appearance(number, descriptor, yaw_degrees(landmarks))
 
-    def _end(self, sights: list[_Sight]) -> None:
-        for sight in sights:
-            self._sights.remove(sight)
-            self._ended.append(sight.piece)
-            self._idle.append(sight.follower)
+    def _end(self, tracks: list[_Track]) -> None:
+        for track in tracks:
+            self._tracks.remove(track)
+            self._ended.append(track.tracklet)
+            self._idle.append(track.follower)
 
     def _forget(self) -> None:
-        """Nobody is followed back beyond this frame."""
+        """No face is tracked backwards beyond this frame."""
         self._recent.clear()
         self._ended.clear()
 
     def close(self) -> None:
-        for follower in (*self._idle, *(sight.follower for sight in self._sights)):
+        for follower in (*self._idle, *(track.follower for track in self._tracks)):
             follower.close()
         self._finder.close()
 
@@ -210,8 +211,8 @@ class RecentFrames:
 
     searched   |           |           |
     frames     . . . . . F F F F F F F F F      F: the face is there
-    found                              >        without looking back
-    tracklet             <<<<<<<<<<<<<<>        with it
+    found                              >        tracked forwards alone
+    tracklet             <<<<<<<<<<<<<<>        tracked backwards too
     """
 
     def __init__(self) -> None:
@@ -230,7 +231,7 @@ class RecentFrames:
     ) -> list[np.ndarray]:
         """Landmarks, oldest first, of the face that ``follower`` has found in a box of ``frame``, in earlier frames.
 
-        is_taken: whether a box, so many frames before, is another face's. The follower is left as it was.
+        is_taken: whether a box, that many frames earlier, is another face's. The follower is left as it was.
         """
         found: list[np.ndarray] = []
         for n_before, earlier in enumerate(reversed(self._frames), 1):

@@ -17,7 +17,7 @@ from utils.core.types import SAMPLES_PER_FEATURE
 from utils.curation.clip_choice import RIVAL, SoundFacts, VideoFacts
 from utils.imaging.geometry import Box, face_box_from_68, landmarks_68, overlap, side_of
 from utils.imaging.landmarks import OUTER_LIPS
-from utils.people.shots import SpeakerWatch, leaps
+from utils.people.shots import PersonChangeDetector, leaps
 from utils.people.visibility import is_inside, yaw_degrees
 
 SURVEY_DETECT_EVERY = 5  # frames between two searches for faces: what a second face may stay unseen
@@ -28,25 +28,25 @@ LEVEL_FLOOR = 1e-10  # mean square, -100 dB
 def survey_frames(frames: Iterable[np.ndarray], tracker: PeopleTracker) -> VideoFacts:
     """Look at uint8 RGB frames of one size at 25 Hz, in order. An empty video has no facts, and size 0 x 0."""
     boxes, sizes, rivals, turns, clear, mouth_inside, cuts = [], [], [], [], [], [], []
-    speaker, size, before = SpeakerWatch(), (0, 0), None
+    person, size, before = PersonChangeDetector(), (0, 0), None
     for number, seen in enumerate(tracker.watch(frames)):
         size = (seen.frame.shape[1], seen.frame.shape[0])
         landmarks, face_size, rival = main_face(seen)
         alone = landmarks if rival < RIVAL else None  # the main one of two faces may change from frame to frame
         if seen.is_cut or (before is not None and alone is not None and leaps(before, alone)):
             cuts.append(number)
-            speaker.new_shot()
+            person.new_shot()
         before = alone
         turn = 0.0 if landmarks is None else yaw_degrees(landmarks)
         if alone is not None:
-            speaker(number, seen.frame, alone, turn)
+            person(number, seen.frame, alone, turn)
         boxes.append(np.zeros(4) if landmarks is None else face_box(landmarks))
         sizes.append(face_size)
         rivals.append(rival)
         turns.append(turn)
         clear.append(landmarks is not None)
         mouth_inside.append(landmarks is not None and is_inside(landmarks[list(OUTER_LIPS), :2], size))
-    speaker.new_shot()
+    person.new_shot()
     return VideoFacts(
         size,
         np.array(boxes, np.int32).reshape(-1, 4),
@@ -56,7 +56,7 @@ def survey_frames(frames: Iterable[np.ndarray], tracker: PeopleTracker) -> Video
         np.array(clear, bool),
         np.array(mouth_inside, bool),
         cuts,
-        speaker.changes,
+        person.changes,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import cv2
 import numba
@@ -18,10 +17,9 @@ from jaxtyping import Float, Float32, Int32, UInt8
 
 from utils.core.types import N_LANDMARKS
 from utils.imaging.landmarks import EYE_CONTOURS, FACE_OVAL, INNER_LIPS
+from utils.weights import packs
 from utils.weights.checkpoints import read_weights
 
-# MediaPipe's 852 triangles of the 468 points (eyes and mouth open)
-MESH_FILE = Path(__file__).resolve().parents[2] / "pretrained_models" / "mini" / "face_model.safetensors"
 Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
 
 N_EYE_POINTS = 16
@@ -96,7 +94,7 @@ def face_triangles() -> tuple[Int32[np.ndarray, "f 3"], int, int]:
 
     Corners are landmarks, then the points of the near and of the far ring, in the order of FACE_OVAL.
     """
-    mesh = read_weights(MESH_FILE)["tri"].numpy().astype(np.int32)
+    mesh = read_weights(packs.face_mesh())["tri"].numpy().astype(np.int32)
     outside, n_ring = [], len(FACE_OVAL)
     for here, there in zip(range(n_ring), [*range(1, n_ring), 0], strict=True):
         near, next_near = N_LANDMARKS + here, N_LANDMARKS + there

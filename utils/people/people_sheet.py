@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from utils.imaging.contact_sheet import BACKGROUND, INK, cut_tile, draw_sheet, view_around
 from utils.imaging.geometry import box_of
-from utils.people.people import Person
+from utils.people.tracklets import Person
 
 MOST_WIDTH, LEAST_WIDTH = 1280, 480  # pixels of the frame in the sheet
 _BOX_COLOUR = (64, 255, 64)
@@ -18,13 +18,13 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def frames_to_show(people: Sequence[Person], n_frames: int) -> tuple[int, list[int]]:
-    """The first frame that shows most people, and one frame for each person, in the middle of the longest sight."""
+    """The first frame that shows most people, and one frame for each person, in the middle of the longest tracklet."""
     counts = np.zeros(n_frames, int)
     for person in people:
-        for piece in person.pieces:
-            counts[piece.start : piece.stop] += 1
-    longest = [max(person.pieces, key=lambda piece: len(piece.faces)) for person in people]
-    return int(np.argmax(counts)), [(piece.start + piece.stop) // 2 for piece in longest]
+        for tracklet in person.tracklets:
+            counts[tracklet.start : tracklet.stop] += 1
+    longest = [max(person.tracklets, key=lambda tracklet: len(tracklet.faces)) for person in people]
+    return int(np.argmax(counts)), [(tracklet.start + tracklet.stop) // 2 for tracklet in longest]
 
 
 def draw_people(

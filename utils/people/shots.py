@@ -1,4 +1,4 @@
-"""Where a video cuts to another shot, and where another person's face takes over without a cut (streaming).
+"""Cuts of a video, and changes of the person without a cut, found frame by frame (streaming).
 
 Measured on 66 single-shot clips of talking and acting people and on all 739 pairs of different speakers among 39 of
 the clips, put one after the other:
@@ -8,7 +8,7 @@ the clips, put one after the other:
     grey levels         23                         20                      12      both must be exceeded
     face's way          0.25 of its height         -                       0.40
     face's height       x 1.26                     -                       x 1.50
-    unlikeness          0.051                      0.040; 98 % over 0.065  0.065   for dissolves, which are no cuts
+    appearance          0.051                      0.040; 98 % over 0.065  0.065   for dissolves, which are no cuts
 
 Of clips joined in the middle, all of 50 cuts were found, and 18 of 20 dissolves of one second; nothing else was.
 """
@@ -32,17 +32,17 @@ MAX_GREY_CHANGE = 12.0  # grey levels, mean over thumbnail and channels
 MAX_FACE_STEP = 0.40  # of the face's height, from one frame to the next
 MAX_FACE_GROWTH = 1.50
 
-LIKENESS_WINDOW = 75  # frames on either side
-LIKENESS_GAP = 5  # frames without a face that a window passes over
-MAX_UNLIKENESS = 0.065  # 1 - cosine of the mean descriptors
-UNLIKENESS_PER_DEGREE = 0.0035  # what a turn of the head between the two windows adds to it
+APPEARANCE_WINDOW = 75  # frames on either side
+APPEARANCE_GAP = 5  # frames without a face that a window passes over
+MAX_APPEARANCE_DISTANCE = 0.065  # 1 - cosine of the mean descriptors
+DISTANCE_PER_DEGREE = 0.0035  # added to it by a turn of the head between the two windows
 _FACE_SIDE = 64  # pixels of the aligned face
 _FACE_POINTS = np.array([[0.31, 0.36], [0.69, 0.36], [0.5, 0.58], [0.35, 0.78], [0.65, 0.78]], np.float32)
 _CELL = (8, 8)  # pixels; blocks of 2 x 2 cells, 9 orientations, as in Dalal and Triggs' descriptor
 
 
 class CutDetector:
-    """Says of each frame, in order, whether it begins another shot."""
+    """Decides for each frame, in order, whether it begins another shot."""
 
     def __init__(self) -> None:
         self._thumbnail: np.ndarray | None = None
@@ -68,22 +68,22 @@ def colour_histogram(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " b
 
 
 def leaps(before: Float[np.ndarray, "468 3"], after: Float[np.ndarray, "468 3"]) -> bool:
-    """Whether a face moved or grew between two neighbouring frames as no head does."""
+    """Whether a face moved or grew more between two neighbouring frames than a head can."""
     heights = np.ptp(before[:, 1]), np.ptp(after[:, 1])
     way = np.linalg.norm(before[:, :2].mean(axis=0) - after[:, :2].mean(axis=0))
     return bool(way > MAX_FACE_STEP * min(heights) or max(heights) > MAX_FACE_GROWTH * min(heights))
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a face looks like in a frame. descriptor: float [1764]; turn: of the head, degrees."""
+class Appearance:
+    """Appearance of a face in a frame. descriptor: float [1764]; turn: yaw of the head, degrees."""
 
     frame: int
     descriptor: np.ndarray
     turn: float
 
 
-class LookDescriber:
+class AppearanceDescriber:
     """A histogram of oriented gradients of the face aligned by its eyes, nose and mouth."""
 
     def __init__(self) -> None:
@@ -96,39 +96,39 @@ class LookDescriber:
         return np.asarray(self._hog.compute(cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY)), np.float64).ravel()
 
 
-class SpeakerWatch:
-    """Compares how a face looks in the LIKENESS_WINDOW frames before and after each frame of a shot.
+class PersonChangeDetector:
+    """Compares a face's appearance in the APPEARANCE_WINDOW frames before and after each frame of a shot.
 
-    Memory holds two windows. ``changes`` are the frames where another person's face takes over.
+    Memory holds two windows. ``changes``: the frames from which the face is another person's.
     """
 
     def __init__(self) -> None:
         self.changes: list[int] = []
-        self._describe = LookDescriber()
-        self._faces: deque[Look] = deque()
-        self._peak = (0.0, -1)  # excess over the limit and its frame, of the excursion that goes on
+        self._describe = AppearanceDescriber()
+        self._faces: deque[Appearance] = deque()
+        self._peak = (0.0, -1)  # largest excess over the limit, and its frame
 
     def __call__(
         self, frame_number: int, frame: UInt8[np.ndarray, "h w 3"], landmarks: np.ndarray, turn: float
     ) -> None:
-        """A frame with a face; frames without one are left out by the caller."""
-        if self._faces and frame_number - self._faces[-1].frame > LIKENESS_GAP + 1:
+        """Take a frame with a face; the caller skips frames without one."""
+        if self._faces and frame_number - self._faces[-1].frame > APPEARANCE_GAP + 1:
             self.new_shot()
-        self._faces.append(Look(frame_number, self._describe(frame, landmarks), turn))
-        if len(self._faces) > 2 * LIKENESS_WINDOW:
+        self._faces.append(Appearance(frame_number, self._describe(frame, landmarks), turn))
+        if len(self._faces) > 2 * APPEARANCE_WINDOW:
             self._faces.popleft()
-        if len(self._faces) == 2 * LIKENESS_WINDOW:
+        if len(self._faces) == 2 * APPEARANCE_WINDOW:
             faces = list(self._faces)
-            excess = unlikeness(faces[:LIKENESS_WINDOW], faces[LIKENESS_WINDOW:]) - MAX_UNLIKENESS
-            self._follow(excess, faces[LIKENESS_WINDOW].frame)
+            before, after = MeanAppearance(faces[:APPEARANCE_WINDOW]), MeanAppearance(faces[APPEARANCE_WINDOW:])
+            self._follow(before.distance(after) - MAX_APPEARANCE_DISTANCE, faces[APPEARANCE_WINDOW].frame)
 
     def new_shot(self) -> None:
-        """Forget what came before; also called at the end of the video."""
+        """Forget the frames before; also called at the end of the video."""
         self._faces.clear()
         self._follow(-1.0, -1)
 
     def _follow(self, excess: float, frame_number: int) -> None:
-        """Keep the frame where an excursion over the limit is largest."""
+        """Keep the frame where the distance exceeds the limit most."""
         if excess > self._peak[0]:
             self._peak = (excess, frame_number)
         elif excess <= 0 < self._peak[0]:
@@ -136,18 +136,18 @@ class SpeakerWatch:
             self._peak = (0.0, -1)
 
 
-class MeanLook:
-    """The mean of looks, to which more can be added."""
+class MeanAppearance:
+    """The mean of appearances, to which more can be added."""
 
-    def __init__(self, looks: Iterable[Look]) -> None:
-        """At least one look."""
+    def __init__(self, appearances: Iterable[Appearance]) -> None:
+        """At least one appearance."""
         self._total, self._turns = np.zeros(1, np.float32), list[float]()
-        self.add(looks)
+        self.add(appearances)
 
-    def add(self, looks: Iterable[Look]) -> None:
-        for look in looks:
-            self._total = self._total + look.descriptor
-            self._turns.append(look.turn)
+    def add(self, appearances: Iterable[Appearance]) -> None:
+        for one in appearances:
+            self._total = self._total + one.descriptor
+            self._turns.append(one.turn)
 
     @property
     def descriptor(self) -> Float[np.ndarray, " d"]:
@@ -157,21 +157,15 @@ class MeanLook:
     def turn(self) -> float:
         return float(np.mean(self._turns))
 
-
-def unlikeness(before: list[Look], after: list[Look]) -> float:
-    """See unlikeness_of_means."""
-    return unlikeness_of_means(MeanLook(before), MeanLook(after))
-
-
-def unlikeness_of_means(before: MeanLook, after: MeanLook) -> float:
-    """1 - cosine of the mean descriptors, less what the turn of the head explains."""
-    one, other = before.descriptor, after.descriptor
-    cosine = one @ other / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-12)
-    return float(1 - cosine - UNLIKENESS_PER_DEGREE * abs(before.turn - after.turn))
+    def distance(self, other: MeanAppearance) -> float:
+        """Appearance distance: 1 - cosine of the mean descriptors, less what the turn of the head explains."""
+        mine, others = self.descriptor, other.descriptor
+        cosine = mine @ others / max(float(np.linalg.norm(mine) * np.linalg.norm(others)), 1e-12)
+        return float(1 - cosine - DISTANCE_PER_DEGREE * abs(self.turn - other.turn))
 
 
 def similarity(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "2 3"]:
-    """Turn, scale and shift that carry ``source`` to ``target`` with the least squared error."""
+    """Rotation, scale and shift that map ``source`` to ``target`` with the least squared error."""
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     from_points, to_points = source - source_mean, target - target_mean
     extent = max(float((from_points**2).sum()), 1e-12)

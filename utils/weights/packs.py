@@ -93,6 +93,16 @@ def mini_pack(root: Path = MINI_DIR) -> Pack:
     )
 
 
+def agreement_model() -> Path:
+    """Model of audio-visual agreement, which chooses the speaker with any pack; it comes with the mini pack."""
+    return MINI_DIR / "av_agreement.safetensors"
+
+
+def face_mesh() -> Path:
+    """File of the triangles of MediaPipe's 468 landmarks (``tri``); it comes with the mini pack."""
+    return MINI_DIR / "face_model.safetensors"
+
+
 def resolve_pack(**overrides: Path | None) -> Pack:
     """The official tree if it is complete, else the mini pack, with the parts that flags name put in place.
 

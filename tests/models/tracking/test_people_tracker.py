@@ -12,17 +12,17 @@ import torch
 import inference_edit_expression
 from models.tracking.clip_tracking import TrackedClip, track_clip
 from models.tracking.people_tracker import DETECT_EVERY, PeopleTracker
-from models.tracking.speaker_choice import Ears
+from models.tracking.speaker_choice import ClipSound
 from tests.helpers import media, people_scene
 from tests.helpers.people_scene import alone, at, first_person, second_person, two_people
 from utils.core.errors import BadInput
 from utils.files.image_files import read_rgb
 from utils.people.face_frames import FADE
-from utils.people.people import Person, gather_people
 from utils.people.speaker import Speaker
+from utils.people.tracklets import Person, gather_people
 from utils.weights import packs
 
-SILENT = Ears(lambda _: None)
+SILENT = ClipSound(lambda _: None)
 
 
 def people_in(frames: list[np.ndarray], detect_every: int = DETECT_EVERY) -> list[Person]:
@@ -36,7 +36,7 @@ def track(frames: list[np.ndarray], speaker: Speaker | None = None, **options: f
 
 def middles(person: Person) -> dict[int, float]:
     """Where a person's face is in every frame that shows it, x."""
-    faces = ((piece.start + i, face) for piece in person.pieces for i, face in enumerate(piece.faces))
+    faces = ((tracklet.start + i, face) for tracklet in person.tracklets for i, face in enumerate(tracklet.faces))
     return {frame: float(face[:, 0].mean()) for frame, face in faces}
 
 
@@ -88,7 +88,7 @@ def test_who_sits_otherwise_after_a_jump_cut_is_still_one_person(angle: float, s
     before = [alone(picture, 1, at(150))[0] for picture in first_person()[:30]]
     after = [cv2.warpAffine(frame, matrix, frame.shape[1::-1], borderValue=(90, 90, 90)) for frame in before]
     (person,) = people_in(before[:19] + after[19:])
-    assert [(piece.start, piece.stop) for piece in person.pieces] == [(0, 19), (19, 30)]
+    assert [(tracklet.start, tracklet.stop) for tracklet in person.tracklets] == [(0, 19), (19, 30)]
 
 
 def test_speakers_are_told_by_place_and_size():

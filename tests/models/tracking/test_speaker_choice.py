@@ -9,13 +9,14 @@ import pytest
 
 from models.lipsync.av_agreement import AvModel, sound_features
 from models.tracking import speaker_choice
-from models.tracking.speaker_choice import AV_MODEL, ENOUGH_HEARD, Ears, choose_speaker, choose_with_more
+from models.tracking.speaker_choice import ENOUGH_FRAMES, ClipSound, choose_speaker, choose_with_more
 from tests.helpers import media
 from utils.core.types import N_LANDMARKS, SAMPLES_PER_FRAME
 from utils.imaging.landmarks import LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP
-from utils.people.people import Person, Piece
-from utils.people.shots import Look
+from utils.people.shots import Appearance
 from utils.people.speaker import Speaker, parse_speaker
+from utils.people.tracklets import Person, Tracklet
+from utils.weights import packs
 
 N = 150
 WAVE = media.speech_like(N / 25)
@@ -30,12 +31,12 @@ def person(opening: np.ndarray, left: float, size: float = 100.0) -> Person:
     faces[:, UPPER_INNER_LIP] = (left, 70, 0)
     faces[:, LOWER_INNER_LIP] = (left, 70, 0)
     faces[:, LOWER_INNER_LIP, 1] += opening * size
-    return Person([Piece(0, list(faces), [Look(0, np.ones(4), 0.0)])])
+    return Person([Tracklet(0, list(faces), [Appearance(0, np.ones(4), 0.0)])])
 
 
 def speaking(fps: float = 25) -> np.ndarray:
     """How the lips open to WAVE, and at another rate of frames."""
-    predicted = AvModel.load(AV_MODEL).predict(sound_features(WAVE, N))
+    predicted = AvModel.load(packs.agreement_model()).predict(sound_features(WAVE, N))
     opening = 0.2 + 0.05 * (predicted - predicted.min())
     return np.interp(np.arange(0, N, 25 / fps), np.arange(N), opening)
 
@@ -50,7 +51,7 @@ def test_the_sound_names_the_speaker(fps, place):
     opening = speaking(fps)
     people = [person(chewing(len(opening)), 0, 200), person(chewing(len(opening)), 400, 200)]
     people[place] = person(opening, 400 * place)
-    choice = choose_speaker(people, Speaker(), Ears(lambda n: WAVE[:n]), len(opening), fps)
+    choice = choose_speaker(people, Speaker(), ClipSound(lambda n: WAVE[:n]), len(opening), fps)
     assert choice.index == place
     assert choice.agreements[place] > 0.8 > choice.agreements[1 - place]
     assert "agreement" in choice.reason
@@ -59,7 +60,7 @@ def test_the_sound_names_the_speaker(fps, place):
 @pytest.mark.parametrize("wave", [None, np.zeros(N * 640, np.float32), np.zeros(0, np.float32), WAVE[:2000]])
 def test_without_speech_the_most_prominent_is_taken(wave):
     people = [person(chewing(), 0, 80), person(chewing(), 400, 200)]
-    assert choose_speaker(people, Speaker(), Ears(lambda n: wave if wave is None else wave[:n]), N).index == 1
+    assert choose_speaker(people, Speaker(), ClipSound(lambda n: wave if wave is None else wave[:n]), N).index == 1
 
 
 @pytest.mark.parametrize("fps", [25, 50])
@@ -78,9 +79,9 @@ def test_more_of_a_clip_tells_who_speaks_where_a_second_is_shown(fps, place):
         known = [person(mouth[:n], 400 * index, 150) for index, mouth in enumerate(mouths)]
         return [*strangers, *reversed(known)], n
 
-    choice = choose_with_more(people, watch, Ears(lambda n: WAVE[:n]), n_shown, fps)
-    assert (choice.index, asked) == (place, [ENOUGH_HEARD * fps // 25])
-    assert choose_speaker(people, Speaker(), Ears(lambda n: WAVE[:n]), n_shown, fps).index == 1 - place
+    choice = choose_with_more(people, watch, ClipSound(lambda n: WAVE[:n]), n_shown, fps)
+    assert (choice.index, asked) == (place, [ENOUGH_FRAMES * fps // 25])
+    assert choose_speaker(people, Speaker(), ClipSound(lambda n: WAVE[:n]), n_shown, fps).index == 1 - place
 
 
 def test_enough_of_a_clip_is_not_watched_again():
@@ -89,19 +90,19 @@ def test_enough_of_a_clip_is_not_watched_again():
     def watch(n: int) -> tuple[list[Person], int]:
         raise AssertionError("the clip was watched again")
 
-    assert choose_with_more(people, watch, Ears(lambda n: WAVE[:n]), N).index == 0
-    assert choose_with_more(people[1:], watch, Ears(lambda n: WAVE[:n]), 5).index == 0
+    assert choose_with_more(people, watch, ClipSound(lambda n: WAVE[:n]), N).index == 0
+    assert choose_with_more(people[1:], watch, ClipSound(lambda n: WAVE[:n]), 5).index == 0
 
 
 def test_two_mouths_that_move_alike_are_told_by_size():
     people = [person(speaking(), 0, 80), person(speaking(), 400, 200)]
-    choice = choose_speaker(people, Speaker(), Ears(lambda n: WAVE[:n]), N)
+    choice = choose_speaker(people, Speaker(), ClipSound(lambda n: WAVE[:n]), N)
     assert choice.index == 1
     assert "nobody's mouth clearly" in choice.reason
 
 
 def test_no_more_than_the_first_minutes_are_listened_to(monkeypatch):
-    monkeypatch.setattr(speaker_choice, "MOST_HEARD", 100)
+    monkeypatch.setattr(speaker_choice, "MOST_FRAMES", 100)
     asked = []
 
     def listen(n_samples: int) -> np.ndarray:
@@ -109,7 +110,7 @@ def test_no_more_than_the_first_minutes_are_listened_to(monkeypatch):
         return WAVE[:n_samples]
 
     people = [person(chewing(), 0), person(speaking(), 400)]
-    assert choose_speaker(people, Speaker(), Ears(listen), N).index == 1
+    assert choose_speaker(people, Speaker(), ClipSound(listen), N).index == 1
     assert asked == [100 * SAMPLES_PER_FRAME]
 
 
@@ -117,15 +118,25 @@ def test_nobody_listens_without_a_choice():
     def listen(_: int) -> np.ndarray:
         raise AssertionError("the sound was decoded")
 
-    assert choose_speaker([person(chewing(), 0)], Speaker(), Ears(listen), N).index == 0
+    assert choose_speaker([person(chewing(), 0)], Speaker(), ClipSound(listen), N).index == 0
     people = [person(chewing(), 0), person(chewing(), 400)]
-    assert choose_speaker(people, Speaker("right"), Ears(listen), N).index == 1
+    assert choose_speaker(people, Speaker("right"), ClipSound(listen), N).index == 1
+
+
+def test_without_the_agreement_model_the_most_prominent_is_taken(monkeypatch, tmp_path):
+    """An official tree works without the folder of the mini pack; the reason, one line, names the missing file."""
+    monkeypatch.setattr(packs, "MINI_DIR", tmp_path)
+    people = [person(chewing(), 0, 80), person(chewing(), 400, 200)]
+    choice = choose_speaker(people, Speaker(), ClipSound(lambda n: WAVE[:n]), N)
+    assert choice.index == 1
+    assert choice.reason == f"the most prominent; the sound is not compared without {tmp_path}/av_agreement.safetensors"
+    assert np.isnan(choice.agreements).all()
 
 
 def test_a_guest_of_a_moment_is_no_speaker():
     guest = person(speaking()[:60], 400)
     assert guest.n_seen < speaker_choice.MIN_SEEN * N
-    assert choose_speaker([person(chewing(), 0), guest], Speaker(), Ears(lambda n: WAVE[:n]), N).index == 0
+    assert choose_speaker([person(chewing(), 0), guest], Speaker(), ClipSound(lambda n: WAVE[:n]), N).index == 0
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from utils.core.errors import BadInput
 from utils.imaging.face_warp import compose_reference, face_triangles, warp_face
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, UPPER_INNER_LIP
+from utils.weights import packs
 
 SIZE = 128
 LOWER_LIP = (*INNER_LIPS[11:], 17, 84, 181, 91, 146, 314, 405, 321, 375)
@@ -25,9 +27,7 @@ def landmarks(mini_face) -> np.ndarray:
 def mini_face() -> np.ndarray:
     from safetensors.numpy import load_file
 
-    from utils.imaging.face_warp import MESH_FILE
-
-    mean = load_file(MESH_FILE)["meanshape"].reshape(-1, 3)
+    mean = load_file(packs.face_mesh())["meanshape"].reshape(-1, 3)
     return mean[:, :2] * (1, -1)
 
 
@@ -107,3 +107,11 @@ def test_triangles_cover_the_face_without_a_hole(landmarks):
     assert n_mesh == 852
     assert set(edges.values()) == {1, 2}
     assert sum(count == 1 for count in edges.values()) == 36  # only the face oval is a border
+
+
+def test_without_the_mini_pack_the_missing_file_is_named(monkeypatch, tmp_path, landmarks):
+    monkeypatch.setattr(packs, "MINI_DIR", tmp_path)
+    face_triangles.cache_clear()
+    with pytest.raises(BadInput, match=r"face_model\.safetensors") as caught:
+        warp_face(coordinates(), landmarks, landmarks)
+    assert "\n" not in str(caught.value)

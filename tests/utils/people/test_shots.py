@@ -12,13 +12,13 @@ from models.tracking.people_tracker import FrameFaces, PeopleTracker
 from models.tracking.video_survey import survey_frames
 from tests.helpers import media
 from utils.people.shots import (
-    LIKENESS_WINDOW,
+    APPEARANCE_WINDOW,
     MAX_FACE_GROWTH,
     MAX_FACE_STEP,
+    Appearance,
     CutDetector,
-    Look,
-    MeanLook,
-    SpeakerWatch,
+    MeanAppearance,
+    PersonChangeDetector,
     leaps,
     similarity,
 )
@@ -85,7 +85,7 @@ def faces_with_noise(picture: np.ndarray, n_frames: int, seed: int) -> list[np.n
 
 
 def changes_of(frames: list[np.ndarray], landmarks: np.ndarray, skipped: range = range(0)) -> list[int]:
-    watch = SpeakerWatch()
+    watch = PersonChangeDetector()
     for number, frame in enumerate(frames):
         if number not in skipped:
             watch(number, frame, landmarks, turn=0.0)
@@ -94,7 +94,7 @@ def changes_of(frames: list[np.ndarray], landmarks: np.ndarray, skipped: range =
 
 
 def test_another_face_that_fades_in_is_noticed(landmarks):
-    n_frames = LIKENESS_WINDOW + 20
+    n_frames = APPEARANCE_WINDOW + 20
     one, other = media.portrait().astype(float), media.smooth_picture(192, 192).astype(float)
     fading = [((1 - share) * one + share * other).astype(np.uint8) for share in np.linspace(0, 1, 21)]
     frames = [
@@ -107,14 +107,14 @@ def test_another_face_that_fades_in_is_noticed(landmarks):
 
 
 def test_one_face_is_one_speaker(landmarks):
-    frames = faces_with_noise(media.portrait(), 3 * LIKENESS_WINDOW, seed=0)
+    frames = faces_with_noise(media.portrait(), 3 * APPEARANCE_WINDOW, seed=0)
     assert changes_of(frames, landmarks) == []
-    brighter = [(frame * 0.7).astype(np.uint8) for frame in frames[:LIKENESS_WINDOW]]
-    assert changes_of(frames[:LIKENESS_WINDOW] + brighter, landmarks) == []
+    brighter = [(frame * 0.7).astype(np.uint8) for frame in frames[:APPEARANCE_WINDOW]]
+    assert changes_of(frames[:APPEARANCE_WINDOW] + brighter, landmarks) == []
 
 
 def test_a_long_gap_begins_anew(landmarks):
-    n_frames = LIKENESS_WINDOW + 10
+    n_frames = APPEARANCE_WINDOW + 10
     frames = [media.portrait()] * (n_frames + 10) + [media.smooth_picture(192, 192)] * n_frames
     assert changes_of(frames, landmarks, skipped=range(n_frames, n_frames + 10)) == []
     assert len(changes_of(frames, landmarks, skipped=range(n_frames + 8, n_frames + 10))) == 1
@@ -153,9 +153,9 @@ def test_survey_of_nothing():
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_mean_look_is_that_of_all_looks_at_once(kind):
     rng = np.random.default_rng(0)
-    looks = [Look(i, rng.random(1764).astype(kind), 20 * rng.standard_normal()) for i in range(40)]
-    grown = MeanLook(looks[:7])
-    grown.add(looks[7:])
-    np.testing.assert_array_equal(grown.descriptor, np.mean([look.descriptor for look in looks], axis=0))
+    appearances = [Appearance(i, rng.random(1764).astype(kind), 20 * rng.standard_normal()) for i in range(40)]
+    grown = MeanAppearance(appearances[:7])
+    grown.add(appearances[7:])
+    np.testing.assert_array_equal(grown.descriptor, np.mean([one.descriptor for one in appearances], axis=0))
     assert grown.descriptor.dtype == kind
-    assert grown.turn == np.mean([look.turn for look in looks])
+    assert grown.turn == np.mean([one.turn for one in appearances])
