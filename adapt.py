@@ -20,7 +20,7 @@ from utils.core import cli
 from utils.core.errors import BadInput
 from utils.files.atomic import atomic_path, folders_above, require_writable
 from utils.files.image_files import write_rgb
-from utils.files.run_lock import sole_run
+from utils.files.work_folder import sole_run
 from utils.results.training_clip import is_finished
 from utils.weights import packs
 
@@ -116,8 +116,9 @@ def describe(clip: Path, pack: packs.Pack, settings: AdaptationSettings) -> dict
     """What the result depends on; ``key`` sums it up."""
     import hashlib
 
+    from utils.files.digests import sha256
     from utils.media.audio import require_media
-    from utils.weights.checkpoints import REFINER_WEIGHTS, sha256, weights_file
+    from utils.weights.checkpoints import REFINER_WEIGHTS, weights_file
 
     require_media(clip)
     base = "mini" if pack.name.startswith("mini") else "official"

@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.core import cli
 from utils.core.errors import BadInput
-from utils.core.version import VERSION
+from utils.core.types import VERSION
 from utils.files.atomic import require_writable
 from utils.metrics.clip_pairs import ClipPair, Matches, match_clips
 from utils.metrics.figures import METRICS, NEEDS_WEIGHTS
@@ -173,7 +173,7 @@ def settings(options: argparse.Namespace, metrics: Sequence[str]) -> dict[str, o
     """What published figures differ by: crops, offsets, implementation and weights."""
     from importlib.metadata import version
 
-    from utils.weights.checkpoints import sha256
+    from utils.files.digests import sha256
 
     found: dict[str, object] = {
         "implementation": f"joygen {VERSION}, MediaPipe {version('mediapipe')}",

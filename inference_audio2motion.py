@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.core import cli
-from utils.core.errors import BadInput, shown
+from utils.core.errors import BadInput, printable
 from utils.core.types import INAUDIBLE, SAMPLES_PER_FRAME
 from utils.files.atomic import folders_above, require_writable
 from utils.results import store
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     if len(wave) < SAMPLES_PER_FRAME:
         raise BadInput("speech is too short", options.drv_aud, "at least 0.04 s", f"{len(wave)} samples at 16 kHz")
     if max(wave.max(), -wave.min()) < INAUDIBLE:
-        _log.warning("%s: its first sound track is silent", shown(options.drv_aud))
+        _log.warning("%s: its first sound track is silent", printable(options.drv_aud))
     pack = packs.resolve_pack(audio2motion=options.a2m_ckpt, hubert=options.hubert_path)
     device = cli.resolve_device(options.gpu_id)
     network = load_audio2motion(pack.audio2motion, device)

@@ -19,10 +19,9 @@ from utils.core.errors import BadInput
 from utils.core.types import MOTION_FPS, N_LANDMARKS, VideoInfo
 from utils.files.atomic import atomic_path, require_writable, swap_in
 from utils.files.image_files import write_rgb
-from utils.files.run_lock import replacing
-from utils.media.motion_timing import n_motion_frames
+from utils.files.work_folder import replacing
 from utils.media.time_options import add_length_argument, add_rate_argument, resolve_rate
-from utils.media.timeline import n_needed_frames, n_result_frames, shown_frames
+from utils.media.timeline import n_motion_frames, n_needed_frames, n_result_frames, shown_frames
 from utils.people.speaker import add_speaker_arguments
 from utils.results import store
 from utils.weights import packs

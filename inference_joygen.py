@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 
 from utils.core import cli
 from utils.core.errors import BadInput
-from utils.core.types import SAMPLE_RATE, VideoInfo
-from utils.core.version import VERSION
+from utils.core.types import SAMPLE_RATE, VERSION, VideoInfo
 from utils.files.atomic import require_writable
-from utils.files.run_lock import reading
+from utils.files.work_folder import reading
 from utils.media.time_options import add_rate_argument
 from utils.media.timeline import exact_rate
 from utils.results import store
@@ -199,7 +198,7 @@ def make_frames(talk: Talk, parts: Sequence[range]) -> Iterator[TalkingFrame]:
     from models.generation.face_parsing import FaceParsing
     from models.generation.talking_face import load_talking_face, talking_frames
     from models.generation.talking_video import windows_of_parts
-    from utils.media.windows import heard_rows, stream_windows
+    from utils.media.windows import needed_rows, stream_windows
 
     options, pack, edit, n_frames = talk.options, talk.pack, talk.edit, talk.n_frames
     device = cli.resolve_device(options.gpu_id)
@@ -212,7 +211,7 @@ def make_frames(talk: Talk, parts: Sequence[range]) -> Iterator[TalkingFrame]:
     parse_face = FaceParsing.load(pack.face_parsing, device) if pack.face_parsing else None
     fps = exact_rate(edit.record.fps)
     speech = until_the_end(talk.speech, n_frames, fps)
-    states = encoder.encode_segments(speech.blocks, heard_rows(parts, speech.n_rows, fps))
+    states = encoder.encode_segments(speech.blocks, needed_rows(parts, speech.n_rows, fps))
     windows = stream_windows(states, n_frames, fps, options.batch_size)
     windows = windows_of_parts(windows, parts, options.batch_size, sampling, options.seed)
     references, rows = None, [None] * n_frames
@@ -287,7 +286,8 @@ def put_together(talk: Talk, folder: Path, parts: Sequence[Path], shown: Sequenc
 
 def describe_result(pack: packs.Pack) -> dict[str, str]:
     """The mp4's metadata: that mouth and speech are synthetic, and what made them."""
-    from utils.weights.checkpoints import sha256, weights_file
+    from utils.files.digests import sha256
+    from utils.weights.checkpoints import weights_file
 
     digest = sha256(weights_file(pack.unet))[:12]
     return {

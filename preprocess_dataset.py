@@ -23,8 +23,7 @@ from utils.curation.ray_queue import run_on_ray
 from utils.curation.work_queue import Outcome, run_local
 from utils.data.shard_writer import SHARD_MEGABYTES, WAITING_FOLDER, ShardPacker, finished_names
 from utils.files.atomic import require_writable
-from utils.files.run_lock import sole_run
-from utils.media.video_files import VIDEO_SUFFIXES, videos_in
+from utils.files.work_folder import sole_run
 from utils.people.speaker import add_speaker_argument
 from utils.results import store
 from utils.results.training_clip import is_finished
@@ -91,6 +90,8 @@ def clip_paths(video_dir: Path) -> list[Path]:
     """Raises BadInput if there is no clip, or two would have the same result."""
     if not video_dir.is_dir():
         raise BadInput("no such folder", video_dir, "a folder of clips", "nothing", "check --video_dir")
+    from utils.media.video import VIDEO_SUFFIXES, videos_in
+
     paths = videos_in(video_dir)
     if not paths:
         raise BadInput("no clips", video_dir, " ".join(VIDEO_SUFFIXES), "none", "check --video_dir")

@@ -24,7 +24,6 @@ from utils.curation.clip_choice import Limits, Stretch
 from utils.curation.clip_record import Row, VideoRecord
 from utils.curation.work_queue import default_workers, run_units
 from utils.files.atomic import require_writable
-from utils.media.video_files import VIDEO_SUFFIXES, videos_in
 
 WORK_PREFIX = ".work-"  # of the folder in CLIPS_DIR where a video's clips are written
 
@@ -89,6 +88,8 @@ def video_paths(raw_dir: Path, clips_dir: Path) -> list[Path]:
         raise BadInput("no such folder", raw_dir, "a folder of raw videos", "nothing", "check RAW_DIR")
     if raw_dir.resolve() == clips_dir.resolve():
         raise BadInput("clips would mix with raw videos", clips_dir, advice="choose another CLIPS_DIR")
+    from utils.media.video import VIDEO_SUFFIXES, videos_in
+
     paths = videos_in(raw_dir)
     if not paths:
         raise BadInput("no videos", raw_dir, " ".join(VIDEO_SUFFIXES), "none", "check RAW_DIR")

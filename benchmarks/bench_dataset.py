@@ -29,7 +29,7 @@ from utils.core import cli
 from utils.core.types import MOTION_FPS
 from utils.data.clips import clip_folders, clip_names, open_clips
 from utils.data.shard_writer import ShardPacker, pack_clip, waiting_path
-from utils.files.stored_path import StoredPath
+from utils.files.arrays import StoredPath
 from utils.media.video import probe_video, read_frames
 from utils.results.store import depth_path, face_path
 from utils.weights import packs

@@ -28,8 +28,7 @@ from models.generation.latent_codec import build_vae, current_name, hide_lower_h
 from models.generation.talking_face import TalkingFace, load_talking_face, paste
 from models.layers.model_config import read_model_config
 from utils.core import cli
-from utils.core.streaming import batched, map_ahead
-from utils.core.threads import MOST_WORKERS, shared_threads
+from utils.core.streaming import MOST_WORKERS, batched, map_ahead, shared_threads
 from utils.imaging.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
 from utils.media.windows import WINDOW_ROWS
 from utils.results.store import EditResult, load_edit

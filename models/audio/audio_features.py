@@ -19,7 +19,7 @@ from torch import Tensor
 
 from utils.core.errors import BadInput
 from utils.core.types import FEATURE_RATE, SAMPLE_RATE, SAMPLES_PER_FEATURE
-from utils.files.disk_arrays import disk_zeros, let_go
+from utils.files.disk_arrays import disk_zeros, release
 
 if TYPE_CHECKING:
     from models.audio.hubert import HubertEncoder
@@ -109,7 +109,7 @@ def hubert_features(
     for chunk in hubert.encode_chunks(wave):
         states[done : done + len(chunk)] = chunk
         done += len(chunk)
-        let_go(states)
+        release(states)
     return states
 
 

@@ -20,7 +20,7 @@ from models.tracking.face_tracker import LandmarkTracker, track_face
 from utils.core.errors import BadInput
 from utils.core.streaming import batched
 from utils.core.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
-from utils.files.disk_arrays import let_go
+from utils.files.disk_arrays import release
 from utils.imaging.depth import depth_to_uint8
 from utils.imaging.geometry import CROP_SIZE, Alignment, align_five_points
 from utils.weights.packs import Pack
@@ -125,7 +125,7 @@ class CropLandmarks(LandmarkRows):
         points = np.zeros((len(frames), N_LANDMARKS, 2), np.float32)
         for row, frame in enumerate(frames):
             points[row] = self._alignments[frame].to_crop(self._landmarks[frame, :, :2])
-        let_go(self._landmarks)
+        release(self._landmarks)
         return points
 
 

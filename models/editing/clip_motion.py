@@ -11,7 +11,7 @@ from models.editing.clip_store import StoredClip
 from models.face3d.closed_mouth import rest_expression
 from models.face3d.face_model import EXPRESSION, IDENTITY, FaceModel
 from models.motion.expression_style import in_persons_style
-from utils.media.motion_timing import resample_motion, settle
+from utils.media.timeline import resample_motion, settle
 
 
 def motion_of_frames(

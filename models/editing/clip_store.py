@@ -11,11 +11,9 @@ import numpy as np
 from models.editing.clip_analysis import FaceAnalyser, FittedClip
 from models.face3d.face_model import EXPRESSION
 from utils.core import cli
-from utils.core.streaming import map_ahead
-from utils.core.threads import shared_threads
+from utils.core.streaming import map_ahead, shared_threads
 from utils.core.types import N_EXP, N_LANDMARKS
-from utils.files.array_files import load_array, save_array
-from utils.files.array_rows import ArrayRows
+from utils.files.arrays import ArrayRows, load_array, save_array
 from utils.files.image_files import write_gray
 from utils.imaging.geometry import Alignment
 from utils.results import store

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from models.face3d.face_model import EXPRESSION, FaceModel
 from utils.core.types import N_EXP
-from utils.files.array_rows import ArrayRows
+from utils.files.arrays import ArrayRows
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, UPPER_INNER_LIP
 
 _MIDDLE = len(INNER_LIPS) // 2  # INNER_LIPS runs from one corner over the upper lip to the other, and back below

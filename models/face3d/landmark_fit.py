@@ -35,11 +35,10 @@ from models.face3d.face_model import (
     rotation_matrices,
 )
 from utils.core.errors import BadInput
-from utils.core.nearest import nearest
-from utils.core.streaming import map_ahead
-from utils.core.threads import shared_threads
+from utils.core.streaming import map_ahead, shared_threads
 from utils.core.types import N_COEFFS, N_LANDMARKS
 from utils.imaging.landmarks import EYE_CONTOURS, INNER_LIPS, OUTER_LIPS, UNMATCHED_IN_BFM
+from utils.media.timeline import nearest
 
 N_POSE = 6  # rotation step and translation
 

@@ -26,8 +26,7 @@ from models.generation.refiner import Refiner, resize_pictures
 from models.generation.tiny_codec import load_tiny_or_full
 from utils.core.allocator import keep_freed_memory
 from utils.core.errors import BadInput
-from utils.core.streaming import map_ahead, run_ahead
-from utils.core.threads import MOST_WORKERS, shared_threads
+from utils.core.streaming import MOST_WORKERS, map_ahead, run_ahead, shared_threads
 from utils.imaging.blending import Parser, as_levels, mix_images, parsing_mask, paste_face
 from utils.imaging.colour import match_colours
 from utils.imaging.geometry import crop_box, resize_image

@@ -15,7 +15,7 @@ from utils.core import cli
 from utils.core.allocator import return_freed_memory
 from utils.core.streaming import run_ahead
 from utils.core.types import PictureFormat
-from utils.files.array_files import load_array, save_array
+from utils.files.arrays import load_array, save_array
 from utils.files.atomic import atomic_path
 from utils.files.image_files import write_rgb
 from utils.imaging.contact_sheet import cut_tile, draw_sheet, view_around

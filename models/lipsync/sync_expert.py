@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.motion.audio2motion import Audio2MotionConfig
-from utils.core.bounds import Layers, Size
+from utils.core.config import Layers, Size
 from utils.core.errors import BadInput
 from utils.core.types import N_LANDMARKS
 from utils.data.sync_pairs import PAIR_FRAMES, PAIR_STEPS

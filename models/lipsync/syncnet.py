@@ -20,9 +20,9 @@ from scipy.signal import medfilt
 from torch import Tensor, nn
 
 from models.audio.speech_cepstrum import STEPS_PER_SECOND, speech_cepstrum
-from utils.core.nearest import nearest
 from utils.core.types import MOTION_FPS, SAMPLES_PER_FRAME
 from utils.imaging.geometry import crop_box, resize_image
+from utils.media.timeline import nearest
 from utils.weights.checkpoints import load_strict, read_weights, with_counters
 
 N_EMBEDDING = 1024

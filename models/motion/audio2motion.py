@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from models.audio.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
 from models.motion.flow import FlowVAE, FlowVAESizes, Reconstruction, motion_blocks
-from utils.core.bounds import Size
-from utils.core.config import parse_yaml
+from utils.core.config import Size, parse_yaml
 from utils.core.errors import BadInput
 from utils.core.types import FEATURE_RATE, MOTION_FPS, N_EXP
-from utils.files.disk_arrays import let_go
+from utils.files.disk_arrays import release
 from utils.weights.checkpoints import load_strict, newest_checkpoint, read_weights
 from utils.weights.official_files import fetch_advice
 
@@ -113,7 +112,7 @@ class Audio2Motion(nn.Module, ABC):
             made = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
             first = (block.kept.start - block.read.start) * self.vae.sizes.stride
             motion.append(made[first : first + len(block.kept) * self.vae.sizes.stride])
-            let_go(features.audio)
+            release(features.audio)
         return np.concatenate(motion)
 
     def _predict_block(

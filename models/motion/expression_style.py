@@ -14,9 +14,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
-from utils.core.nearest import nearest
 from utils.core.types import MOTION_FPS
-from utils.media.motion_timing import time_scale
+from utils.media.timeline import nearest, time_scale
 
 TYPICAL_SPREAD = 0.045  # standard deviation of a talking mouth's opening, over the distance of the eyes
 MIN_SCALE, MAX_SCALE = 0.7, 1.4

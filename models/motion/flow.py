@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from utils.core.bounds import Layers, Size
+from utils.core.config import Layers, Size
 
 LOG_2_PI = math.log(2 * math.pi)
 BLOCK_FRAMES = 1000  # 40 s of motion at 25 Hz

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32
 from scipy.ndimage import label
 
 from models.audio.speech_activity import Loudness, loudness, without_short_runs
-from utils.core.nearest import nearest
+from utils.media.timeline import nearest
 
 NOISE_PERCENTILE = 20  # of the levels: what lies below is taken for the clip's noise where it has no pitch
 NOISE_MARGIN = 6.0  # dB that a sound without pitch must lie above the noise

@@ -26,7 +26,7 @@ from models.tracking.face_tracker import (
 from models.tracking.people_tracker import PeopleTracker
 from models.tracking.speaker_choice import ClipSound, SpeakerChoice, choose_speaker, choose_with_more
 from utils.core.types import MOTION_FPS, N_LANDMARKS, FaceTrack
-from utils.files.disk_arrays import disk_zeros, rows_of, stretches_of
+from utils.files.disk_arrays import disk_zeros, index_blocks, rows_of
 from utils.imaging.geometry import landmarks_68
 from utils.people.face_frames import ShownFrames, fade_frames, fade_strength, interpolate, judge_frames
 from utils.people.speaker import Speaker
@@ -117,7 +117,7 @@ def track_person(
             rows_of(np.arange(tracklet.start, tracklet.stop), landmarks), tracklet.faces, strict=True
         ):
             landmarks[index] = face
-    for block in stretches_of(np.flatnonzero(seen), landmarks):
+    for block in index_blocks(np.flatnonzero(seen), landmarks):
         points68[block] = landmarks_68(landmarks[block][..., :2])
     for index, found in enumerate(points):
         if found is not None and seen[index] and is_same_face(found, points68[index]):

@@ -24,9 +24,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from models.tracking.mediapipe import FaceMesh
 from utils.core.types import MOTION_FPS, N_LANDMARKS, FaceTrack, TrackedFace
-from utils.files.disk_arrays import STRETCH, RowList, RowStore, blocks_of, disk_zeros, let_go, rows_of
+from utils.files.disk_arrays import BLOCK_ROWS, RowList, RowStore, blocks_of, disk_zeros, release, rows_of
 from utils.imaging.geometry import face_box_from_68, five_points, landmarks_68
-from utils.media.motion_timing import time_scale
+from utils.media.timeline import time_scale
 
 if TYPE_CHECKING:
     from models.tracking.dwpose import DWPose, DWPoseFace
@@ -172,7 +172,7 @@ def track_of(
 def smooth_runs(values: np.ndarray, valid: np.ndarray, sigma: float) -> None:
     """Gaussian smoothing over time (axis 0), in place, within each unbroken run of valid frames.
 
-    A run is smoothed STRETCH frames at a time, each time with as many around them as the filter reaches:
+    A run is smoothed BLOCK_ROWS frames at a time, each time with as many around them as the filter reaches:
 
         before | begin ... end | after        before: as it was before it was smoothed
     """
@@ -180,11 +180,11 @@ def smooth_runs(values: np.ndarray, valid: np.ndarray, sigma: float) -> None:
     reach = int(REACH * sigma + 0.5)
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         before = values[start:start].copy()
-        for begin in range(start, stop, STRETCH):
-            end = min(begin + STRETCH, stop)
+        for begin in range(start, stop, BLOCK_ROWS):
+            end = min(begin + BLOCK_ROWS, stop)
             part = np.concatenate([before, values[begin : min(end + reach, stop)]])
             n_before, n_done = len(before), len(before) + end - begin
             smoothed = gaussian_filter1d(part, sigma, axis=0, mode="nearest", radius=reach)
             values[begin:end] = smoothed[n_before:n_done]
             before = part[max(0, n_done - reach) : n_done]
-            let_go(values)
+            release(values)

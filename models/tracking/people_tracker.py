@@ -22,7 +22,7 @@ from utils.core.streaming import run_ahead
 from utils.core.types import MOTION_FPS, N_LANDMARKS
 from utils.files.disk_arrays import RowList, RowStore
 from utils.imaging.geometry import Box, box_of, overlap, side_of
-from utils.media.motion_timing import lasting
+from utils.media.timeline import lasting
 from utils.people.shots import Appearance, AppearanceDescriber, CutDetector
 from utils.people.tracklets import ClipFaces, Tracklet
 from utils.people.visibility import yaw_degrees

@@ -19,7 +19,7 @@ from utils.core.errors import BadInput
 from utils.core.types import INAUDIBLE, MOTION_FPS, SAMPLES_PER_FRAME, VideoInfo
 from utils.imaging.geometry import box_of, overlap
 from utils.media.audio import load_waveform
-from utils.media.motion_timing import lasting
+from utils.media.timeline import lasting
 from utils.metrics.mouth_motion import mouth_opening
 from utils.people.people_sheet import draw_people, frames_to_show
 from utils.people.speaker import ADVICE, Speaker

@@ -20,8 +20,8 @@ from models.generation.refiner import Refiner, RefinerConfig
 from models.layers.model_config import read_model_config
 from models.training.discriminators import Discriminators
 from models.training.generator_training_model import GeneratorTrainingModel
-from utils.core.bounds import Amount, Count, Decay, Seed, Whole
 from utils.core.cli import resolve_dtype
+from utils.core.config import Amount, Count, Decay, Seed, Whole
 from utils.core.errors import BadInput
 from utils.data.augment import NO_AUGMENTATION
 from utils.data.clips import open_clips

@@ -31,9 +31,9 @@ from utils.core.processes import Processes
 from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip, blink_labels, eye_amplitude, mouth_amplitude
 from utils.data.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionWindow, mask_features
 from utils.data.sound_variants import VariantConfig, variants
-from utils.files.array_files import load_array, save_array
+from utils.files.arrays import load_array, save_array
+from utils.files.digests import sha256
 from utils.results.training_clip import hubert_path
-from utils.weights.checkpoints import sha256
 
 _DIGEST_LENGTH = 12  # hexadecimal digits that tell one HuBERT's states from another's
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from models.audio.audio_features import AUDIO_DIMS
 from models.lipsync.sync_expert import SyncExpertSizes
 from models.motion.audio2motion import Audio2MotionConfig
-from utils.core.bounds import Amount, Count, Decay, Factor, Positive, Seed, Whole
+from utils.core.config import Amount, Count, Decay, Factor, Positive, Seed, Whole
 from utils.core.errors import BadInput
 from utils.data.motion_dataset import MotionDataConfig
 from utils.data.motion_windows import AugmentationConfig

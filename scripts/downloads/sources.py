@@ -158,7 +158,7 @@ def fault(path: Path, file: OfficialFile) -> str | None:
 
 
 def _other_hash(path: Path, expected: str) -> str | None:
-    from utils.weights.checkpoints import sha256
+    from utils.files.digests import sha256
 
     found = sha256(path)
     return None if found.startswith(expected.lower()) else f"sha256 {found} instead of {expected}"

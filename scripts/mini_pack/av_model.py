@@ -30,8 +30,7 @@ from models.lipsync.av_agreement import (
 from models.tracking.face_tracker import MediaPipeTracker, track_face
 from utils.core import cli
 from utils.core.errors import BadInput
-from utils.core.types import MOTION_FPS
-from utils.core.version import VERSION
+from utils.core.types import MOTION_FPS, VERSION
 from utils.media.audio import has_audio, load_waveform
 from utils.media.video import read_frames
 from utils.metrics.clip_pairs import list_videos

@@ -23,7 +23,7 @@ import inference_joygen
 from tests.helpers import media, talking_clip
 from utils.core.errors import BadInput
 from utils.media.audio import load_waveform
-from utils.media.motion_timing import SETTLE_SECONDS
+from utils.media.timeline import SETTLE_SECONDS
 from utils.media.video import VideoWriter, probe_video, read_frames
 from utils.results import store
 from utils.results.edit_check import require_rate

@@ -36,7 +36,7 @@ from tests.helpers.talking_clip import (
     result_of,
 )
 from utils.core.errors import BadInput
-from utils.core.threads import MOST_WORKERS
+from utils.core.streaming import MOST_WORKERS
 from utils.core.types import SAMPLE_RATE, VideoInfo
 from utils.files.image_files import read_rgb, write_gray
 from utils.imaging.masks import lower_face_mask, mouth_mask

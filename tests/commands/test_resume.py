@@ -18,8 +18,7 @@ from models.generation import talking_video
 from tests.helpers.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
 from utils.core.errors import BadInput
 from utils.files.image_files import read_rgb
-from utils.files.run_lock import reading, replacing, sole_run
-from utils.files.work_folder import parts_folder
+from utils.files.work_folder import parts_folder, reading, replacing, sole_run
 from utils.media.video import VideoWriter
 from utils.results import store
 from utils.weights import packs

@@ -14,7 +14,7 @@ import pytest
 from tests.commands.test_scripts import STAGES, STUB, stub_project  # noqa: F401  # a fixture
 from tests.helpers import talking_clip
 from tests.helpers.stage_world import EDIT, ROOT, arguments_of, contents, fill_world, run_stage
-from utils.core.errors import BadInput, shown
+from utils.core.errors import BadInput, printable
 from utils.results import store
 
 # FFmpeg would take what is before the first colon for a protocol, and %d for the number of a picture.
@@ -149,8 +149,8 @@ def test_the_pipeline_hands_any_name_through(stub_project, tmp_path, name, toget
 
 
 def test_what_is_shown_of_a_name():
-    assert shown(ODD) == ODD_SHOWN
-    assert shown("a\r\x1b[31m\u2028b\x00") == "a\\r\\x1b[31m\\u2028b\\x00"
-    assert shown("\ud800") == "?"
+    assert printable(ODD) == ODD_SHOWN
+    assert printable("a\r\x1b[31m\u2028b\x00") == "a\\r\\x1b[31m\\u2028b\\x00"
+    assert printable("\ud800") == "?"
     error = BadInput("broken", Path("two  spaces\n"), found="a\nb  c", advice="do\nthis")
     assert str(error) == "broken (two  spaces\\n): found a b c; do this"

@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-from utils.core.errors import BadInput, StageFailure, is_out_of_memory, shown, wanted_memory
+from utils.core.errors import BadInput, StageFailure, is_out_of_memory, printable, wanted_memory
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,7 @@ def _with_notes(message: str, error: BaseException) -> str:
 
 
 def _exit(message: str, code: int) -> None:
-    print(shown(message), file=sys.stderr)
+    print(printable(message), file=sys.stderr)
     sys.exit(code)
 
 

@@ -2,7 +2,7 @@
 
 The dataclass is the only place for a default: a field without one must stand in the file.
 Field types: bool, int, float, str, Path, Literal, ``X | None``, tuple[X, ...], tuple[X, Y] and nested dataclasses;
-numbers may have bounds (utils/core/bounds.py), and are always finite.
+numbers may have bounds (``batch_size: Count = 16``), and are always finite.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import reprlib
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -26,6 +27,38 @@ T = TypeVar("T")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 # What PyYAML raises on text that is nearly YAML, found by feeding it some.
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be, from ``low`` to ``high``; an open end is itself excluded."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def holds(self, number: float) -> bool:
+        above = number > self.low if self.open_low else number >= self.low
+        return above and (number < self.high if self.open_high else number <= self.high)
+
+    def __str__(self) -> str:
+        texts = [f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"]
+        if self.high < math.inf:
+            texts.append(f"below {self.high:g}" if self.open_high else f"at most {self.high:.9g}")
+        return ", ".join(texts)
+
+
+Whole = Annotated[int, Bounds(0)]
+Count = Annotated[int, Bounds(1)]
+Size = Annotated[int, Bounds(1, 1 << 20)]  # of a network: more fits into no memory
+Layers = Annotated[int, Bounds(1, 1000)]  # more would take minutes to make
+Seed = Annotated[int, Bounds(0, (1 << 63) - 1)]
+Amount = Annotated[float, Bounds(0)]
+Positive = Annotated[float, Bounds(0, open_low=True)]
+Share = Annotated[float, Bounds(0, 1)]
+Decay = Annotated[float, Bounds(0, 1, open_high=True)]  # what is kept of a running average
+Factor = Annotated[float, Bounds(0, 1, open_low=True)]  # what is left of a rate
 
 
 def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:

@@ -36,7 +36,7 @@ class BadInput(Exception):
         advice: str | None = None,
     ) -> None:
         self.found = found
-        message = _one_line(what) if path is None else f"{_one_line(what)} ({shown(path)})"
+        message = _one_line(what) if path is None else f"{_one_line(what)} ({printable(path)})"
         details = [f"expected {_one_line(expected)}"] if expected else []
         details += [f"found {_one_line(found)}"] if found else []
         if details:
@@ -50,7 +50,7 @@ class StageFailure(Exception):
     """The input was fine but the work could not be finished (exit code 1)."""
 
 
-def shown(text: Path | str) -> str:
+def printable(text: Path | str) -> str:
     """A path or message as one line that can be printed: line ends and bytes that are no UTF-8 become escapes."""
     text = str(text)
     return "".join(_escaped(char) if unicodedata.category(char) in _UNSEEN else char for char in text)
@@ -63,7 +63,7 @@ def _escaped(char: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return shown(" ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

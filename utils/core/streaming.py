@@ -1,10 +1,11 @@
-"""Streams of work that overlap: while one step runs, the step before it already makes its next item."""
+"""Work in threads: streams whose steps overlap, and the CPU's threads shared out among workers."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -57,3 +58,24 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
+
+
+MOST_WORKERS = 4  # each holds what it works on
+
+
+@contextmanager
+def shared_threads(most: int = MOST_WORKERS) -> Iterator[int]:
+    """How many workers are worth having; within it, PyTorch uses in each of them its share of the threads.
+
+    Small layers and small matrices keep one thread busy, but not several, which then wait for each other. Begin the
+    workers' threads inside.
+    """
+    import torch
+
+    n_threads = torch.get_num_threads()
+    n_workers = max(1, min(n_threads, most))
+    torch.set_num_threads(n_threads // n_workers)
+    try:
+        yield n_workers
+    finally:
+        torch.set_num_threads(n_threads)

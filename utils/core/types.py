@@ -18,6 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+VERSION = "0.1.0"  # of the software, as in pyproject.toml; results carry it
+
+
 SAMPLE_RATE = 16_000  # Hz
 FEATURE_RATE = 50  # Hz, audio features
 MOTION_FPS = 25  # Hz, motion; and video unless it keeps its own rate

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from utils.core.bounds import Amount, Factor, Share
+from utils.core.config import Amount, Factor, Share
 from utils.imaging.images import truncate_to_bytes
 
 GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma

@@ -18,9 +18,8 @@ from utils.core.errors import BadInput
 from utils.core.types import N_LANDMARKS
 from utils.data.shards import sharded_clips
 from utils.data.splits import usable_frames
-from utils.files.array_rows import ArrayRows
+from utils.files.arrays import ArrayRows, StoredPath
 from utils.files.image_files import read_gray, read_rgb
-from utils.files.stored_path import StoredPath
 from utils.imaging.references import widest_mouths
 from utils.results.store import depth_path, face_path
 from utils.results.training_clip import CLIP_PATTERN, ClipArrays, clip_dirs

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils.core.bounds import Count, Size, Whole
+from utils.core.config import Count, Size, Whole
 from utils.core.errors import BadInput
 from utils.data.augment import Augmentation, sample_color, sample_placement, sample_shift, shift_image
 from utils.data.clips import STORED_SIZE, Clip, clip_names

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from utils.core.bounds import Count
-from utils.core.config import parse_yaml
+from utils.core.config import Count, parse_yaml
 from utils.core.errors import BadInput
 from utils.core.types import FEATURE_RATE, MOTION_FPS, N_EXP, N_ID
 from utils.data.clips import clip_folders
 from utils.data.splits import TRAIN_LIST, VALIDATION_LIST, read_names, read_speakers
-from utils.files.stored_path import StoredPath
+from utils.files.arrays import StoredPath
 from utils.imaging.landmarks import LOWER_OUTER_LIP, UPPER_OUTER_LIP
 from utils.results.training_clip import MOTION_CLIP_PATTERN, ClipArrays
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from utils.core.bounds import Amount, Decay, Share, Whole
+from utils.core.config import Amount, Decay, Share, Whole
 from utils.core.errors import BadInput
 from utils.core.types import SAMPLE_RATE, SAMPLES_PER_FRAME
 from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from utils.core.bounds import Amount, Decay, Share, Whole
+from utils.core.config import Amount, Decay, Share, Whole
 from utils.core.types import SAMPLE_RATE, SAMPLES_PER_FRAME
 from utils.data.motion_dataset import MotionClip
 from utils.data.motion_windows import add_noise

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int32
 
 from utils.core.errors import BadInput
 from utils.core.types import MOTION_FPS, SAMPLES_PER_FRAME
+from utils.files.arrays import StoredPath
 from utils.files.atomic import atomic_path
-from utils.files.stored_path import StoredPath
 from utils.results.training_clip import ClipArrays
 
 TRAIN_LIST, VALIDATION_LIST, SUMMARY = "train.txt", "val.txt", "summary.json"

@@ -34,12 +34,12 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, from the cache if it is large and has not changed."""
     status = path.stat()
     if status.st_size < LARGE:
-        return read_digest(path)
+        return sha256(path)
     name, state = str(path.resolve()), [status.st_size, status.st_ino, status.st_mtime_ns]
     known = _read_cache()
     if known.get(name, {}).get("state") == state:
         return str(known[name]["sha256"])
-    digest = read_digest(path)
+    digest = sha256(path)
     if time.time() - status.st_mtime > _SETTLED:
         others = {other: entry for other, entry in _read_cache().items() if other != name}
         _write_cache(others | {name: {"state": state, "sha256": digest}})
@@ -53,7 +53,8 @@ def require_unchanged(path: Path, digest: str) -> None:
         raise BadInput("file has changed while it was used", path, "the same content all the time", "another", advice)
 
 
-def read_digest(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, always read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

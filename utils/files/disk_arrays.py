@@ -17,13 +17,13 @@ import numpy as np
 
 from utils.files.atomic import naming
 
-STRETCH = 512  # rows that are touched before memory is given back
+BLOCK_ROWS = 512  # rows read or written before their memory is released
 
 
 def disk_zeros(shape: tuple[int, ...], folder: Path | None = None) -> np.ndarray:
     """float32 zeros in a file in ``folder``, else where the system keeps temporary files. Raises OSError if it is full.
 
-    What is read or written of it stays in memory until let_go.
+    What is read or written of it stays in memory until release.
     """
     n_bytes = 4 * int(np.prod(shape))
     if n_bytes == 0:
@@ -36,7 +36,7 @@ def disk_zeros(shape: tuple[int, ...], folder: Path | None = None) -> np.ndarray
         return np.frombuffer(mmap.mmap(file.fileno(), n_bytes), np.float32).reshape(shape)
 
 
-def let_go(array: np.ndarray) -> None:
+def release(array: np.ndarray) -> None:
     """Give back the memory that a disk array has taken; its values stay. Does nothing to other arrays."""
     owner: object = array
     while isinstance(owner, np.ndarray):
@@ -47,25 +47,25 @@ def let_go(array: np.ndarray) -> None:
         owner.madvise(mmap.MADV_DONTNEED)
 
 
-def stretches_of(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[np.ndarray]:
+def index_blocks(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[np.ndarray]:
     """``indices`` some at a time; after each lot the memory of the disk arrays that it was used for is given back."""
-    for start in range(0, len(indices), STRETCH):
-        yield indices[start : start + STRETCH]
+    for start in range(0, len(indices), BLOCK_ROWS):
+        yield indices[start : start + BLOCK_ROWS]
         for array in arrays:
-            let_go(array)
+            release(array)
 
 
 def rows_of(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[int]:
-    """``indices`` one by one, as stretches_of."""
-    for stretch in stretches_of(indices, *arrays):
+    """``indices`` one by one, as index_blocks."""
+    for stretch in index_blocks(indices, *arrays):
         yield from stretch.tolist()
 
 
 def blocks_of(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array's rows some at a time, as stretches_of."""
-    for start in range(0, len(array), STRETCH):
-        yield array[start : start + STRETCH]
-        let_go(array)
+    """An array's rows some at a time, as index_blocks."""
+    for start in range(0, len(array), BLOCK_ROWS):
+        yield array[start : start + BLOCK_ROWS]
+        release(array)
 
 
 def _place(folder: Path | None) -> Path:

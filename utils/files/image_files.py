@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from utils.core.errors import BadInput
+from utils.files.arrays import StoredPath
 from utils.files.atomic import naming
-from utils.files.stored_path import StoredPath
 
 
 def write_gray(path: Path, image: np.ndarray) -> None:

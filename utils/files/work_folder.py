@@ -1,4 +1,4 @@
-"""Results that are made part by part: what a killed run has finished is found again by the next one.
+"""Folders of one run at a time: locks, and the parts of an unfinished result, which a later run resumes from.
 
 clip#speech.mp4          the result, whole or absent
 clip#speech.mp4.parts/   while it is made, and after an interruption: finished parts, and the key of what they belong to
@@ -6,14 +6,14 @@ clip#speech.mp4.parts/   while it is made, and after an interruption: finished p
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from utils.core.errors import BadInput
 from utils.files.atomic import PARTIAL, atomic_path, folders_above, remove
-from utils.files.run_lock import sole_run
 
 KEY_NAME = "key.txt"
 _NO_KEY = ""  # of parts that are being removed
@@ -101,3 +101,69 @@ def _belongs_to(folder: Path, key: str) -> bool:
         return (folder / KEY_NAME).read_text(encoding="ascii").strip() == key
     except (OSError, ValueError):
         return False
+
+
+@contextmanager
+def sole_run(folder: Path, *inner: str) -> Iterator[None]:
+    """Make the folder and keep other runs out of it; what a killed run had begun there, or in ``inner``, is removed.
+
+    Raises BadInput if another run is at work. Where the file system knows no locks, nothing is locked or removed.
+    """
+    with _locked(folder, fcntl.LOCK_EX, make=True) as has_lock:
+        if has_lock:
+            for place in (folder, *(folder / name for name in inner)):
+                for path in place.glob(f"{PARTIAL}*"):
+                    remove(path)
+        yield
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Path]:
+    """Keep runs away that would replace the folder, which is given back, if it is there; others may read it too.
+
+    Raises BadInput if one is about to replace it.
+    """
+    with _locked(folder, fcntl.LOCK_SH) if folder.is_dir() else nullcontext():
+        yield folder
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[None]:
+    """Keep runs away that would read or replace the folder, if it is there. Raises BadInput if one does already."""
+    with _locked(folder, fcntl.LOCK_EX) if folder.is_dir() else nullcontext():
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int, make: bool = False) -> Iterator[bool]:
+    """The system lets go of the lock when the process ends, in whatever way; False where it knows no locks."""
+    while True:
+        descriptor = _open(folder, make)
+        try:
+            has_lock = _lock(descriptor, folder, kind)
+            if not has_lock or _is_still(descriptor, folder):
+                yield has_lock
+                return
+        finally:
+            os.close(descriptor)  # without a yield: the run that had the lock has removed or replaced its folder
+
+
+def _open(folder: Path, make: bool) -> int:
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder, os.O_RDONLY)
+
+
+def _lock(descriptor: int, folder: Path, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        advice = "wait for it, or choose another folder"
+        raise BadInput("another run uses this folder", folder, advice=advice) from error
+    except OSError:
+        return False
+    return True
+
+
+def _is_still(descriptor: int, folder: Path) -> bool:
+    return folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())

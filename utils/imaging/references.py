@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from utils.files.array_rows import ArrayRows
+from utils.files.arrays import ArrayRows
 from utils.imaging.landmarks import EYE_CONTOURS, LOWER_INNER_LIP, NOSE, UPPER_INNER_LIP
 
 N_REFERENCES = 4

@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from utils.core.errors import BadInput, shown
+from utils.core.errors import BadInput, printable
 from utils.core.types import SAMPLE_RATE
 from utils.files.atomic import atomic_path
 
@@ -143,7 +143,7 @@ def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioSt
             yield frame
     yield from attempt(lambda: stream.codec_context.decode(None), [])  # what is left after a read error
     if damage and n_frames:
-        name = shown(container.name.removeprefix("file:"))
+        name = printable(container.name.removeprefix("file:"))
         _log.warning("%s: parts of the %s are damaged (%s)", name, stream.type, damage)
 
 

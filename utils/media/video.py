@@ -37,6 +37,15 @@ _NAMED_CODES = {1, *range(4, 19)}  # H.273 codes of matrix, primaries or transfe
 _LIMITED_RANGE = 1  # FFmpeg's code; swscale reads full-range sources well but writes them 0.9 grey levels off
 
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts")
+
+
+def videos_in(folder: Path) -> list[Path]:
+    """The videos of a folder by name; a name that begins with a dot is that of an unfinished file or of a system."""
+    named = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in named if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir())
+
+
 def probe_video(path: Path) -> VideoInfo:
     """Read a clip's display size, constant rate and length. Raises BadInput without a decodable video stream."""
     with open_media(path) as container:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 
-from utils.core.errors import BadInput, shown
+from utils.core.errors import BadInput, printable
 from utils.core.types import MOTION_FPS
 from utils.media.audio import (
     LONGEST_GAP,
@@ -167,7 +167,7 @@ def _warn_of_missing_end(
     elif len(container.streams) == 1:  # else it may be another stream that is longer; Matroska counts from 0
         length, promised = end, (container.duration or 0) / av.time_base
     if length < promised - _MISSING_END:
-        _log.warning("%s: the video ends after %.1f s; its header says %.1f s", shown(path), length, promised)
+        _log.warning("%s: the video ends after %.1f s; its header says %.1f s", printable(path), length, promised)
 
 
 def _seek(container: av.container.InputContainer, stream: av.VideoStream, seconds: float) -> bool:

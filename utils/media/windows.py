@@ -50,7 +50,7 @@ def audio_windows(
     return states[rows.to(states.device)].flatten(1, 2)
 
 
-def heard_rows(parts: Iterable[range], n_rows: int, fps: Rate = MOTION_FPS) -> list[range]:
+def needed_rows(parts: Iterable[range], n_rows: int, fps: Rate = MOTION_FPS) -> list[range]:
     """The state rows, of ``n_rows`` in all, that the windows of each part's frames are cut from."""
     heard = []
     for part in parts:

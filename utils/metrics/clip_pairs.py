@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.core.errors import BadInput
-from utils.media.video_files import VIDEO_SUFFIXES, videos_in
 
 SEPARATOR = "#"  # store.talk_path names outputs <video>#<audio>.mp4
 
@@ -71,6 +70,8 @@ def list_videos(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise BadInput("clips missing", path, "a video or a folder of videos", "nothing", "check the path")
+    from utils.media.video import VIDEO_SUFFIXES, videos_in
+
     found = videos_in(path)
     if not found:
         raise BadInput("no clips in the folder", path, f"files such as *{VIDEO_SUFFIXES[0]}", "none", "check the path")

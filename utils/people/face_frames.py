@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from utils.core.types import MOTION_FPS
 from utils.files.disk_arrays import rows_of
 from utils.imaging.landmarks import OUTER_LIPS
-from utils.media.motion_timing import lasting
+from utils.media.timeline import lasting
 from utils.people.visibility import MAX_TURN, FrameState, bridge_gaps, is_inside, runs, yaw_degrees
 
 # Spans of time, counted in frames at 25 Hz

@@ -18,7 +18,7 @@ import numpy as np
 from utils.core.types import MOTION_FPS
 from utils.files.disk_arrays import RowList
 from utils.imaging.geometry import Box, box_of
-from utils.media.motion_timing import lasting, time_scale
+from utils.media.timeline import lasting, time_scale
 from utils.people.shots import Appearance, MeanAppearance
 
 SAME_APPEARANCE = 0.08  # distance up to which two faces are one person's wherever they are

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.files.digests import path_digest, read_digest
+from utils.files.digests import path_digest, sha256
 
 if TYPE_CHECKING:
     from utils.weights.packs import Pack
@@ -42,4 +42,4 @@ def pack_paths(pack: Pack, without: Collection[str] = ()) -> dict[str, Path]:
 def code_digest() -> str:
     """Of the project's own Python files that can take part in a result."""
     files = sorted([*_ROOT.glob("*.py"), *_ROOT.glob("models/**/*.py"), *_ROOT.glob("utils/**/*.py")])
-    return hashlib.sha256("".join(read_digest(file) for file in files).encode()).hexdigest()
+    return hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()

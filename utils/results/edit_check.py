@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.core.errors import BadInput
 from utils.core.types import MOTION_FPS, SAMPLE_RATE, SAMPLES_PER_FEATURE, VideoInfo
-from utils.files.array_rows import ArrayRows
+from utils.files.arrays import ArrayRows
 from utils.files.digests import file_digest
 from utils.media.time_options import rate_text, resolve_rate
 from utils.media.timeline import exact_rate, n_result_frames, n_video_frames

@@ -8,20 +8,16 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from utils.core.errors import BadInput
 from utils.core.types import MOTION_FPS, N_COEFFS, N_EXP, N_LANDMARKS
-from utils.files.array_files import load_array, read_npy, save_array, save_rows, shape_text
+from utils.files.arrays import ArrayRows, StoredPath, load_array, read_npy, save_array, save_rows, shape_text
 from utils.files.atomic import atomic_path, remove, require_writable
 from utils.files.image_files import read_gray
-from utils.files.stored_path import StoredPath
 from utils.media.timeline import LENGTHS, exact_rate
-
-if TYPE_CHECKING:
-    from utils.files.array_rows import ArrayRows
 
 SCHEMA_VERSION = 1
 TRACK_NAME = "track.json"
@@ -213,8 +209,6 @@ def load_edit(directory: Path) -> EditResult:
 
     The large arrays are read row by row as they are used.
     """
-    from utils.files.array_rows import ArrayRows
-
     record = load_track_record(directory)
     n = record.n_frames
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.types import N_COEFFS, N_LANDMARKS
-from utils.files.array_files import load_array
-from utils.files.array_rows import ArrayRows
-from utils.files.stored_path import StoredPath
+from utils.files.arrays import ArrayRows, StoredPath, load_array
 from utils.results.store import BOXES_NAME, COEFFS_NAME, LANDMARKS_NAME, SOUND_NAME, TRACK_NAME, VALID_NAME
 
 CLIP_PATTERN = f"<clip>/{VALID_NAME}"  # how messages name the least that a clip's folder holds

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.types import N_COEFFS, N_LANDMARKS, FaceTrack
-from utils.files.array_files import read_npy, save_array, save_rows
-from utils.files.array_rows import ArrayRows
+from utils.files.arrays import ArrayRows, read_npy, save_array, save_rows
 from utils.files.atomic import atomic_dir
 from utils.files.disk_arrays import blocks_of
 from utils.results.store import COEFFS_NAME, LANDMARKS_NAME, STRENGTH_NAME

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from utils.core.bounds import Amount
+from utils.core.config import Amount
 
 
 @dataclass(frozen=True)

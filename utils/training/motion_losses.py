@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from utils.core.bounds import Amount, Count
+from utils.core.config import Amount, Count
 from utils.core.types import N_LANDMARKS
 from utils.imaging.landmarks import EYE_CONTOURS, INNER_LIPS, OUTER_LIPS, UNMATCHED_IN_BFM
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from utils.core.bounds import Amount, Count, Decay, Positive, Share, Whole
+from utils.core.config import Amount, Count, Decay, Positive, Share, Whole
 from utils.core.errors import StageFailure
 
 

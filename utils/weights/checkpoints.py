@@ -1,8 +1,7 @@
-"""The only file that opens weights: find, hash, read safely, load strictly, save atomically."""
+"""The only file that opens weights: find, read safely, load strictly, save atomically."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pickle
 import re
@@ -10,6 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from utils.core.errors import BadInput
 from utils.files.atomic import atomic_path
 from utils.weights.mat_file import parse_mat
-from utils.weights.numpy_scalars import numbers_allowed
 from utils.weights.official_files import fetch_advice
 
 REFINER_WEIGHTS = "refiner.safetensors"
@@ -50,7 +49,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        with warnings.catch_warnings(), numbers_allowed():
+        with warnings.catch_warnings(), _numbers_allowed():
             warnings.simplefilter("ignore")  # notices about old pickle protocols and storages
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
@@ -219,14 +218,6 @@ def half_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.to(torch.float16) if t.is_floating_point() else t for name, t in tensors.items()}
 
 
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def require_real_file(path: Path) -> None:
     """Raise BadInput for a file that is missing or empty, an HTML page or a Git LFS pointer."""
     if not path.is_file():
@@ -242,3 +233,41 @@ def require_real_file(path: Path) -> None:
         raise BadInput(
             "not a weights file", path, "weights", "a Git LFS pointer", f"run git lfs pull, or {fetch_advice(path)}"
         )
+
+
+# Optimizer and scheduler states often hold a numpy scalar beside the tensors, which torch's safe reader refuses. The
+# pickle asks for two of numpy's constructors by name. Both are answered with these stand-ins, so that a file reaches
+# nothing of numpy: they make a bool, int or float of at most eight bytes and refuse everything else.
+_NUMBER_KINDS, _LARGEST_NUMBER = "biuf", 8  # of numpy's dtype kinds; bytes
+
+
+class _NumberType:
+    """Stands in for numpy.dtype: pickled as a call with a code such as "f8", then a state with the byte order."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:  # noqa: ARG002 (pickled so)
+        dtype = np.dtype(code) if isinstance(code, str) else None
+        if dtype is None or dtype.kind not in _NUMBER_KINDS or dtype.itemsize > _LARGEST_NUMBER:
+            raise pickle.UnpicklingError(f"GLOBAL numpy.{code} is no number")
+        self.dtype = dtype
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        if state[1] == ">":
+            self.dtype = self.dtype.newbyteorder(">")
+
+
+def _number(of: _NumberType, content: bytes) -> bool | int | float:
+    """Stands in for numpy's function ``scalar``."""
+    if not isinstance(of, _NumberType) or not isinstance(content, bytes) or len(content) != of.dtype.itemsize:
+        raise pickle.UnpicklingError("not a numpy scalar")
+    return np.frombuffer(content, of.dtype)[0].item()
+
+
+def _numbers_allowed() -> AbstractContextManager[None]:
+    """While this is open, torch's safe reader understands numpy scalars."""
+    return torch.serialization.safe_globals(
+        [
+            (_NumberType, "numpy.dtype"),
+            (_number, "numpy.core.multiarray.scalar"),
+            (_number, "numpy._core.multiarray.scalar"),  # since numpy 2
+        ]
+    )

@@ -17,7 +17,7 @@ from models.motion.audio2motion import Audio2MotionConfig, build_audio2motion
 from tests.commands.test_inference_audio2motion import SMALL
 from tests.helpers.hubert_folder import random_network
 from utils.core.errors import BadInput
-from utils.files.disk_arrays import let_go
+from utils.files.disk_arrays import release
 
 
 def tone(hz: float, seconds: float) -> np.ndarray:
@@ -167,7 +167,7 @@ def test_hubert_s_states_lie_on_the_disk(tmp_path: Path) -> None:
     audio = af.speech_features(wave, "hubert", with_pitch=False, hubert=encoder, scratch=tmp_path).audio
     expected = af.pad_to_multiple(encoder.encode(wave))
     np.testing.assert_array_equal(audio, expected)
-    let_go(audio)
+    release(audio)
     np.testing.assert_array_equal(audio, expected)
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):

@@ -7,7 +7,7 @@ import torch
 from models.audio.whisper_encoder import EncoderDims, WhisperEncoder, log_mel_segments, log_mel_spectrogram
 from models.generation.talking_video import windows_of_parts
 from utils.core.errors import BadInput
-from utils.media.windows import audio_windows, heard_rows, stream_windows
+from utils.media.windows import audio_windows, needed_rows, stream_windows
 
 SMALL = EncoderDims(n_audio_state=16, n_audio_head=2, n_audio_layer=2, n_audio_ctx=20)
 
@@ -59,7 +59,7 @@ def test_segments_that_no_part_needs_are_not_heard(encoder, monkeypatch, parts, 
     expected = list(windows_of_parts(whole, parts, 8))
     forward, calls = encoder.forward, []
     monkeypatch.setattr(encoder, "forward", lambda mel: (calls.append(1), forward(mel))[1])
-    segments = encoder.encode_segments(wave, heard_rows(parts, len(wave) // 320))
+    segments = encoder.encode_segments(wave, needed_rows(parts, len(wave) // 320))
     found = list(windows_of_parts(stream_windows(segments, 50, batch_size=8), parts, 8))
     assert len(calls) == n_heard
     assert len(found) == len(expected)

@@ -11,8 +11,7 @@ import torch
 from models.face3d.closed_mouth import LOWER_POINTS, MOST_FRAMES, UPPER_POINTS, LipGaps, lip_gaps, rest_expression
 from models.face3d.face_model import EXPRESSION, FaceModel
 from utils.core.types import N_COEFFS
-from utils.files.array_files import save_array
-from utils.files.array_rows import ArrayRows
+from utils.files.arrays import ArrayRows, save_array
 from utils.imaging.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP
 from utils.metrics.mouth_motion import mouth_opening
 from utils.weights.packs import MINI_DIR

@@ -16,7 +16,7 @@ from models.tracking.face_tracker import DWPoseTracker, MediaPipeTracker, smooth
 from tests.helpers import media
 from tests.helpers.dot_network import write_fixed_network
 from utils.core.types import N_LANDMARKS, TrackedFace
-from utils.files.disk_arrays import STRETCH
+from utils.files.disk_arrays import BLOCK_ROWS
 from utils.imaging.geometry import face_box_from_68, five_points, landmarks_68
 from utils.weights.face_options import SMOOTHING_CHOICES
 
@@ -132,11 +132,11 @@ def test_smoothing_stays_within_runs():
 )
 def test_stretches_of_a_run_are_smoothed_as_one(dtype, sigma):
     """Bit for bit, with runs of more and of less than a stretch, and filters that reach over several."""
-    values = np.random.default_rng(3).normal(0, 50, (3 * STRETCH + 40, 2, 2)).astype(dtype)
+    values = np.random.default_rng(3).normal(0, 50, (3 * BLOCK_ROWS + 40, 2, 2)).astype(dtype)
     valid = np.ones(len(values), bool)
-    valid[[5, 2 * STRETCH + 30]] = False
+    valid[[5, 2 * BLOCK_ROWS + 30]] = False
     expected = values.copy()
-    for run in (slice(0, 5), slice(6, 2 * STRETCH + 30), slice(2 * STRETCH + 31, None)):
+    for run in (slice(0, 5), slice(6, 2 * BLOCK_ROWS + 30), slice(2 * BLOCK_ROWS + 31, None)):
         expected[run] = gaussian_filter1d(values[run], sigma, axis=0, mode="nearest")
     smooth_runs(values, valid, sigma)
     np.testing.assert_array_equal(values, expected)

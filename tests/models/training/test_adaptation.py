@@ -18,7 +18,7 @@ from models.training import adaptation
 from models.training.adaptation import Adaptation, AdaptationSettings, split_valid
 from tests.helpers import media
 from utils.core.errors import BadInput
-from utils.files.run_lock import sole_run
+from utils.files.work_folder import sole_run
 from utils.media.video import VideoWriter
 from utils.weights import packs
 

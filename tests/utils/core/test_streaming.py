@@ -4,8 +4,9 @@ import threading
 import time
 
 import pytest
+import torch
 
-from utils.core.streaming import batched, map_ahead, run_ahead
+from utils.core.streaming import batched, map_ahead, run_ahead, shared_threads
 
 
 @pytest.mark.parametrize("n_ahead", [1, 3])
@@ -87,3 +88,20 @@ def test_map_ahead_raises_where_the_result_would_have_been():
 def test_batched():
     assert list(batched(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(batched([], 3)) == []
+
+
+@pytest.fixture
+def eight_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("eight_threads")
+@pytest.mark.parametrize(("most", "n_workers", "n_each"), [(1, 1, 8), (3, 3, 2), (4, 4, 2), (20, 8, 1)])
+def test_threads_are_shared_out_and_come_back(most, n_workers, n_each):
+    with pytest.raises(OSError), shared_threads(most) as found:
+        assert (found, torch.get_num_threads()) == (n_workers, n_each)
+        raise OSError
+    assert torch.get_num_threads() == 8

@@ -15,7 +15,7 @@ import pytest
 
 from utils.core.errors import BadInput
 from utils.curation.work_queue import default_workers, run_local, run_units
-from utils.files.run_lock import sole_run
+from utils.files.work_folder import sole_run
 
 ROOT = Path(__file__).resolve().parents[3]
 

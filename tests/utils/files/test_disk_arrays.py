@@ -10,29 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.files.disk_arrays import STRETCH, RowList, RowStore, blocks_of, disk_zeros, let_go, rows_of, stretches_of
+from utils.files.disk_arrays import BLOCK_ROWS, RowList, RowStore, blocks_of, disk_zeros, index_blocks, release, rows_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_values_stay_when_memory_is_given_back(tmp_path):
-    array = disk_zeros((2 * STRETCH + 3, 4), tmp_path)
+    array = disk_zeros((2 * BLOCK_ROWS + 3, 4), tmp_path)
     assert list(tmp_path.iterdir()) == []  # it has no name
     assert not array.any()
     for index in rows_of(np.arange(len(array)), array):
         array[index] = index
-    let_go(array[3:, 1])  # a view of it
+    release(array[3:, 1])  # a view of it
     expected = np.repeat(np.arange(len(array), dtype=np.float32)[:, None], 4, axis=1)
     assert np.array_equal(array, expected)
     assert np.array_equal(np.concatenate(list(blocks_of(array))), expected)
-    assert [len(block) for block in stretches_of(np.arange(len(array)), array)] == [STRETCH, STRETCH, 3]
+    assert [len(block) for block in index_blocks(np.arange(len(array)), array)] == [BLOCK_ROWS, BLOCK_ROWS, 3]
     assert disk_zeros((0, 4)).shape == (0, 4)
 
 
 def test_plain_arrays_are_left_alone():
     array = np.ones((5, 2), np.float32)
-    let_go(array)
-    let_go(array[:2])
+    release(array)
+    release(array[:2])
     assert [block.tolist() for block in blocks_of(array)] == [array.tolist()]
 
 

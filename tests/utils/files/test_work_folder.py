@@ -17,8 +17,7 @@ from utils.files import digests
 from utils.files import work_folder as work_folder_module
 from utils.files.atomic import remove
 from utils.files.digests import file_digest, path_digest
-from utils.files.run_lock import reading
-from utils.files.work_folder import drop_parts, parts_folder, work_folder
+from utils.files.work_folder import drop_parts, parts_folder, reading, work_folder
 from utils.results import content_key
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -135,7 +134,7 @@ def test_a_folder_that_vanishes_while_it_is_locked_is_named(tmp_path, monkeypatc
         folder.rmdir()
         return True
 
-    monkeypatch.setattr("utils.files.run_lock._lock", vanish)
+    monkeypatch.setattr("utils.files.work_folder._lock", vanish)
     with pytest.raises(FileNotFoundError), reading(folder):
         pass
 
@@ -161,8 +160,8 @@ def reads(tmp_path, monkeypatch) -> list[Path]:
     """Files that are read whole; from 10 bytes on they are large."""
     monkeypatch.setenv("JOYGEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(digests, "LARGE", 10)
-    read, original = [], digests.read_digest
-    monkeypatch.setattr(digests, "read_digest", lambda path: (read.append(path), original(path))[1])
+    read, original = [], digests.sha256
+    monkeypatch.setattr(digests, "sha256", lambda path: (read.append(path), original(path))[1])
     return read
 
 

@@ -18,7 +18,7 @@ from utils.media import video as video_module
 from utils.media import video_timing
 from utils.media.audio import load_waveform
 from utils.media.timeline import ping_pong
-from utils.media.video import REVERSE_BLOCK, VideoWriter, probe_video, read_frames, read_frames_at
+from utils.media.video import REVERSE_BLOCK, VideoWriter, probe_video, read_frames, read_frames_at, videos_in
 
 ROOT = Path(__file__).resolve().parents[3]
 ONE_FRAME = 1 / 25  # seconds
@@ -466,3 +466,11 @@ def test_the_same_frames_are_encoded_the_same_way(tmp_path):
                 writer.write(frame)
         files.append((tmp_path / name).read_bytes())
     assert files[0] == files[1]
+
+
+def test_files_of_other_kinds_hidden_ones_and_folders_are_none(tmp_path: Path) -> None:
+    for name in ("b.MP4", "a.ts", "c.mpg", ".partial-x.mp4", "._a.ts", "notes.txt", "mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "gone.mkv").symlink_to(tmp_path / "nowhere.mkv")  # whoever opens it says so
+    assert [path.name for path in videos_in(tmp_path)] == ["a.ts", "b.MP4", "c.mpg", "gone.mkv"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from utils.core.errors import BadInput
-from utils.files.array_files import load_array
+from utils.files.arrays import load_array
 from utils.files.image_files import write_gray
 from utils.results import store
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from utils.core.errors import BadInput
+from utils.files.digests import sha256
 from utils.weights import checkpoints
 
 HTML = b"\xef\xbb\xbf\n <!DOCTYPE html><html><body>quota exceeded</body></html>"
@@ -328,4 +329,4 @@ def test_half_precision_leaves_counters():
 def test_sha256(tmp_path):
     content = bytes(range(256)) * 8000
     (tmp_path / "a").write_bytes(content)
-    assert checkpoints.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""utils/core/nearest.py: the nearest frame inside a mask, and what it costs on long clips."""
+"""utils/media/timeline.py: the nearest frame inside a mask, and what it costs on long clips."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from models.lipsync.syncnet import face_windows
 from models.motion.expression_style import smoothed
-from utils.core.nearest import nearest
+from utils.media.timeline import nearest
 
 N_LONG = 6000  # frames, four minutes; a table of the pairs takes 144 MB and more
 FEW = 50_000_000  # bytes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.core.errors import BadInput
-from utils.files.array_files import load_array, save_array
+from utils.files.arrays import load_array, save_array
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.dat", "a"])
