@@ -2,8 +2,8 @@
 
 python preprocess_trim_crop_video.py RAW_DIR CLIPS_DIR
 
-Each video is one unit of work; finished ones are skipped when run again. CLIPS_DIR/report/ says of every stretch of
-every video what became of it and why (stretches.csv, histograms.png).
+Each video is one unit of work; a second run skips finished ones. CLIPS_DIR/report/ lists every segment of every video
+and whether it was kept or why not (stretches.csv, histograms.png).
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from utils.core import cli
 from utils.core.errors import BadInput, StageFailure
 from utils.core.types import MOTION_FPS, VideoInfo
 from utils.curation import clip_choice, clip_record, clip_report
-from utils.curation.clip_choice import Limits, Stretch
+from utils.curation.clip_choice import Limits, Segment
 from utils.curation.clip_record import Row, VideoRecord
 from utils.curation.work_queue import default_workers, run_units
 from utils.files.atomic import require_writable
 
-WORK_PREFIX = ".work-"  # of the folder in CLIPS_DIR where a video's clips are written
+WORK_PREFIX = ".work-"  # of a video's folder in CLIPS_DIR, in which its clips are written
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Cut raw videos into training clips with one talking face each.")
     parser.add_argument("raw_dir", type=Path, help="folder of raw videos")
-    parser.add_argument("clips_dir", type=Path, help="where clips and report go")
+    parser.add_argument("clips_dir", type=Path, help="folder for clips and report")
     parser.add_argument(
         "--min_frames",
         type=cli.at_least(2 * clip_choice.TRIMMED + 1),
         default=clip_choice.MIN_FRAMES,
-        help=f"that a stretch needs, at 25 fps, before {clip_choice.TRIMMED} are trimmed at each end (default 300)",
+        help=f"shortest segment, frames at 25 fps before {clip_choice.TRIMMED} are trimmed at each end (default 300)",
     )
     parser.add_argument(
         "--min_face",
         type=cli.non_negative,
         default=clip_choice.MIN_FACE,
-        help="shorter side of the face box, pixels (default 96)",
+        help="smallest shorter side of the face box, pixels (default 96)",
     )
     parser.add_argument(
         "--max_turn",
         type=cli.non_negative,
         default=clip_choice.MAX_TURN,
-        help="of the head to the side, degrees (default 45)",
+        help="largest turn of the head to the side, degrees (default 45)",
     )
     parser.add_argument(
         "--min_voiced",
         type=cli.non_negative,
         default=clip_choice.VOICED_SHARE[0],
-        help="share of a stretch with a voice (default 0.12); 0 takes silent clips too",
+        help="smallest share of a segment with a voice (default 0.12); 0 takes silent clips too",
     )
     parser.add_argument(
         "--num_workers",
@@ -97,9 +97,9 @@ def video_paths(raw_dir: Path, clips_dir: Path) -> list[Path]:
 
 
 def prepare_video(path: Path, clips_dir: Path, limits: Limits) -> str:
-    """Look at one video and cut its clips, unless that is done already; returns what became of it.
+    """Survey one video and cut its clips, unless that is done already; returns a summary.
 
-    Raises BadInput for a video that cannot be read, which its record then says too.
+    Raises BadInput for a video that cannot be read; its record then holds the reason.
     """
     record = record_of(path, clips_dir, limits)
     if record.failure:
@@ -108,7 +108,7 @@ def prepare_video(path: Path, clips_dir: Path, limits: Limits) -> str:
 
 
 def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
-    """What is decided about a video, from before or anew; of one that cannot be read no clip stays."""
+    """The record of a video, of an earlier run or new. If it cannot be read, none of its clips stays."""
     record_file = clip_record.record_path(clips_dir, path)
     old = clip_record.load_record(record_file)
     if old is not None and old.fits(path, limits) and all((clips_dir / name).is_file() for name in old.clips):
@@ -116,10 +116,10 @@ def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
     record = VideoRecord(path.name, path.stat().st_size, limits)
     clips_dir.mkdir(parents=True, exist_ok=True)
     try:
-        video, facts, stretches = look_at(path, limits, clips_dir)
-        record = replace(record, rows=clip_record.rows_of(path, float(video.fps), stretches))
+        video, facts, segments = survey(path, limits, clips_dir)
+        record = replace(record, rows=clip_record.rows_of(path, float(video.fps), segments))
         clip_record.clear_clips(clips_dir, path, old, record)
-        cut_clips(video, facts, stretches, clips_dir, record.clips)
+        cut_clips(video, facts, segments, clips_dir, record.clips)
         record = replace(record, is_finished=True)
     except BadInput as error:
         record = replace(record, rows=[clip_record.failed_row(path.name, str(error))], failure=str(error))
@@ -129,7 +129,7 @@ def record_of(path: Path, clips_dir: Path, limits: Limits) -> VideoRecord:
     return record
 
 
-def look_at(path: Path, limits: Limits, scratch: Path) -> tuple[VideoInfo, clip_choice.VideoFacts, list[Stretch]]:
+def survey(path: Path, limits: Limits, scratch: Path) -> tuple[VideoInfo, clip_choice.VideoFacts, list[Segment]]:
     """First pass; landmarks lie in ``scratch`` meanwhile. Raises BadInput if nothing can be decoded."""
     from models.tracking.people_tracker import PeopleTracker
     from models.tracking.video_survey import SURVEY_DETECT_EVERY, survey_frames, survey_sound
@@ -140,21 +140,21 @@ def look_at(path: Path, limits: Limits, scratch: Path) -> tuple[VideoInfo, clip_
     with PeopleTracker(scratch, detect_every=SURVEY_DETECT_EVERY) as tracker:
         facts = survey_frames(read_frames(path), tracker)
     sound = survey_sound(waveform_blocks(path)) if video.has_audio else None
-    return video, facts, clip_choice.choose_stretches(facts, sound, limits)
+    return video, facts, clip_choice.choose_segments(facts, sound, limits)
 
 
 def cut_clips(
-    video: VideoInfo, facts: clip_choice.VideoFacts, stretches: Sequence[Stretch], clips_dir: Path, names: Sequence[str]
+    video: VideoInfo, facts: clip_choice.VideoFacts, segments: Sequence[Segment], clips_dir: Path, names: Sequence[str]
 ) -> None:
-    """Second pass: write each kept stretch, trimmed and cropped, with its sound."""
+    """Second pass: write each kept segment, trimmed and cropped, with its sound."""
     from utils.imaging.geometry import crop_box
     from utils.media.video import VideoWriter, read_frames
 
     work_dir = clips_dir / f"{WORK_PREFIX}{clip_record.safe_stem(video.path)}"
     shutil.rmtree(work_dir, ignore_errors=True)  # of a run that was killed
     try:
-        for name, stretch in zip(names, filter(lambda one: one.is_kept, stretches), strict=True):
-            frames = stretch.trimmed
+        for name, segment in zip(names, filter(lambda one: one.is_kept, segments), strict=True):
+            frames = segment.trimmed
             crop = clip_choice.crop_of(facts, frames)
             with VideoWriter(
                 work_dir / name,
@@ -173,7 +173,7 @@ def describe(record: VideoRecord) -> str:
     if not record.clips:
         return f"nothing kept: {clip_report.main_reason(record.rows)}"
     seconds = sum(row.clip_frames for row in record.rows) / MOTION_FPS
-    return f"{len(record.clips)} clips, {seconds:.1f} s, out of {len(record.rows)} stretches"
+    return f"{len(record.clips)} clips, {seconds:.1f} s, out of {len(record.rows)} segments"
 
 
 def report(clips_dir: Path, failures: Sequence[str], n_videos: int) -> None:
@@ -181,7 +181,7 @@ def report(clips_dir: Path, failures: Sequence[str], n_videos: int) -> None:
     rows: list[Row] = [row for record in clip_record.load_records(clips_dir) for row in record.rows]
     folder = clip_report.write_report(clips_dir, rows)
     n_clips, seconds = sum(bool(row.clip) for row in rows), sum(row.clip_frames for row in rows) / MOTION_FPS
-    print(f"{folder}: {n_clips} clips, {seconds / 60:.1f} minutes, out of {len(rows)} stretches")
+    print(f"{folder}: {n_clips} clips, {seconds / 60:.1f} minutes, out of {len(rows)} segments")
     for line in failures:
         print(f"left out {line}", file=sys.stderr)
     if failures:

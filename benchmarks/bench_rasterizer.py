@@ -23,8 +23,8 @@ from models.face3d.rasterizer import DepthRenderer, NumbaRenderer, choose_raster
 from models.face3d.rasterizer_torch import TorchRenderer
 from utils.core import cli
 from utils.core.types import N_COEFFS, N_LANDMARKS, Camera
-from utils.imaging.depth import depth_to_uint8
 from utils.imaging.geometry import Alignment
+from utils.imaging.images import depth_to_uint8
 
 MESHES = {"mini": (18, 26), "BFM": (189, 189)}  # columns, rows: 468 and 35721 vertices
 WARM_UP_RUNS = 3

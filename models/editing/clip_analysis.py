@@ -21,8 +21,8 @@ from utils.core.errors import BadInput
 from utils.core.streaming import batched
 from utils.core.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
 from utils.files.disk_arrays import release
-from utils.imaging.depth import depth_to_uint8
 from utils.imaging.geometry import CROP_SIZE, Alignment, align_five_points
+from utils.imaging.images import depth_to_uint8
 from utils.weights.packs import Pack
 
 FrameSource = Callable[[], Iterator[np.ndarray]]  # decodes a clip from its start: uint8 RGB [H, W, 3]

@@ -1,7 +1,7 @@
-"""One person's face through a clip, and which of its frames get a new mouth. Stage 2 and the preparation of training
-data both begin here.
+"""Track of the speaker's face through a clip, and the frames that get a new mouth; first step of stage 2 and of the
+preparation of training data.
 
-frames ──► everybody's tracklets ──► people ──► the speaker ──► gaps filled, unusable frames left out ──► FaceTrack
+frames ──► tracklets of all faces ──► people ──► speaker ──► gaps filled, unusable frames left out ──► FaceTrack
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ def open_tracker(pack: Pack, device: torch.device) -> LandmarkTracker:
 
 @dataclass(frozen=True)
 class TrackedClip:
-    """The track is valid where the new mouth is shown. shown, choice: None where nobody was there to choose from, or
-    where the original's way was asked for."""
+    """The track is valid where the new mouth is shown. shown, choice: None without any face, and if ``faithful``."""
 
     track: FaceTrack
     people: list[Person] = field(default_factory=list)
@@ -53,11 +52,11 @@ class TrackedClip:
     fps: float = MOTION_FPS
 
     def strength(self, valid: np.ndarray) -> np.ndarray:
-        """How much of the new mouth each frame shows, float32 [N]; ``valid``: what is left of the track's frames."""
+        """Opacity of the new mouth in each frame, float32 [N]; ``valid``: the track's frames that are used."""
         return valid.astype(np.float32) if self.shown is None else fade_strength(valid, fade_frames(self.fps))
 
     def describe(self) -> list[str]:
-        """Who was chosen and why, if there was a choice, and which frames stay untouched; one line each."""
+        """Lines on the speaker and the reason, if there are several people, and on frames that stay untouched."""
         lines = []
         if self.choice is not None and len(self.people) > 1:
             lines.append(f"{len(self.people)} people; speaker {self.choice.index}: {self.choice.reason}")
@@ -78,8 +77,8 @@ def track_clip(
 ) -> TrackedClip:
     """Follow the speaker through frames of one size, which are consumed once; large arrays lie in ``scratch``.
 
-    read_first: decodes that many of the clip's first frames, where ``frames`` may be too few to tell who speaks.
-    faithful: whatever face is found in each frame for itself, and no frame is left out or faded.
+    read_first: decodes that many of the clip's first frames, where ``frames`` may be too few to find the speaker.
+    faithful: any face that is found in each frame, as in the original; no frame is left out or faded.
     """
     if faithful and speaker is None:
         with open_tracker(pack, device) as tracker:
@@ -90,17 +89,17 @@ def track_clip(
         clip = tracker(frames if dwpose is None else _with_points(frames, dwpose, points))
     people = gather_people(clip)
     if not people:
-        return TrackedClip(track_of(*_nobody(clip.n_frames, scratch), smoothing), fps=fps)
+        return TrackedClip(track_of(*_no_faces(clip.n_frames, scratch), smoothing), fps=fps)
     speaker = speaker or Speaker()
     if speaker.word == "auto" and read_first is not None:
-        choice = choose_with_more(people, lambda n: _watch(read_first(n), scratch, fps), sound, clip.n_frames, fps)
+        choice = choose_with_more(people, lambda n: _people_in(read_first(n), scratch, fps), sound, clip.n_frames, fps)
     else:
         choice = choose_speaker(people, speaker, sound, clip.n_frames, fps)
     track, shown = track_person(clip, people[choice.index], smoothing, points, scratch)
     return TrackedClip(track, people, choice, shown, fps)
 
 
-def _watch(frames: Iterable[np.ndarray], scratch: Path | None, fps: float) -> tuple[list[Person], int]:
+def _people_in(frames: Iterable[np.ndarray], scratch: Path | None, fps: float) -> tuple[list[Person], int]:
     with PeopleTracker(scratch, fps) as tracker:
         clip = tracker(frames)
     return gather_people(clip), clip.n_frames
@@ -110,7 +109,7 @@ def track_person(
     clip: ClipFaces, person: Person, smoothing: str, points: list[np.ndarray | None], scratch: Path | None = None
 ) -> tuple[FaceTrack, ShownFrames]:
     """``points``: the 68 points of each frame where another network has found some, else empty or None."""
-    landmarks, points68, seen = _nobody(clip.n_frames, scratch)
+    landmarks, points68, seen = _no_faces(clip.n_frames, scratch)
     for tracklet in person.tracklets:
         seen[tracklet.start : tracklet.stop] = True
         for index, face in zip(
@@ -127,8 +126,8 @@ def track_person(
     return track_of(landmarks, points68, shown.shown, smoothing, clip.fps), shown
 
 
-def _nobody(n_frames: int, scratch: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Landmarks, 68 points, and whether they are there: none yet."""
+def _no_faces(n_frames: int, scratch: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Landmarks, 68 points and whether a frame has them, all zero."""
     landmarks = disk_zeros((n_frames, N_LANDMARKS, 3), scratch)
     return landmarks, np.zeros((n_frames, 68, 2), np.float32), np.zeros(n_frames, bool)
 

@@ -1,8 +1,8 @@
-"""DWPose: the 68 face points of a whole-body pose network, run by ONNX Runtime.
+"""DWPose: 68 face points from a whole-body pose network, run by ONNX Runtime.
 
 Network: Yang et al., "Effective Whole-body Pose Estimation with Two-stages Distillation" (2023), the file
-dw-ll_ucoco_384.onnx (RTMPose-l, 133 key points, IDEA-Research/DWPose). What surrounds it follows mmpose 1.x, which
-the original calls without a person box: mmpose then takes the whole frame for the person.
+dw-ll_ucoco_384.onnx (RTMPose-l, 133 key points, IDEA-Research/DWPose). Pre- and post-processing follow mmpose
+1.x, which the original calls without a person box: mmpose then takes the whole frame for the person.
 
     source frame --FrameWindow.crop--> 288 x 384 input --network--> SimCC, half a pixel per bin
          ^------------------FrameWindow.to_source------------------ bins
@@ -34,7 +34,7 @@ FACE_KEYPOINTS = slice(23, 91)  # the 68 iBUG points among them
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)  # RGB, ImageNet
 STD = np.array([58.395, 57.12, 57.375], np.float32)
 
-# Which of the 68 points each one becomes in a mirror.
+# Index of each of the 68 points in the mirrored image.
 MIRRORED_68 = np.array(
     [*range(16, -1, -1)]  # jaw
     + [*range(26, 16, -1)]  # brows
@@ -65,7 +65,7 @@ class DWPoseFace:
 
 
 class DWPose:
-    """Finds the 68 face points of the one person whom the whole frame is taken for."""
+    """Finds the 68 face points of one person; the person box is the whole frame."""
 
     def __init__(self, session: InferenceSession, flip_test: bool = True) -> None:
         self._session = session
@@ -76,8 +76,8 @@ class DWPose:
     def load(cls, path: Path, device: torch.device | str = "cpu", flip_test: bool = True) -> DWPose:
         """Open a .onnx file; for a .pth, which only mmpose can run, the .onnx of the same name beside it.
 
-        device: "cuda" takes effect with the package onnxruntime-gpu. flip_test: average with what the network sees in
-        the mirrored input, as the original's config asks for; without it a frame takes half the time.
+        device: "cuda" takes effect with the package onnxruntime-gpu. flip_test: average with the network's output for
+        the mirrored input, as in the original's config; without it a frame takes half the time.
         Raises BadInput for a file that is missing, damaged or another network.
         """
         if path.suffix != ".onnx":
@@ -86,11 +86,6 @@ class DWPose:
         session = _open_session(path, torch.device(device))
         _require_form(session, path)
         return cls(session, flip_test)
-
-    @property
-    def provider(self) -> str:
-        """What computes: "CPUExecutionProvider" or "CUDAExecutionProvider"."""
-        return str(self._session.get_providers()[0])
 
     def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> DWPoseFace:
         window = FrameWindow(frame.shape[1], frame.shape[0])
@@ -112,7 +107,7 @@ class DWPose:
 
 @dataclass(frozen=True)
 class FrameWindow:
-    """What the network sees of a frame of ``width`` x ``height`` pixels.
+    """The network's view of a frame of ``width`` x ``height`` pixels.
 
     The frame and a margin (PADDING), made 3:4 by widening the shorter side; outside of the frame it is black.
     """
@@ -166,7 +161,7 @@ def _open_session(path: Path, device: torch.device) -> InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what goes wrong is raised as well
+    options.log_severity_level = 4  # errors are raised as well
     providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
@@ -206,7 +201,7 @@ def _shapes_of_a_run(session: InferenceSession, input_name: str) -> dict[str, tu
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises on damaged files and wrong inputs; the classes have no common base of their own."""
+    """ONNX Runtime's errors on damaged files and wrong inputs; the classes have no common base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     return (

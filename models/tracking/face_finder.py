@@ -1,7 +1,7 @@
-"""Where the faces of a picture are: MediaPipe's two detectors, for near faces and for those across a room.
+"""Face detection with MediaPipe's two detectors, for near and for distant faces.
 
-The detector for distant faces sees faces from about 3 % of the picture's longer side on (measured: 40 px of 1280).
-Where a picture shows none at all, the same detector looks at overlapping parts of it.
+The detector for distant faces finds faces from about 3 % of the picture's longer side on (measured: 40 px of 1280).
+Where it finds none at all, it can search overlapping parts of the picture.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from models.tracking.mediapipe import FaceDetector
 from utils.imaging.geometry import Box, overlap, side_of
 
 PART = 480  # pixels, side of the parts; a face of 15 px is then 3 % of them
-PART_STEP = 320  # parts overlap by more than the faces that the whole picture hides, up to 4K
+PART_STEP = 320  # parts overlap by more than the size of faces that are missed in the whole picture, up to 4K
 MIN_SIDE = 16.0  # pixels
 SAME_FACE_OVERLAP = 0.3  # of the smaller box, from which two boxes are one face
 
 
 class FaceFinder:
-    """Finds every face in a picture, without memory of the one before."""
+    """Finds every face in a picture, without memory of earlier pictures."""
 
     def __init__(self) -> None:
         self._near, self._far = FaceDetector(is_far=False), FaceDetector(is_far=True)
 
     def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> list[Box]:
-        """Boxes in pixels, the surest first; one per face."""
+        """Boxes in pixels by falling score, one per face."""
         return one_per_face([*self._near(frame), *self._far(frame)])
 
     def look_closely(self, frame: UInt8[np.ndarray, "h w 3"]) -> list[Box]:
-        """Faces that are too small to be seen in the whole picture."""
+        """Faces that are too small to be found in the whole picture."""
         found = []
         for left, top in parts_of(frame.shape[1], frame.shape[0]):
             part = frame[top : top + PART, left : left + PART]
@@ -60,7 +60,7 @@ def _starts(length: int) -> list[int]:
 
 
 def one_per_face(scored: list[tuple[float, Box]]) -> list[Box]:
-    """The surest boxes of at least MIN_SIDE, without those that show a face again."""
+    """Boxes of at least MIN_SIDE by falling score, without second boxes of a face."""
     kept: list[Box] = []
     for _, box in sorted(scored, key=lambda item: -item[0]):
         if side_of(box) >= MIN_SIDE and not any(overlap(box, other) >= SAME_FACE_OVERLAP for other in kept):

@@ -1,7 +1,8 @@
 """One face's landmarks from frame to frame: MediaPipe's FaceMesh, on a window around that face alone.
 
-The window lets it find small faces, keeps it from other people's, and spares it large frames. It stays where it is
-while the face is well inside, so that FaceMesh follows by itself; where it is most of the frame, it is the frame.
+The window makes small faces large enough, excludes other people's faces, and saves time on large frames. It stays in
+place while the face is well inside, so that FaceMesh's own tracking works; a window of most of the frame becomes all of
+it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from utils.imaging.geometry import Box, box_of, overlap
 from utils.people.shots import leaps
 
 WINDOW = 3.0  # side of the window, in sides of the face's box
-NARROW_WINDOW = 1.7  # for a second try, where the wide window shows another face too
+NARROW_WINDOW = 1.7  # of the second attempt, where the wide window shows another face too
 WHOLE_FRAME = 0.6  # share of the frame from which a window becomes all of it
 MARGIN = 0.3  # of the face's side that must lie between it and the window's edge, where that is not the frame's
 GROWTH = 1.6  # of the face since the window was chosen, from which it is chosen anew
-MIN_FACE_OVERLAP = 0.25  # of landmarks with the box that they are looked for in
+MIN_FACE_OVERLAP = 0.25  # of the landmarks' box with the detector's box
 
 
 class FaceFollower:
@@ -30,7 +31,7 @@ class FaceFollower:
         self._window, self._side = (0, 0, 0, 0), 0.0
 
     def start(self, frame: UInt8[np.ndarray, "h w 3"], box: Box) -> bool:
-        """Begin to follow the face in a box; whether its landmarks are found."""
+        """Begin to follow the face in a box; returns whether its landmarks are found."""
         self.landmarks = None
         for width in (WINDOW, NARROW_WINDOW):
             self._look_at(frame, box, width)
@@ -41,7 +42,7 @@ class FaceFollower:
         return False
 
     def follow(self, frame: UInt8[np.ndarray, "h w 3"]) -> bool:
-        """The same face in the next frame; whether it is still there. It never becomes another one by a leap."""
+        """Find the same face in the next frame; returns whether it is there. A face that leaps counts as lost."""
         before = self.landmarks
         if before is None:
             return False
@@ -55,7 +56,7 @@ class FaceFollower:
         self._mesh.close()
 
     def _move_window(self, frame: np.ndarray, known: np.ndarray) -> None:
-        """Look at the face in a new window; what is known of it stays if it is not found there."""
+        """Choose a new window; the known landmarks stay if the face is not found there."""
         if not self.start(frame, box_of(known)):
             self.landmarks = known
 
@@ -77,7 +78,7 @@ class FaceFollower:
         x2, y2 = min(frame_width, round(x + half)), min(frame_height, round(y + half))
         is_most = (x2 - x1) * (y2 - y1) >= WHOLE_FRAME * frame_width * frame_height
         window = (0, 0, frame_width, frame_height) if width == WINDOW and is_most else (x1, y1, x2, y2)
-        self._mesh.reset()  # what it followed is another face, or lies elsewhere in the new window
+        self._mesh.reset()  # it has followed another face, or this one at another place of the window
         self._window = window
 
     def _find(self, frame: np.ndarray) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Frames → one face's landmarks, box and alignment points per frame. Adapters behind one protocol.
+"""Landmarks, box and alignment points of one face per frame, smoothed over time; trackers behind one protocol.
 
 The original looks for a face three times: MTCNN for five points, DWPose for 68, S3FD for a box. If the boxes of MTCNN
 and S3FD overlap well (IoU above 0.5) its box follows the rule of geometry.face_box_from_68, else it is MTCNN's.
@@ -75,8 +75,8 @@ class MediaPipeTracker:
 class DWPoseTracker:
     """The face that ``mesh`` finds, its 68 points from DWPose; the landmarks, for masks and fitting, stay mesh's.
 
-    mesh's own 68 points stay in frames where DWPose is unsure (MIN_DWPOSE_SCORE, or a point not found at all) or means
-    another face (MAX_DISAGREEMENT); n_kept counts these frames. A frame where mesh finds nothing has no face.
+    mesh's own 68 points stay in frames where DWPose's score is low (MIN_DWPOSE_SCORE, or a point is not found) or its
+    points are another face's (MAX_DISAGREEMENT); n_kept counts these frames. Without a face of mesh there is none.
     """
 
     def __init__(self, dwpose: DWPose, mesh: LandmarkTracker) -> None:
@@ -148,7 +148,7 @@ def track_of(
     smoothing: str,
     fps: float = MOTION_FPS,
 ) -> FaceTrack:
-    """The track of landmarks and 68 points, source pixels, that count in ``valid`` frames. See track_face.
+    """The track of landmarks and 68 points, source pixels, that are used in ``valid`` frames. See track_face.
 
     ``landmarks``, which may be a disk array, and ``points`` become the track's own.
     """

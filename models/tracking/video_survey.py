@@ -1,4 +1,4 @@
-"""What a raw video shows and sounds like, frame by frame and step by step: the grounds for choosing clips from it.
+"""Survey of a raw video, by which training clips are chosen: faces of each frame, voice and level of each 20 ms.
 
 Both functions consume their input once; memory holds some 50 bytes per frame and 5 per step of sound.
 """
@@ -20,19 +20,19 @@ from utils.imaging.landmarks import OUTER_LIPS
 from utils.people.shots import PersonChangeDetector, leaps
 from utils.people.visibility import is_inside, yaw_degrees
 
-SURVEY_DETECT_EVERY = 5  # frames between two searches for faces: what a second face may stay unseen
-BLOCK_STEPS = 1500  # steps of sound looked at at once, 30 s
+SURVEY_DETECT_EVERY = 5  # frames between two searches for faces, for which a second face may be missed
+BLOCK_STEPS = 1500  # steps of sound in memory, 30 s
 LEVEL_FLOOR = 1e-10  # mean square, -100 dB
 
 
 def survey_frames(frames: Iterable[np.ndarray], tracker: PeopleTracker) -> VideoFacts:
-    """Look at uint8 RGB frames of one size at 25 Hz, in order. An empty video has no facts, and size 0 x 0."""
+    """Survey uint8 RGB frames of one size at 25 Hz, in order. An empty video has no facts, and size 0 x 0."""
     boxes, sizes, rivals, turns, clear, mouth_inside, cuts = [], [], [], [], [], [], []
     person, size, before = PersonChangeDetector(), (0, 0), None
     for number, seen in enumerate(tracker.watch(frames)):
         size = (seen.frame.shape[1], seen.frame.shape[0])
         landmarks, face_size, rival = main_face(seen)
-        alone = landmarks if rival < RIVAL else None  # the main one of two faces may change from frame to frame
+        alone = landmarks if rival < RIVAL else None  # of two faces, either may be the main one
         if seen.is_cut or (before is not None and alone is not None and leaps(before, alone)):
             cuts.append(number)
             person.new_shot()
@@ -83,7 +83,7 @@ def face_box(landmarks: Float[np.ndarray, "468 3"]) -> Box:
 
 
 def survey_sound(blocks: Iterable[np.ndarray]) -> SoundFacts | None:
-    """Listen to float32 mono blocks at 16 kHz; None if there is not one step of sound."""
+    """Survey float32 mono blocks at 16 kHz; None if the sound is shorter than one step."""
     voiced, levels = [], []
     for wave in _equal_blocks(blocks, BLOCK_STEPS * SAMPLES_PER_FEATURE):
         n_steps = len(wave) // SAMPLES_PER_FEATURE

@@ -81,7 +81,7 @@ def test_clips_hold_the_face_and_the_sound(raw_dir, clips_dir):
         assert info.width < 140 and info.height < 160
 
 
-def test_a_clip_shows_its_stretch(raw_dir, clips_dir):
+def test_a_clip_shows_its_segment(raw_dir, clips_dir):
     """The second clip begins TRIMMED frames after the gap; its crop is a window of the raw frame."""
     clip = list(read_frames(clips_dir / "gap_001.mp4"))
     first = BEFORE + GAP + TRIMMED
@@ -96,7 +96,7 @@ def test_a_clip_shows_its_stretch(raw_dir, clips_dir):
         assert np.abs(source[y : y + height, x : x + width].astype(int) - shown).mean() < 4
 
 
-def test_table_says_what_became_of_every_stretch(clips_dir):
+def test_table_lists_every_segment(clips_dir):
     rows = table_of(clips_dir)
     told = [(row["source"], row["start"], row["end"], row["decision"], row["reason"], row["clip"]) for row in rows]
     assert [row[3] for row in told if row[0] == "broken.mp4"] == ["failed"]
@@ -121,11 +121,11 @@ def test_histograms_are_drawn(clips_dir, tmp_path):
     assert (tmp_path / "none.png").stat().st_size > 0
 
 
-def test_finished_videos_are_not_looked_at_again(raw_dir, clips_dir, monkeypatch, capsys):
+def test_finished_videos_are_not_surveyed_again(raw_dir, clips_dir, monkeypatch, capsys):
     before, written = digests(clips_dir), times(clips_dir)
     looked = []
-    look_at = script.look_at
-    monkeypatch.setattr(script, "look_at", lambda path, *given: looked.append(path.name) or look_at(path, *given))
+    survey = script.survey
+    monkeypatch.setattr(script, "survey", lambda path, *given: looked.append(path.name) or survey(path, *given))
     with pytest.raises(StageFailure):
         script.main([str(raw_dir), str(clips_dir), *FLAGS, "--num_workers", "1"])
     assert looked == ["broken.mp4"]

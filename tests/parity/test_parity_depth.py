@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.face3d.rasterizer import interpolate, rasterize, render_depth
-from utils.imaging.depth import depth_to_uint8
+from utils.imaging.images import depth_to_uint8
 
 ROWS = range(4)
 

@@ -1,8 +1,8 @@
-"""Which stretches of a raw video become training clips, and how they are cropped (pure).
+"""Choice of the segments of a raw video that become training clips, and their crops (pure).
 
 frames   . . F F F F F F F F | F F F F F F S S F F . . F F      . no face   F one face   S several   | cut
 rows     0-2 2---------------10----------16-18------------
-kept           2+10 ... 10-10      too short                    frames trimmed at each end of a kept stretch
+kept           2+10 ... 10-10      too short                    frames trimmed at each end of a kept segment
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MIN_FRAMES = 300  # upstream: preprocess_trim_crop_video
 TRIMMED = 10  # frames at each end, as upstream
 MARGIN = 0.25  # of the mean box, on each side of the union, as upstream
 MIN_FACE = 96  # pixels; enlarged 2.7 times to the generator's 256; passes VoxCeleb's and GRID's faces
-RIVAL = 0.4  # of the main face's size, from which another face counts
+RIVAL = 0.4  # of the main face's size, from which another face is counted
 # Share of 20 ms steps with a pitch. 39 talking clips: 0.21 to 0.69; noise, silence, clicks, chords: 0; tones: 1.
 VOICED_SHARE = (0.12, 0.9)
-MIN_LEVEL = -50.0  # dB of full scale, mean over the stretch. Talking clips: -33 to -11
+MIN_LEVEL = -50.0  # dB of full scale, mean over the segment. Talking clips: -33 to -11
 MIN_LEVEL_SPREAD = 5.0  # dB between the 10th and 90th percentile of the steps. Talking clips: 8 to 46; hum: 0.4
 
 
@@ -39,7 +39,7 @@ CUT, SPEAKER, END = "cut", "another speaker", "end of the video"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a stretch must fulfil: frames, pixels, degrees, share. min_voiced 0 takes clips without speech as well."""
+    """Limits of a segment that is kept: frames, pixels, degrees, share. min_voiced 0 takes clips without speech too."""
 
     min_frames: int = MIN_FRAMES
     min_face: float = MIN_FACE
@@ -49,10 +49,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What was seen in N frames at 25 Hz; zero in frames without landmarks.
+    """The survey of N frames at 25 Hz; zero in frames without landmarks.
 
     boxes int32 [N, 4] face box; sizes float32 [N] its shorter side (without landmarks: the detector's box), pixels;
-    rivals float32 [N] size of the largest other face over that of the main one; turns float32 [N] yaw, degrees;
+    rivals float32 [N] size of the largest other face over that of the main face; turns float32 [N] yaw, degrees;
     clear bool [N] landmarks were found; mouth_inside bool [N] all of the mouth lies in the frame;
     cuts, changes: frames that begin another shot, or another person's face without a cut.
     """
@@ -80,8 +80,8 @@ class SoundFacts:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Frames ``start`` to ``stop`` (excluded) of one state; ``until`` says what ended it. Measures are medians."""
+class Segment:
+    """Frames ``start`` to ``stop`` (excluded) of one state; ``until``: what ended it. Measures are medians."""
 
     start: int
     stop: int
@@ -92,7 +92,7 @@ class Stretch:
     voiced_share: float
     level: float  # dB
     level_spread: float  # dB
-    reasons: tuple[str, ...] = ()  # why it is rejected; none: it is kept
+    reasons: tuple[str, ...] = ()  # of a rejection; none: it is kept
 
     @property
     def is_kept(self) -> bool:
@@ -104,8 +104,8 @@ class Stretch:
         return range(self.start + TRIMMED, self.stop - TRIMMED)
 
 
-def choose_stretches(facts: VideoFacts, sound: SoundFacts | None, limits: Limits) -> list[Stretch]:
-    """Stretches that tile the video in order, each kept or with the reasons why not. ``sound``: None without any."""
+def choose_segments(facts: VideoFacts, sound: SoundFacts | None, limits: Limits) -> list[Segment]:
+    """Segments that tile the video in order, each kept or rejected with reasons. ``sound``: None without any."""
     states = bridge_gaps(frame_states(facts, limits), {*facts.cuts, *facts.changes})
     return [
         _measured(start, stop, states, facts, sound, limits)
@@ -151,7 +151,7 @@ def _measured(
     facts: VideoFacts,
     sound: SoundFacts | None,
     limits: Limits,
-) -> Stretch:
+) -> Segment:
     state, part = FrameState(int(states[start])), slice(start, stop)
     clear = facts.clear[part]
     seen = clear if clear.any() else facts.sizes[part] > 0
@@ -172,7 +172,7 @@ def _measured(
         reasons = [f"{stop - start} of {limits.min_frames} frames"] if stop - start < limits.min_frames else []
         reasons += _face_reasons(face_size, limits)
         reasons += sound_reasons(sound, voiced_share, level, spread, limits)
-    return Stretch(start, stop, state, until, face_size, turn, voiced_share, level, spread, tuple(reasons))
+    return Segment(start, stop, state, until, face_size, turn, voiced_share, level, spread, tuple(reasons))
 
 
 def _face_reasons(face_size: float, limits: Limits) -> list[str]:
@@ -194,7 +194,7 @@ def speech_measures(sound: SoundFacts | None, start: int, stop: int) -> tuple[fl
 def sound_reasons(
     sound: SoundFacts | None, voiced_share: float, level: float, spread: float, limits: Limits
 ) -> list[str]:
-    """Why the sound of a stretch is not speech; the first that applies."""
+    """The first reason why the sound of a segment is not speech; none if it is."""
     if limits.min_voiced <= 0:
         return []
     if sound is None or math.isinf(level):

@@ -1,7 +1,7 @@
-"""What was decided about each raw video: one JSON file per video in CLIPS_DIR/report/videos, and the clips' names.
+"""The record of each raw video, one JSON file in CLIPS_DIR/report/videos, and the names of its clips.
 
-A video whose record is finished and fits its file and the settings needs no second look. The record is written before
-the first clip, so that a run that was killed leaves no clip that nobody knows of.
+A video whose record is finished and fits its file and the settings is skipped. The record is written before the first
+clip, so that a killed run leaves no clip without a record.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.core.errors import BadInput
 from utils.core.types import MOTION_FPS
-from utils.curation.clip_choice import Limits, Stretch
+from utils.curation.clip_choice import Limits, Segment
 from utils.files.atomic import atomic_path
 
 SCHEMA_VERSION = 1
@@ -26,7 +26,7 @@ _HASH_LENGTH = 6
 
 @dataclass(frozen=True)
 class Row:
-    """One stretch of a raw video: a line of the report. Seconds, pixels, dB of full scale."""
+    """One segment of a raw video: a line of the report. Seconds, pixels, dB of full scale."""
 
     source: str
     start: float
@@ -39,14 +39,14 @@ class Row:
     level: float
     decision: str  # kept, rejected, failed
     reason: str
-    until: str  # what ended the stretch
+    until: str  # what ended the segment
     clip: str  # file name
     clip_frames: int
 
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """``failure``: why the video could not be read; its work is to be tried again."""
+    """``failure``: the reason why the video could not be read; it is tried again in the next run."""
 
     source: str
     source_bytes: int
@@ -61,12 +61,12 @@ class VideoRecord:
         return [row.clip for row in self.rows if row.clip]
 
     def fits(self, path: Path, limits: Limits) -> bool:
-        """Whether it tells all of this file under these settings."""
+        """Whether it is finished and belongs to this file under these settings."""
         return self.is_finished and self.source_bytes == path.stat().st_size and self.limits == limits
 
 
 def safe_stem(path: Path) -> str:
-    """The file's name for use in clip names: no blanks, quotes or brackets; what was changed is told apart by a hash.
+    """The file's name for use in clip names: no blanks, quotes or brackets; a hash keeps changed names apart.
 
     It depends on the file's own name alone: "talk.mp4" is "talk", "my clip (1).mp4" "my_clip_1-" and six digits.
     """
@@ -80,27 +80,27 @@ def clip_name(path: Path, number: int) -> str:
     return f"{safe_stem(path)}_{number:03d}.mp4"
 
 
-def rows_of(path: Path, fps: float, stretches: list[Stretch]) -> list[Row]:
-    """One row per stretch; clips are numbered from 0 among the kept ones."""
+def rows_of(path: Path, fps: float, segments: list[Segment]) -> list[Row]:
+    """One row per segment; clips are numbered from 0 among the kept ones."""
     rows: list[Row] = []
-    for stretch in stretches:
+    for segment in segments:
         n_kept = sum(bool(row.clip) for row in rows)
         rows.append(
             Row(
                 source=path.name,
-                start=round(stretch.start / MOTION_FPS, 2),
-                end=round(stretch.stop / MOTION_FPS, 2),
-                frames=stretch.stop - stretch.start,
+                start=round(segment.start / MOTION_FPS, 2),
+                end=round(segment.stop / MOTION_FPS, 2),
+                frames=segment.stop - segment.start,
                 fps=round(fps, 3),
-                face_size=round(stretch.face_size, 1),
-                turn=round(stretch.turn, 1),
-                voiced=round(stretch.voiced_share, 3),
-                level=-math.inf if math.isinf(stretch.level) else round(stretch.level, 1),
-                decision="kept" if stretch.is_kept else "rejected",
-                reason="; ".join(stretch.reasons),
-                until=stretch.until,
-                clip=clip_name(path, n_kept) if stretch.is_kept else "",
-                clip_frames=len(stretch.trimmed) if stretch.is_kept else 0,
+                face_size=round(segment.face_size, 1),
+                turn=round(segment.turn, 1),
+                voiced=round(segment.voiced_share, 3),
+                level=-math.inf if math.isinf(segment.level) else round(segment.level, 1),
+                decision="kept" if segment.is_kept else "rejected",
+                reason="; ".join(segment.reasons),
+                until=segment.until,
+                clip=clip_name(path, n_kept) if segment.is_kept else "",
+                clip_frames=len(segment.trimmed) if segment.is_kept else 0,
             )
         )
     return rows
@@ -120,7 +120,7 @@ def save_record(clips_dir: Path, path: Path, record: VideoRecord) -> None:
 
 
 def load_record(file: Path) -> VideoRecord | None:
-    """None if there is none, or one of another version or another program, which is written anew."""
+    """None if there is no record, or one of another version or program, which is written anew."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA_VERSION:
@@ -138,9 +138,9 @@ def load_records(clips_dir: Path) -> list[VideoRecord]:
 
 
 def clear_clips(clips_dir: Path, path: Path, old: VideoRecord | None, new: VideoRecord) -> None:
-    """Make room for the clips of ``new``: those of ``old`` go.
+    """Save ``new`` and remove the clips of ``old``.
 
-    Raises BadInput if a file that no record of this video names is in the way.
+    Raises BadInput if a clip of ``new`` has the name of a file that no record of this video names.
     """
     known = set(old.clips) if old else set()
     for name in set(new.clips) - known:

@@ -1,4 +1,4 @@
-"""The report on a choice of clips: a table of all stretches, and histograms of length, frame rate and face size."""
+"""The report on a choice of clips: a table of all segments, and histograms of length, frame rate and face size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_report(clips_dir: Path, rows: Sequence[Row]) -> Path:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """A CSV line per stretch; the columns are Row's fields. A name that is no text keeps its bytes."""
+    """A CSV line per segment; the columns are Row's fields. File names that are not UTF-8 keep their bytes."""
     with (
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -45,7 +45,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 
 def draw_histograms(path: Path, rows: Sequence[Row]) -> None:
-    """Stretches that show a face, kept ones below and rejected ones on top, as PNG; needs no display."""
+    """Segments that show a face, kept ones below and rejected ones on top, as PNG; needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,7 +63,7 @@ def draw_histograms(path: Path, rows: Sequence[Row]) -> None:
             )
         axes.set_title(panel.title)
         axes.set_xlabel(panel.unit)
-        axes.set_ylabel("stretches")
+        axes.set_ylabel("segments")
     if n_kept or n_rejected:
         figure.axes[0].legend(frameon=False)
     with atomic_path(path) as temporary:
@@ -80,7 +80,7 @@ def _panels(rows: Sequence[Row]) -> list[_Panel]:
 
 
 def main_reason(rows: Sequence[Row]) -> str:
-    """Why most frames of a video are rejected."""
+    """The reason for which most frames of a video are rejected."""
     frames: Counter[str] = Counter()
     for row in rows:
         frames[row.reason] += 0 if row.clip else row.frames

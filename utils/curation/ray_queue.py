@@ -1,4 +1,4 @@
-"""The same units of work on a Ray cluster, whose machines see the project and the data under the same paths."""
+"""Units of work on a Ray cluster, whose machines see the project and the data under the same paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_on_ray(
 ) -> Generator[Outcome, None, None]:
     """Outcomes as they come, each unit a Ray task with one core and ``gpu_share`` of a GPU.
 
-    address: "auto", host:port, or LOCAL. n_workers: at most so many units at once; None: one per core.
+    address: "auto", host:port, or LOCAL. n_workers: units at once, at most; None: one per core.
     Raises BadInput if Ray is not installed or no cluster answers.
     """
     ray = _connect(address, n_workers)

@@ -1,7 +1,7 @@
 """Units of work on several processes of this machine. Each unit is done by one process, with one thread.
 
-Numbers depend on how many threads share a sum, so one thread per unit is what makes results the same for any number of
-processes.
+A sum's rounding depends on the number of threads that share it; with one thread per unit, results are the same for any
+number of processes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Work = Callable[[Path], str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a unit: a note on what was made, or why it was left out.
+    """Result of a unit: a note on what was made, or the reason why it was left out.
 
-    is_final: trying again would change nothing. stop: what keeps the machine from going on, such as a full disk.
+    is_final: trying again would change nothing. stop: an error that ends the whole run, such as a full disk.
     """
 
     unit: Path
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def attempt(work: Work, unit: Path) -> Outcome:
-    """Do one unit; what is wrong with its input or with the disk becomes part of the outcome."""
+    """Do one unit; errors of its input or of the disk become part of the outcome."""
     try:
         return Outcome(unit, note=work(unit))
     except BadInput as error:
@@ -113,7 +113,7 @@ class _Worker:
                 self.connection.send(self.unit)
 
     def result(self) -> Outcome:
-        """The outcome of the unit at hand, or that the process has died over it."""
+        """The outcome of the current unit; a failure if the process has died."""
         assert self.unit is not None
         try:
             outcome: Outcome = self.connection.recv()

@@ -1,10 +1,10 @@
-"""Boxes, the five-point alignment and the crops that can be undone.
+"""Boxes, the five-point alignment, and crops with their inverses.
 
-Three spaces meet here, all with y down unless a name says otherwise:
+Three spaces, all with y down:
 
     source frame  --Alignment.to_crop-->  224 px crop (where the face model lives)
          |        <-Alignment.from_crop-
-         +---- box ---->  face crop (what the generator draws)
+         +---- box ---->  face crop (what the generator makes)
 """
 
 from __future__ import annotations
@@ -153,15 +153,6 @@ class Alignment:
         """Crop points to source-frame points, y down."""
         return (points + np.array([self.left, self.up], points.dtype)) / self.scale
 
-    def to_crop_y_up(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
-        """Source points to crop points, both y up (height - 1 - y): what the coefficient network trained on.
-
-        Unlike to_crop it keeps the fractions that the crop's whole-pixel corner drops.
-        """
-        centred = points - np.array(self.translation) + np.array([self.width / 2, self.height / 2])
-        margin = (np.array(self.scaled_size) - self.crop_size) / 2
-        return centred * self.scale - margin
-
     def crop_image(self, image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "s s *c"]:
         """The aligned crop (bicubic); outside of the frame it is black."""
         window = (self.left, self.up, self.left + self.crop_size, self.up + self.crop_size)
@@ -170,9 +161,9 @@ class Alignment:
     def paste_to_box(
         self, image: UInt8[np.ndarray, "s s *c"], box: Num[np.ndarray, " 4"]
     ) -> UInt8[np.ndarray, "bh bw *c"]:
-        """Carry an aligned crop (the depth image) back to the frame and cut a source box out of it.
+        """Map an aligned crop (the depth image) back to the frame and cut a source box out of it.
 
-        The same as pasting it into the whole scaled frame, resizing that to the source size (bicubic) and
+        Equal to pasting it into the whole scaled frame, resizing that to the source size (bicubic) and
         cutting the box, but only the box is computed. Outside of the crop or of the frame it is black.
         """
         scaled_width, scaled_height = self.scaled_size
@@ -216,7 +207,7 @@ def _scaled_window(
     window: tuple[int, int, int, int],
     region: np.ndarray | None = None,
 ) -> np.ndarray:
-    """What a window would show of ``image[region]`` resized to ``scaled_size``; black outside of that canvas.
+    """A window of ``image[region]`` resized to ``scaled_size``; black outside of that canvas.
 
     region (x1, y1, x2, y2) may exceed the image, which then counts as black there; default: the whole image.
     Pillow's bicubic filter, computed for the window alone: the numbers of resizing everything first, to one

@@ -1,4 +1,4 @@
-"""Face crops and depth images at the size that the generator works at, and images as tensors."""
+"""Conversions of images: camera depth to 8 bits, JPEG, arrays to tensors, value ranges."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ from torch import Tensor
 
 from utils.imaging.masks import mouth_mask
 
+_TINY = 1e-8  # keeps a flat surface from dividing by zero
+
+
+def depth_to_uint8(depth: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Camera depth as the generator reads it: covered pixels (depth > 0) scaled, the nearest to 255, the farthest to 0.
+
+    ``255 - (z - min) / (max - min + 1e-8) * 255``, truncated; the background is 0. Without a covered pixel the image
+    is black (upstream fails on the minimum of nothing).
+    """
+    covered = depth > 0
+    image = np.zeros(depth.shape, np.uint8)
+    if covered.any():
+        z = depth[covered]
+        nearest, farthest = z.min(), z.max()
+        image[covered] = (255 - (z - nearest) / (farthest - nearest + _TINY) * 255).astype(np.uint8)
+    return image
+
 
 def mouth_depth(depth: UInt8[np.ndarray, "h w"], landmarks: Float[np.ndarray, "468 2"]) -> UInt8[np.ndarray, "h w"]:
     """The depth image inside the outer lips, 0 elsewhere; landmarks in pixels of the depth image."""
@@ -19,7 +36,7 @@ def mouth_depth(depth: UInt8[np.ndarray, "h w"], landmarks: Float[np.ndarray, "4
 
 
 def jpeg_round_trip(image: UInt8[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
-    """What is left of an RGB or gray image after Pillow has saved it as JPEG (its default quality 75) and read it."""
+    """An RGB or gray image after Pillow has saved it as JPEG (its default quality 75) and read it."""
     from PIL import Image
 
     file = BytesIO()

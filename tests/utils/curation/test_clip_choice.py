@@ -1,4 +1,4 @@
-"""Which stretches of a video become clips: runs, gaps, trimming, crops and the reasons for a refusal."""
+"""Which segments of a video become clips: runs, gaps, trimming, crops and the reasons for a refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.curation.clip_choice import (
     Limits,
     SoundFacts,
     VideoFacts,
-    choose_stretches,
+    choose_segments,
     crop_of,
     frame_states,
     union_crop,
@@ -45,8 +45,8 @@ def speech(n_frames: int) -> SoundFacts:
     return SoundFacts(steps % 10 < 5, np.where(steps % 10 < 7, -20.0, -45.0).astype(np.float32))
 
 
-def ranges(stretches) -> list[tuple[int, int]]:
-    return [(stretch.start, stretch.stop) for stretch in stretches]
+def ranges(segments) -> list[tuple[int, int]]:
+    return [(segment.start, segment.stop) for segment in segments]
 
 
 def test_runs_tile_the_frames_and_end_at_boundaries():
@@ -88,19 +88,19 @@ def test_state_of_a_frame():
     assert frame_states(facts, LIMITS).tolist() == [F, N, S, F, U, T, O]
 
 
-def test_a_stretch_is_cut_at_shots_and_trimmed():
-    stretches = choose_stretches(facts_of(100, cuts=(40,), changes=(75,)), speech(100), LIMITS)
-    assert ranges(stretches) == [(0, 40), (40, 75), (75, 100)]
-    assert [stretch.until for stretch in stretches] == ["cut", "another speaker", "end of the video"]
-    assert [stretch.is_kept for stretch in stretches] == [True, True, False]
-    assert stretches[1].trimmed == range(40 + TRIMMED, 75 - TRIMMED)
-    assert stretches[2].reasons == ("25 of 30 frames",)
+def test_a_segment_is_cut_at_shots_and_trimmed():
+    segments = choose_segments(facts_of(100, cuts=(40,), changes=(75,)), speech(100), LIMITS)
+    assert ranges(segments) == [(0, 40), (40, 75), (75, 100)]
+    assert [segment.until for segment in segments] == ["cut", "another speaker", "end of the video"]
+    assert [segment.is_kept for segment in segments] == [True, True, False]
+    assert segments[1].trimmed == range(40 + TRIMMED, 75 - TRIMMED)
+    assert segments[2].reasons == ("25 of 30 frames",)
 
 
-def test_the_shortest_stretch_that_is_kept():
+def test_the_shortest_segment_that_is_kept():
     for n_frames, is_kept in ((29, False), (30, True)):
-        (stretch,) = choose_stretches(facts_of(n_frames), speech(n_frames), LIMITS)
-        assert stretch.is_kept == is_kept
+        (segment,) = choose_segments(facts_of(n_frames), speech(n_frames), LIMITS)
+        assert segment.is_kept == is_kept
 
 
 def test_reasons_of_other_states():
@@ -108,26 +108,26 @@ def test_reasons_of_other_states():
     facts.sizes[:10], facts.clear[:10] = 0, False
     facts.rivals[40:50] = 0.9
     facts.clear[90:], facts.sizes[90:] = False, 20
-    stretches = choose_stretches(facts, speech(100), LIMITS)
-    assert ranges(stretches) == [(0, 10), (10, 40), (40, 50), (50, 90), (90, 100)]
-    reasons = [", ".join(stretch.reasons) for stretch in stretches]
+    segments = choose_segments(facts, speech(100), LIMITS)
+    assert ranges(segments) == [(0, 10), (10, 40), (40, 50), (50, 90), (90, 100)]
+    reasons = [", ".join(segment.reasons) for segment in segments]
     assert reasons == ["no face", "", "several faces", "", "no landmarks on the face, face of 20 px, 50 needed"]
-    assert stretches[0].until == "one face"
-    assert stretches[1].until == "several faces"
+    assert segments[0].until == "one face"
+    assert segments[1].until == "several faces"
 
 
-def test_a_small_face_is_measured_over_the_stretch():
+def test_a_small_face_is_measured_over_the_segment():
     facts = facts_of(40)
     facts.sizes[:] = MIN_FACE - 1
     facts.sizes[:15] = 500
-    (stretch,) = choose_stretches(facts, speech(40), replace(LIMITS, min_face=MIN_FACE))
-    assert stretch.reasons == ("face of 95 px, 96 needed",)
+    (segment,) = choose_segments(facts, speech(40), replace(LIMITS, min_face=MIN_FACE))
+    assert segment.reasons == ("face of 95 px, 96 needed",)
 
 
 def test_reasons_of_sound():
     def reasons(sound: SoundFacts | None, limits: Limits = LIMITS) -> tuple[str, ...]:
-        (stretch,) = choose_stretches(facts_of(40), sound, limits)
-        return stretch.reasons
+        (segment,) = choose_segments(facts_of(40), sound, limits)
+        return segment.reasons
 
     good = speech(40)
     assert reasons(good) == ()
@@ -142,11 +142,11 @@ def test_reasons_of_sound():
     assert reasons(None, replace(LIMITS, min_voiced=0)) == ()
 
 
-def test_sound_is_judged_where_the_stretch_is():
+def test_sound_is_judged_where_the_segment_is():
     sound = speech(80)
     sound.levels[80:] = -90
-    stretches = choose_stretches(facts_of(80, cuts=(40,)), sound, LIMITS)
-    assert [stretch.is_kept for stretch in stretches] == [True, False]
+    segments = choose_segments(facts_of(80, cuts=(40,)), sound, LIMITS)
+    assert [segment.is_kept for segment in segments] == [True, False]
 
 
 def test_crop_is_the_union_and_a_quarter_of_the_mean_box():

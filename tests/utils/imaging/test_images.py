@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.imaging.depth import depth_to_uint8
+from utils.imaging.images import depth_to_uint8
 
 
 def test_near_is_bright_far_is_dark_background_is_black():
