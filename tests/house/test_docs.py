@@ -14,6 +14,7 @@ DOCUMENTS = [path for path in DOCUMENTS if not {".venv", "work", "results"} & se
 SHELL_COMMAND = re.compile(r"\b(?:bash|python(?: -u)?) ((?:scripts/)?[\w/]+\.(?:sh|py))\b")
 
 
+NAMED_FILE = re.compile(r"`((?:models|utils|config|tests|benchmarks|demo|docs|scripts)/[\w/.]*)`")
 PYTHON_COMMAND = re.compile(r"\bpython(?: -u)?( -m)? ([\w./]+)")
 PROGRAMS = [
     path
@@ -55,10 +56,16 @@ def test_fidelity_names_tests_that_exist():
         assert f"def {test_name}" in path.read_text(encoding="utf-8"), f"{file_name} has no test {test_name}"
 
 
-def test_fidelity_names_modules_and_constants_that_exist():
-    text = (ROOT / "FIDELITY.md").read_text(encoding="utf-8")
-    kept = text.partition("## Kept")[2]
-    for file_name in re.findall(r"`((?:models|utils|config)/\w+\.\w+)`", kept):
-        assert (ROOT / file_name).is_file(), file_name
-    for file_name, constant in re.findall(r"`((?:models|utils)/\w+\.py)`, `(\w+)`", kept):
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=name_of)
+def test_named_files_exist(document):
+    """A changelog may name what has gone."""
+    for name in NAMED_FILE.findall(document.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
+
+
+def test_fidelity_names_constants_that_exist():
+    kept = (ROOT / "FIDELITY.md").read_text(encoding="utf-8").partition("## Kept")[2]
+    named = re.findall(r"`((?:models|utils)/[\w/]+\.py)`, `(\w+)`", kept)
+    assert named
+    for file_name, constant in named:
         assert re.search(rf"\b{constant}\b", (ROOT / file_name).read_text(encoding="utf-8")), f"{file_name}: {constant}"
