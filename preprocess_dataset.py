@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--min_face", type=cli.at_least(0), default=MIN_FACE, help="least side of a face, pixels (default 64)"
     )
-    add_speaker_argument(parser, "whose face is taken from each clip")
+    add_speaker_argument(parser, "person whose face is taken from each clip")
     add_face_arguments(parser)
     return parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""From raw videos to clips and a report, with real faces: what is kept, resumed, refused."""
+"""From raw videos to clips and a report, with real faces: kept, resumed and refused videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw videos become training clips: choice, records, reports, work queues.
+"""From raw videos to training clips: choice, records, reports, work queues.
 Not here: detectors (models/tracking).
 May import: core to data.
 """

@@ -1,4 +1,4 @@
-"""Put the generated face back into its frame; what the mask does not touch stays as it was, bit for bit."""
+"""Blending of a generated face into its frame; pixels where the mask is 0 stay unchanged, bit for bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def paste_face(
     box: Box,
     mask: UInt8[np.ndarray, "h w"] | Float[np.ndarray, "h w"],
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A new frame with the face in its box, as far as the mask shows it.
+    """A new frame with the face in its box, blended by the mask.
 
     face and mask have the box's size; the mask is uint8 (255 shows the face) or float in [0, 1]. Pixels where
     the mask is 0 keep the frame's value exactly. Rounds to nearest, as Pillow's paste does. Raises ValueError
@@ -44,7 +44,7 @@ def paste_face(
 
 
 def as_levels(mask: UInt8[np.ndarray, "h w"] | Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """A mask as paste_face applies it."""
+    """A mask as the uint8 levels that paste_face applies."""
     return mask if mask.dtype == np.uint8 else np.rint(mask * 255).astype(np.uint8)
 
 
@@ -57,7 +57,7 @@ def _mix(below: np.ndarray, above: np.ndarray, level: UInt8[np.ndarray, "h w"]) 
 def mix_images(
     below: UInt8[np.ndarray, "H W 3"], above: UInt8[np.ndarray, "H W 3"], strength: float
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """``above`` shown over ``below`` with one strength (0 to 1); pixels that are the same in both stay as they are."""
+    """``above`` over ``below`` with one opacity (0 to 1); pixels that are equal in both stay unchanged."""
     return cv2.addWeighted(below, 1 - strength, above, strength, 0).astype(np.uint8, copy=False)
 
 
@@ -69,7 +69,7 @@ def blend_with_parsing(
     expansion: float = BOX_EXPANSION,
     upper_boundary: float = UPPER_BOUNDARY,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The reference's paste: the skin that a face parser finds around the box, lower half, blurred edge.
+    """The reference's blending: the skin that a face parser finds around the box, lower half, blurred edge.
 
     parse maps an RGB crop (black outside the frame) to a mask of any size, 255 on the face.
     upstream: MuseTalk musetalk/utils/imaging/blending.py, get_image

@@ -1,4 +1,4 @@
-"""Bring a generated face to the colours of its frame, so that no seam and no tint shows."""
+"""Colour correction of a generated face to its frame, against visible seams and tints."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def match_colours(
     """Add the smooth part of source - face to a generated face.
 
     known: 0 to 1, how far a pixel shows the same skin in both (the face around the new mouth). The difference is
-    averaged there and carried into the rest by normalised convolution (Knutsson and Westin 1993). Without any known
-    pixel the face comes back as it is.
+    averaged there and extended to the rest by normalised convolution (Knutsson and Westin 1993). Without any known
+    pixel the face is returned unchanged.
     """
     height, width = face.shape[:2]
     small = (WORKING_SIZE, WORKING_SIZE)

@@ -1,4 +1,4 @@
-"""A sheet of small pictures for the eye: one column per frame, its number on top, rows as given."""
+"""Contact sheet: one column of tiles per frame with a label on top."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spread_frames(n_frames: int, n_columns: int = N_COLUMNS) -> list[int]:
 
 
 def view_around(image_size: tuple[int, int], box: np.ndarray | None) -> tuple[int, int, int, int]:
-    """The square to show: around the face box, or the middle of the image (height, width) where there is none."""
+    """A square around the face box, or in the middle of the image (height, width) without a box."""
     if box is not None:
         return enlarge_box(box, VIEW_EXPANSION)
     height, width = image_size
@@ -37,7 +37,7 @@ def view_around(image_size: tuple[int, int], box: np.ndarray | None) -> tuple[in
 def cut_tile(
     image: UInt8[np.ndarray, "h w *c"], view: tuple[int, int, int, int], size: int = TILE_SIZE
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """What a view shows of an RGB or grey image, black outside it."""
+    """A view of an RGB or grey image, black outside the image."""
     crop = crop_box(image, np.array(view))
     tile = resize_image(crop, size, size, "area" if min(crop.shape[:2]) > size else "bilinear")
     return tile if tile.ndim == 3 else np.repeat(tile[..., None], 3, axis=2)
@@ -46,7 +46,7 @@ def cut_tile(
 def draw_sheet(
     columns: Sequence[Sequence[UInt8[np.ndarray, "size size 3"]]], labels: Sequence[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Put equal tiles side by side, columns[i][row], with a label above each column. Raises ValueError for none."""
+    """Arrange tiles of one size, columns[i][row], with a label above each column. Raises ValueError without any."""
     if not columns or len(labels) != len(columns):
         raise ValueError(f"expected a label for each of at least one column, found {len(labels)} for {len(columns)}")
     size, n_rows = columns[0][0].shape[0], len(columns[0])

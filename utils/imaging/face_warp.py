@@ -1,8 +1,8 @@
-"""Bend a picture of a face so that its landmarks come to lie where another expression or pose has them.
+"""Piecewise affine warp of a face image that moves its landmarks to those of another expression or pose.
 
-Each triangle between landmarks is moved as one piece. Outside of the face the movement fades out; between the lips the
-triangles span from the upper to the lower one. So a frame with the right lips and skin is known before a network draws
-anything; what the network has to add is what no other frame shows.
+Each triangle between landmarks has one affine map. Outside of the face the movement fades out; between the lips the
+triangles span from the upper to the lower lip. The warped frame already has the right lips and skin; the network only
+generates what no other frame shows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def compose_reference(
     mouth_landmarks: Float[np.ndarray, "468 2"],
     target: Float[np.ndarray, "468 2"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """What the face would look like with the lips at ``target``: ``face`` around, ``mouth_face`` between the lips.
+    """The face with its landmarks at ``target``: ``face`` warped, and ``mouth_face`` warped between the lips.
 
     ``mouth_face`` is a frame of the same person that shows teeth. The three images are of one size, landmarks in their
     pixels.
@@ -72,7 +72,7 @@ def compose_reference(
 def _source_positions(
     landmarks: Float[np.ndarray, "468 2"], target: Float[np.ndarray, "468 2"], window: Window
 ) -> Float32[np.ndarray, "h w 2"]:
-    """For every pixel of a window of the result, the point (x, y) of the source image that it shows."""
+    """The point (x, y) of the source image for every pixel of a window of the result."""
     triangles, n_outside, n_mesh = face_triangles()
     corners = target.astype(np.float64)
     moves = landmarks.astype(np.float64) - corners
@@ -90,7 +90,8 @@ def _source_positions(
 
 @cache
 def face_triangles() -> tuple[Int32[np.ndarray, "f 3"], int, int]:
-    """Triangles around the face, of its mesh and in its eyes and mouth, and how many the first two are.
+    """Triangles around the face, of its mesh (MediaPipe's 852, eyes and mouth open) and in its eyes and mouth;
+    then the numbers of the first two kinds.
 
     Corners are landmarks, then the points of the near and of the far ring, in the order of FACE_OVAL.
     """
@@ -123,7 +124,7 @@ def _quad(a: int, b: int, c: int, d: int) -> list[tuple[int, int, int]]:
 def _fill(
     positions: np.ndarray, corners: np.ndarray, sources: np.ndarray, triangles: np.ndarray, n_outside: int, n_mesh: int
 ) -> None:
-    """Interpolate ``sources`` over the triangles. Later ones cover earlier ones; the mesh shows its front only."""
+    """Interpolate ``sources`` over the triangles. Later triangles cover earlier ones; the mesh's back is skipped."""
     height, width = positions.shape[:2]
     areas = np.zeros(len(triangles))
     for index in range(len(triangles)):

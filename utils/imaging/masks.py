@@ -1,4 +1,4 @@
-"""Masks drawn from face landmarks: the mouth for the depth input, the lower face for blending.
+"""Masks from face landmarks: the mouth for the depth input, the lower face for blending.
 
 Landmarks are MediaPipe's 468 points in pixels of the image that the mask is for (usually a face crop).
 """
@@ -37,11 +37,11 @@ def lower_face_mask(
     new_landmarks: Float[np.ndarray, "468 2"] | None = None,
     feather: float = DEFAULT_FEATHER,
 ) -> Float[np.ndarray, "h w"]:
-    """How much of the generated face to show: 1 around the mouth, 0 outside the lower face.
+    """Opacity of the generated face: 1 around the mouth, 0 outside the lower face.
 
     size: (height, width) of the mask, float32. The region is the convex hull of jaw line, cheeks and the points
     under the nose, without the nose. With ``new_landmarks`` (the same face with the new expression) the hull
-    covers both jaws: the old chin is painted over when the mouth closes, the new one is shown when it opens.
+    covers both jaws: the old chin is covered when the mouth closes, the new chin is shown when it opens.
     The edge rises smoothly from 0 over ``feather`` times the hull's width INSIDE the region, and towards the
     borders of the image too, since the generated face ends there.
     """

@@ -1,6 +1,6 @@
-"""Which frame shows the generator what a face looks like: mouth open, so that teeth are seen, and the pose close.
+"""Choice of reference frames for the generator: mouth open, so that teeth show, and a similar pose.
 
-Upstream takes the very frame that is changed. Its mouth then shines through, also when it should be still.
+Upstream takes the frame that is edited itself. Its mouth then shows through, also when it should be still.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from utils.files.arrays import ArrayRows
 from utils.imaging.landmarks import EYE_CONTOURS, LOWER_INNER_LIP, NOSE, UPPER_INNER_LIP
 
 N_REFERENCES = 4
-OPEN_SHARE = 0.3  # of the frames, those with the widest mouths, may be references
-SWITCH_COST = 0.05  # of the box's size: a closer pose has to be that much closer to be worth a change
+OPEN_SHARE = 0.3  # of the frames, those with the widest open mouths, may be references
+SWITCH_COST = 0.05  # of the box's size; a change of reference must bring the pose that much closer
 _BLOCK = 1024  # frames whose landmarks are held at once
 _POSE_POINTS = list(EYE_CONTOURS + NOSE)
 
@@ -24,7 +24,7 @@ def choose_references(
     """For every frame the index of its reference; -1 for frames without a face.
 
     landmarks: pixels of the face box, read some at a time; sizes: its width and height. At most N_REFERENCES different
-    frames are chosen, spread over the poses of the clip; the sequence changes among them as seldom as pays.
+    frames are chosen, spread over the poses of the clip; the reference changes only if SWITCH_COST is outweighed.
     """
     chosen = np.full(len(valid), -1)
     used = np.flatnonzero(valid)

@@ -1,4 +1,4 @@
-"""Who is who in a clip: shots, persons, speakers, and in which frames a face can be edited.
+"""People of a clip: shots, tracklets, persons, the speaker flag, and the frames in which a face can be edited.
 Not here: detectors and trackers (models/tracking).
 May import: core to imaging.
 """

@@ -1,8 +1,8 @@
-"""Which frames of a followed face get a new mouth, and how strongly (pure).
+"""Frames of a tracked face that get a new mouth, and its opacity in each (pure).
 
 face       F F F F F . . F F F F F F F F . . . . . . . . F F F F F F F F
 shown      # # # # # # # # # # # # # # # - - - - - - - - # # # # # # # #     a short gap is interpolated
-strength   1 1 1 1 1 1 1 1 1 1 . . . . . 0 0 0 0 0 0 0 0 . . . . . 1 1 1     beside a long one the mouth fades
+strength   1 1 1 1 1 1 1 1 1 1 . . . . . 0 0 0 0 0 0 0 0 . . . . . 1 1 1     beside a long gap the mouth fades
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from utils.media.timeline import lasting
 from utils.people.visibility import MAX_TURN, FrameState, bridge_gaps, is_inside, runs, yaw_degrees
 
 # Spans of time, counted in frames at 25 Hz
-LONGEST_GAP = 5  # without a face, or turned too far, that is passed over
-FADE = 5  # beside an untouched frame, in which the new mouth comes and goes
-SHORTEST_SHOWN = 5  # between untouched frames; what is shorter stays untouched too
+LONGEST_GAP = 5  # without a face, or turned too far, that is interpolated
+FADE = 5  # beside an untouched frame, over which the new mouth fades in or out
+SHORTEST_SHOWN = 5  # between untouched frames; a shorter span stays untouched too
 
 PROFILE_LIMIT = MAX_TURN  # degrees of yaw, beyond which a mouth corner is hidden
 
@@ -47,7 +47,7 @@ class ShownFrames:
         return self.states == FrameState.ONE_FACE
 
     def describe(self, fps: float) -> list[str]:
-        """One line for every reason why frames stay untouched, and one for interpolated ones."""
+        """One line for each reason why frames stay untouched, and one for interpolated frames."""
         lines = []
         for state, reason in REASONS.items():
             chosen = self.states == state
@@ -86,7 +86,7 @@ def _state_of(landmarks: np.ndarray, size: tuple[int, int]) -> FrameState:
 
 
 def interpolate(values: Float[np.ndarray, "n *shape"], seen: np.ndarray, wanted: np.ndarray) -> None:
-    """Fill the ``wanted`` rows that were not ``seen`` between the nearest seen ones, linearly and in place."""
+    """Fill the ``wanted`` rows that were not ``seen`` linearly between the nearest seen rows, in place."""
     rows = np.flatnonzero(seen)
     for index in np.flatnonzero(wanted & ~seen):
         after = int(np.searchsorted(rows, index))
@@ -96,7 +96,7 @@ def interpolate(values: Float[np.ndarray, "n *shape"], seen: np.ndarray, wanted:
 
 
 def without_flashes(states: UInt8[np.ndarray, " n"], shortest: int) -> UInt8[np.ndarray, " n"]:
-    """Leave a face untouched that is shown for less than ``shortest`` frames between untouched ones."""
+    """Leave a face untouched that shows for less than ``shortest`` frames between untouched frames."""
     calm = states.copy()
     is_shown = (states == FrameState.ONE_FACE).astype(np.uint8)
     for start, stop in runs(is_shown, set()):
@@ -106,14 +106,14 @@ def without_flashes(states: UInt8[np.ndarray, " n"], shortest: int) -> UInt8[np.
 
 
 def fade_frames(fps: float) -> int:
-    """Frames of a fade; the way from 0 to 1 is one step longer, and lasts as long as at 25 Hz."""
+    """Frames of a fade; the ramp from 0 to 1 is one step longer, and as long in seconds as at 25 Hz."""
     return lasting(FADE + 1, fps) - 1
 
 
 def fade_strength(shown: Bool[np.ndarray, " n"], fade: int = FADE) -> Float32[np.ndarray, " n"]:
     """1 where the mouth is shown, 0 where it is not, a ramp of ``fade`` frames inside beside untouched frames.
 
-    The first and the last frame of a clip are no such neighbours.
+    The first and the last frame of a clip are no untouched neighbours.
     """
     strength = shown.astype(np.float32)
     for distance, edge in itertools.product(range(fade), np.flatnonzero(np.diff(shown.astype(np.int8)))):
@@ -125,7 +125,7 @@ def fade_strength(shown: Bool[np.ndarray, " n"], fade: int = FADE) -> Float32[np
 
 
 def frames_text(chosen: Bool[np.ndarray, " n"], fps: float) -> str:
-    """How many frames, and when: "25 frames (2.00 to 3.00 s)"."""
+    """Number of frames and their times: "25 frames (2.00 to 3.00 s)"."""
     spans = [
         f"{start / fps:.2f} to {stop / fps:.2f}"
         for start, stop in runs(chosen.astype(np.uint8), set())

@@ -1,4 +1,4 @@
-"""A picture of everybody in a clip with their numbers, for the eye: a frame with boxes, below it a tile for each."""
+"""Contact sheet of the people in a clip: a frame with numbered boxes, and below it a tile of each person."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def draw_people(
     portrait_frames: Sequence[int],
     people: Sequence[Person],
 ) -> UInt8[np.ndarray, "sheet_h sheet_w 3"]:
-    """The overview with a numbered box around everybody it shows, then a tile of each person, left to right."""
+    """The overview with a numbered box around each person in it, then a tile of each person, left to right."""
     height, width = overview.shape[:2]
     scale = min(MOST_WIDTH / width, max(1.0, LEAST_WIDTH / width))
     size = (round(width * scale), round(height * scale))

@@ -1,4 +1,4 @@
-"""Who of several people is meant: the flag --speaker, and --list-speakers of stage 2."""
+"""The flags --speaker and, of stage 2, --list-speakers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 WORDS = ("auto", "largest", "left", "right")
 SYNTAX = "auto, largest, left, right, a number from 0 on, or X,Y"
-ADVICE = "stage 2's --list-speakers shows everybody with their numbers"
+ADVICE = "stage 2's --list-speakers shows all people with their numbers"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Speaker:
 
     @property
     def text(self) -> str:
-        """As the flag says it."""
+        """The flag's value."""
         if self.point is not None:
             return f"{self.point[0]},{self.point[1]}"
         return self.word if self.index is None else str(self.index)
@@ -39,21 +39,21 @@ def parse_speaker(text: str) -> Speaker:
 
 
 def add_speaker_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """``purpose``: what the flag decides, "whose ..."."""
+    """``purpose``: beginning of the help text."""
     parser.add_argument(
         "--speaker",
         type=parse_speaker,
         metavar="WHO",
         help=f"{purpose}: {SYNTAX} (a pixel on the face). Numbers count from the left; "
-        "auto (default): whose mouth moves with the clip's own speech, if it has some, else the most prominent person",
+        "auto (default): the person whose mouth moves with the clip's own speech, else the most prominent person",
     )
 
 
 def add_speaker_arguments(parser: argparse.ArgumentParser) -> None:
-    add_speaker_argument(parser, "whose mouth is changed")
+    add_speaker_argument(parser, "person whose mouth is edited")
     parser.add_argument(
         "--list-speakers",
         "--list_speakers",
         action="store_true",
-        help="only show who is there: one line for each and a picture with their numbers",
+        help="list the people of the clip and stop: one line for each, and a picture with their numbers",
     )

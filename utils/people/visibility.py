@@ -1,4 +1,4 @@
-"""What a frame shows of a face, and which stretches of frames show it (pure)."""
+"""Visibility of a face: the state of each frame, runs of one state, turn of the head (pure)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-BRIDGED = 5  # frames; another state that lasts no longer than this between frames with one face is passed over
-
+BRIDGED = 5  # frames; another state that lasts no longer than this between frames with one face is ignored
 
 # Degrees of yaw, by the mesh's own depth, which flattens: its 35 is a three-quarter view in which both mouth corners
 # show. The largest in 39 talking clips is 35.
@@ -19,7 +18,7 @@ MAX_TURN = 45.0
 
 
 class FrameState(IntEnum):
-    """What a frame shows. UNCLEAR: a face whose landmarks cannot be found; TURNED, OUTSIDE: its mouth does not show."""
+    """Faces of a frame. UNCLEAR: a face without landmarks; TURNED, OUTSIDE: one whose mouth is hidden or cut off."""
 
     ONE_FACE = 0
     NO_FACE = 1
@@ -41,7 +40,7 @@ def bridge_gaps(
 ) -> UInt8[np.ndarray, " n"]:
     """Fill gaps of up to ``longest`` frames between frames with one face, unless there is a boundary.
 
-    A face that blinks out, or a second one that flashes up for so short a time, is the detector's mistake.
+    A face that is missing, or a second face that appears, for so short a time is taken for a detector's error.
     """
     bridged = states.copy()
     is_gap = (states != FrameState.ONE_FACE).astype(np.uint8)
@@ -53,7 +52,7 @@ def bridge_gaps(
 
 
 def yaw_degrees(landmarks: Float[np.ndarray, "468 3"]) -> float:
-    """How far a face is turned aside: the direction from its right cheek's edge (234) to its left one's (454)."""
+    """Yaw of the head: the direction from the right cheek's edge (234) to the left one's (454)."""
     across = landmarks[454] - landmarks[234]
     return math.degrees(math.atan2(float(across[2]), float(across[0])))
 

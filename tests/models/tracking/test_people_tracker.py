@@ -1,4 +1,4 @@
-"""Real faces in composed pictures: nobody becomes somebody else, small faces are found, gaps and borders are seen."""
+"""Real faces in composed pictures: people are not confused, small faces, gaps, the frame's edges."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def track(frames: list[np.ndarray], speaker: Speaker | None = None, **options: f
 
 
 def middles(person: Person) -> dict[int, float]:
-    """Where a person's face is in every frame that shows it, x."""
+    """The x of a person's face in every frame that shows it."""
     faces = ((tracklet.start + i, face) for tracklet in person.tracklets for i, face in enumerate(tracklet.faces))
     return {frame: float(face[:, 0].mean()) for frame, face in faces}
 
@@ -56,7 +56,7 @@ def test_two_people_who_cross_stay_themselves(first_in_front):
 
 
 def test_one_who_comes_back_beside_others_is_followed_from_the_first_frame(monkeypatch):
-    """Somebody slides in, some frames before the next search; as soon there as with a search in every frame."""
+    """A person slides in some frames before the next search; found as early as with a search in every frame."""
     frames = two_people(40, at(30), lambda i: (max(360, 560 - 16 * max(0, i - 9)), 24))
 
     def starts(detect_every: int = DETECT_EVERY) -> list[int]:

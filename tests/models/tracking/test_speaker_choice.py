@@ -1,4 +1,4 @@
-"""Whose mouth moves with the sound; the words of --speaker."""
+"""Choice of the speaker by sound; the values of --speaker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def person(opening: np.ndarray, left: float, size: float = 100.0) -> Person:
 
 
 def speaking(fps: float = 25) -> np.ndarray:
-    """How the lips open to WAVE, and at another rate of frames."""
+    """Opening of the lips that fits WAVE, at ``fps``."""
     predicted = AvModel.load(packs.agreement_model()).predict(sound_features(WAVE, N))
     opening = 0.2 + 0.05 * (predicted - predicted.min())
     return np.interp(np.arange(0, N, 25 / fps), np.arange(N), opening)

@@ -1,4 +1,4 @@
-"""Which segments of a video become clips: runs, gaps, trimming, crops and the reasons for a refusal."""
+"""Segments of a video that become clips: runs, gaps, trimming, crops and the reasons of rejections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bending a face: what moves, what stays, and where the mouth's inside comes from."""
+"""Warp of a face: moved and fixed pixels, and the source of the mouth's inside."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_shifted_face_is_the_shifted_picture(landmarks):
     assert np.abs(shown[8:-8, 8:-8] - expected).max() <= 1
 
 
-def test_every_landmark_lands_where_it_shall(landmarks):
+def test_landmarks_move_to_their_targets(landmarks):
     target = landmarks + np.random.default_rng(1).normal(0, 0.3, landmarks.shape)
     target[list(LOWER_LIP)] += (0, 4)
     shown = warp_face(coordinates(), landmarks, target)

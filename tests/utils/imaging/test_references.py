@@ -1,4 +1,4 @@
-"""Which frames show the generator what a face looks like."""
+"""Choice of reference frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cuts and changes of the speaker, found frame by frame."""
+"""Cuts and changes of the person, found frame by frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""utils/people/tracklets.py: which tracklets are one person's, counted in time and not in frames (made-up faces)."""
+"""utils/people/tracklets.py: assignment of tracklets to people at several frame rates (made-up faces)."""
 
 from __future__ import annotations
 
