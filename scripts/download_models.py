@@ -2,11 +2,11 @@
 
     python scripts/download_models.py                        everything that may be fetched and is not there yet
     python scripts/download_models.py --only whisper vae     some groups of files
-    python scripts/download_models.py --check                say what is there and what is missing; no network
+    python scripts/download_models.py --check                list present and missing files; no network
     python scripts/download_models.py --archive              JoyGen's archive (about 5 GB) first, the rest afterwards
     python scripts/download_models.py --archive FILE         the same with an archive that was fetched in a browser
 
-Interrupted downloads go on where they stopped. HF_ENDPOINT names another Hugging Face hub, HTTPS_PROXY a proxy.
+Interrupted downloads resume. HF_ENDPOINT names another Hugging Face hub, HTTPS_PROXY a proxy.
 Exit code 0: every needed file is there; 1: something needed is missing or a download failed; 2: wrong arguments.
 """
 
@@ -50,21 +50,21 @@ FROM_DRIVE = ""  # value of --archive without a file
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Fetch the official weights, each file from where its owner publishes it.",
-        epilog="Interrupted downloads go on where they stopped. HF_ENDPOINT names another Hugging Face hub.",
+        epilog="Interrupted downloads resume. HF_ENDPOINT names another Hugging Face hub.",
     )
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"groups: {', '.join(GROUPS)}")
-    parser.add_argument("--dir", type=Path, default=OFFICIAL_ROOT, help="the weights folder (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="only say what is there; uses no network")
-    parser.add_argument("--all", action="store_true", help="also the files that JoyGen lists but nothing here reads")
+    parser.add_argument("--dir", type=Path, default=OFFICIAL_ROOT, help="weights folder (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="list present and missing files; no network")
+    parser.add_argument("--all", action="store_true", help="include files that JoyGen lists but nothing here reads")
     parser.add_argument(
         "--archive",
         nargs="?",
         const=FROM_DRIVE,
         metavar="FILE",
-        help="take what JoyGen's archive of about 5 GB holds; FILE: the archive, if you have it already",
+        help="unpack JoyGen's archive (about 5 GB) first; FILE: an archive that you have already",
     )
     parser.add_argument(
-        "--mirror", type=web_address, metavar="URL", help="take every file from URL/<path in the weights folder>"
+        "--mirror", type=web_address, metavar="URL", help="fetch every file from URL/<path in the weights folder>"
     )
     return parser.parse_args(arguments)
 
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fetch_missing(files: Sequence[OfficialFile], root: Path, mirror: str | None, archive: str | None) -> dict[str, str]:
-    """Get what is not there or broken; returns what failed and why."""
+    """Fetch missing and damaged files; returns the reasons of failures by file."""
     require_writable(root)
     workspace = root / WORKSPACE
     failures: dict[str, str] = {}
@@ -124,7 +124,7 @@ def fetch_missing(files: Sequence[OfficialFile], root: Path, mirror: str | None,
 
 
 def tidy(workspace: Path, keep_archives: bool) -> None:
-    """Remove what has been unpacked and empty folders; the parts that an interrupted run left stay."""
+    """Remove unpacked files and empty folders; parts of interrupted downloads stay."""
     for path in [*sorted(workspace.rglob("*"), reverse=True), workspace]:
         is_part = path.suffix in (PART_SUFFIX, TAG_SUFFIX)
         is_archive_to_keep = keep_archives and path.name.startswith(DRIVE_PREFIX)
@@ -135,7 +135,7 @@ def tidy(workspace: Path, keep_archives: bool) -> None:
 
 
 def fetch_file(file: OfficialFile, sources: Iterable[Source], root: Path, silent: set[str]) -> str:
-    """Try the sources in turn until one gives a sound file; returns what was wrong with all of them, else nothing.
+    """Try the sources in turn until one gives an intact file; returns the reasons if all fail, else "".
 
     ``silent``: servers that did not answer; they are not asked again, and new ones are added.
     """
@@ -162,7 +162,7 @@ def fetch_file(file: OfficialFile, sources: Iterable[Source], root: Path, silent
 
 
 def unpack_archive(files: Iterable[OfficialFile], root: Path, archive: str) -> None:
-    """Put the files of JoyGen's archive into place, except where a sound one is already."""
+    """Put the files of JoyGen's archive into place, except those that exist intact."""
     wanted = {file.path: file for file in files if state(file, root) != PRESENT}
     if not wanted:
         return
@@ -192,7 +192,7 @@ def unpack_archive(files: Iterable[OfficialFile], root: Path, archive: str) -> N
 
 
 def state(file: OfficialFile, root: Path) -> str:
-    """PRESENT, REPLACED by a file that serves as well, MISSING, or DAMAGED with the reason."""
+    """PRESENT, REPLACED by an equivalent file, MISSING, or DAMAGED with the reason."""
     path = root / file.path
     if path.is_file():
         wrong = fault(path, file)
@@ -201,7 +201,7 @@ def state(file: OfficialFile, root: Path) -> str:
 
 
 def print_table(files: Iterable[OfficialFile], root: Path) -> list[OfficialFile]:
-    """Show what is there and what comes from where; returns the needed files that are not there."""
+    """Print state, size and source of every file; returns the needed files that are missing."""
     absent: list[OfficialFile] = []
     by_hand: list[tuple[OfficialFile, ByHand]] = []
     print(f"\n{root}:")

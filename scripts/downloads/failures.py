@@ -1,4 +1,4 @@
-"""What can go wrong with a download, and how sizes are written."""
+"""Errors of downloads, checks of disk space, sizes as text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SourceFailure(Exception):
 
 
 class DiskFull(StageFailure):
-    """There is no room for a file; nothing else is worth trying."""
+    """The disk is full; the run ends."""
 
     def __init__(self, path: Path, n_bytes: int | None) -> None:
         free = size_text(shutil.disk_usage(path.parent).free)
@@ -35,7 +35,7 @@ class DiskFull(StageFailure):
 
 @contextmanager
 def full_disk_named(path: Path, n_bytes: int | None = None) -> Iterator[None]:
-    """Turn the system's ways to say that a file cannot grow into DiskFull."""
+    """Turn errors of a full disk, quota or size limit into DiskFull."""
     try:
         yield
     except OSError as error:

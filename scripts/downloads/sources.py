@@ -1,4 +1,4 @@
-"""Get one official file from one of its sources, and tell whether it is what it should be."""
+"""Fetching one official file from one of its sources, and checking it."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def _fetch_from_hub(source: Hub, path: Path) -> None:
         raise SourceFailure(f"{wrong}, as the hub states it")
 
 
-# gdown reads Google's pages; one that it does not expect makes it stumble in these ways.
-_STUMBLES = (LookupError, ValueError, TypeError, AttributeError, AssertionError)
+# Raised by gdown on pages of Google's that it does not expect.
+_UNEXPECTED_PAGE = (LookupError, ValueError, TypeError, AttributeError, AssertionError)
 
 
 def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
@@ -78,7 +78,7 @@ def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
     from tqdm import tqdm
 
     path = workspace / f"{DRIVE_PREFIX}{file_id}"
-    if path.is_file():  # it held another file too
+    if path.is_file():  # fetched for another file
         return path
     workspace.mkdir(parents=True, exist_ok=True)
     page = Drive(file_id).page
@@ -94,7 +94,7 @@ def fetch_from_drive(file_id: str, workspace: Path, what_then: str) -> Path:
     try:
         with full_disk_named(path), bar:
             gdown.download(id=file_id, output=str(path), progress=report, **options)
-    except (DownloadError, OSError, *_STUMBLES) as error:
+    except (DownloadError, OSError, *_UNEXPECTED_PAGE) as error:
         raise SourceFailure(_drive_reason(error, page, what_then), _is_silent(error)) from error
     return path
 
@@ -106,7 +106,7 @@ def _find_in_drive_folder(folder_id: str, wanted: PurePosixPath) -> str:
     page = DriveFolder(folder_id).page
     try:
         listed = gdown.download_folder(id=folder_id, skip_download=True, quiet=True, timeout=TIMEOUT)
-    except (DownloadError, OSError, *_STUMBLES) as error:
+    except (DownloadError, OSError, *_UNEXPECTED_PAGE) as error:
         raise SourceFailure(f"Google Drive does not show {page}: {_first_line(error)}", _is_silent(error)) from error
     file_ids = {PurePosixPath(entry.path): entry.id for entry in listed if not isinstance(entry, str)}
     found = locate_file(file_ids, wanted)
@@ -116,7 +116,7 @@ def _find_in_drive_folder(folder_id: str, wanted: PurePosixPath) -> str:
 
 
 def _is_silent(error: Exception) -> bool:
-    """Whether the network, not Google, refused: gdown passes on what requests raised, which is an OSError."""
+    """Whether the network failed, not Google: gdown passes on errors of requests, which are OSErrors."""
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
@@ -144,7 +144,7 @@ def _unpacked(container: Path, wanted: PurePosixPath, path: Path, must_be_packed
 
 
 def fault(path: Path, file: OfficialFile) -> str | None:
-    """What is wrong with a file that should be ``file``; None if nothing shows."""
+    """Reason why a path is not the intact ``file``; None if no fault is found."""
     from utils.weights.checkpoints import require_real_file
 
     try:
@@ -165,7 +165,7 @@ def _other_hash(path: Path, expected: str) -> str | None:
 
 
 def place(path: Path, target: Path) -> None:
-    """Move a checked file to where it belongs, whole or not at all."""
+    """Move a checked file to its place, atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.stat().st_dev == target.parent.stat().st_dev:
         path.replace(target)

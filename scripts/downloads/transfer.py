@@ -1,4 +1,4 @@
-"""Download one address into one file; what an interrupted run left is continued."""
+"""Download of one address into one file; an interrupted download is resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutErro
 
 
 class Interrupted(Exception):
-    """The connection failed in a way that may pass; ``is_silent``: it did not even begin."""
+    """A temporary failure of the connection; ``is_silent``: it could not be opened."""
 
     def __init__(self, reason: str, is_silent: bool = False) -> None:
         super().__init__(reason)
@@ -55,7 +55,7 @@ def download(url: str, path: Path) -> None:
 
 
 def _receive(url: str, part: Path) -> None:
-    """Get what ``part`` lacks; raises Interrupted if that is not the end."""
+    """Fetch the rest of ``part``; raises Interrupted if the connection breaks before its end."""
     start = _size(part)
     request = Request(url, headers={"User-Agent": "joygen-download", "Accept-Encoding": "identity"})
     tag = _tag_path(part).read_text() if start and _tag_path(part).is_file() else ""

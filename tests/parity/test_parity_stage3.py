@@ -16,7 +16,7 @@ from utils.imaging.geometry import resize_image
 from utils.imaging.images import mouth_depth, stack_gray, stack_images, to_bytes, to_signed
 from utils.imaging.landmarks import OUTER_LIPS
 from utils.imaging.masks import mouth_mask
-from utils.media.windows import audio_windows
+from utils.media.windows import stream_windows
 
 N_FRAMES = 6
 BATCH_SIZE = 4
@@ -45,7 +45,7 @@ def images(inputs):
 
 @pytest.fixture(scope="module")
 def windows(inputs):
-    return audio_windows(torch.from_numpy(inputs["in_whisper_feature"]).float(), N_FRAMES)
+    return torch.cat([*stream_windows([torch.from_numpy(inputs["in_whisper_feature"]).float()], N_FRAMES)])
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.audio.whisper_encoder import WhisperEncoder, log_mel_spectrogram
-from utils.media.windows import audio_windows, upstream_window_count, window_rows
+from utils.media.windows import stream_windows, upstream_window_count, window_rows
 
 CLIPS = ("4s", "37s")
 EVERY_CLIP_AND_RATE = [(clip, fps) for clip in CLIPS for fps in (25, 30)]
@@ -56,6 +56,6 @@ def test_rows_of_every_window(recording, clip, fps):
 @pytest.mark.parametrize(("clip", "fps"), EVERY_CLIP_AND_RATE)
 def test_windows(recording, states, clip, fps):
     ids = recording[f"{clip}_fps{fps}_chunk_ids"]
-    windows = audio_windows(states[clip], int(ids.max()) + 1, fps)[ids]
+    windows = torch.cat([*stream_windows([states[clip]], int(ids.max()) + 1, fps)])[ids]
     assert windows.shape[1:] == tuple(recording[f"{clip}_fps{fps}_chunk_shape"])
     np.testing.assert_allclose(windows[:, :, ::24], recording[f"{clip}_fps{fps}_chunks"], rtol=0, atol=5e-4)

@@ -1,4 +1,4 @@
-"""Memory that is freed and asked for again stays with the process, so that its pages are not cleared anew each time."""
+"""Settings of glibc's malloc that keep freed memory with the process, so that its pages are not cleared again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LARGEST_KEPT = 1 << 30  # bytes; larger blocks go back to the system
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep blocks of up to 1 GiB, in one heap for all threads; True if it is one that can.
+    """Make glibc keep freed blocks of up to 1 GiB, in one heap for all threads; False for another C library.
 
-    glibc otherwise gives blocks of more than 32 MiB back at once. A network's feature maps are that large, and clearing
-    their pages for every layer costs a sixth of its time. One heap: the heaps of further threads hold 64 MiB at most.
-    Call before threads begin.
+    By default glibc returns blocks of more than 32 MiB to the system at once. Feature maps are that large, and clearing
+    their pages for every layer costs a sixth of a network's time. One heap, because the heaps of further threads hold
+    64 MiB at most. Call before threads begin.
     """
     mallopt = _of_c_library("mallopt")
     if mallopt is None:
@@ -27,10 +27,9 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Give the system what is kept and not in use; True if the C library can.
+    """Return unused heap memory to the system; False for another C library.
 
-    Blocks of many threads in one heap leave gaps, and over thousands of batches the gaps add up. Worth its time now and
-    then, not after every batch.
+    Many threads' blocks fragment one heap over thousands of batches. Call it now and then, not after every batch.
     """
     trim = _of_c_library("malloc_trim")
     return trim is not None and trim(0) == 1

@@ -32,7 +32,7 @@ CPU_BATCH_SIZE, LARGEST_BATCH_SIZE = 8, 32
 # weights (2.2 GiB) and what the allocator leaves between.
 MEMORY_PER_FRAME = 512 * 1024 * 1024
 
-# What the system says of a path that the user has chosen badly; anything else (no space left ...) is a failure.
+# OSErrors of a badly chosen path; any other (no space left ...) is a failure.
 _PATH_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileNotFoundError, FileExistsError)
 _PATH_ERROR_NUMBERS = (errno.ENAMETOOLONG, errno.EROFS, errno.ELOOP)
 
@@ -63,7 +63,7 @@ def run(main: Callable[[list[str] | None], None]) -> None:
 
 
 def _run_in_memory(main: Callable[[list[str] | None], None]) -> None:
-    """Run ``main``; whoever says that memory is short, and in whatever words, it becomes a StageFailure."""
+    """Run ``main``; an out-of-memory error of any library becomes a StageFailure."""
     try:
         main(None)
     except Exception as error:
@@ -81,20 +81,20 @@ def _run_in_memory(main: Callable[[list[str] | None], None]) -> None:
 
 
 def print_any_name() -> None:
-    """Let names of files be printed that the terminal's encoding does not know: they are escaped."""
+    """Escape characters that the terminal's encoding lacks, as in names of files, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 
 class _Terminated(SystemExit):
-    """A signal has asked for the end; what is open is closed on the way."""
+    """SIGTERM was received; context managers clean up on the way out."""
 
     code: int
 
 
 def _with_notes(message: str, error: BaseException) -> str:
-    """The message and what is worth knowing after it, such as what is kept on the disk."""
+    """The message, then the error's notes, such as where finished parts are kept."""
     return "; ".join([message, *getattr(error, "__notes__", [])])
 
 
@@ -182,9 +182,9 @@ def resolve_dtype(device: torch.device) -> torch.dtype:
 
 
 def resolve_batch_size(device: torch.device) -> int:
-    """Frames that networks draw at once: as many as pay on a CPU, and on a GPU as its whole memory suggests.
+    """Frames per batch of the networks: CPU_BATCH_SIZE on a CPU, by total memory on a GPU.
 
-    Its free memory would not do: it differs from run to run, and a run that goes on has to make the same batches.
+    Not by free memory: that differs from run to run, and a resumed run must make the same batches.
     """
     import torch
 
@@ -209,7 +209,7 @@ def _cpu_has_bfloat16() -> bool:
 
 @contextmanager
 def holding_messages() -> Iterator[None]:
-    """Until the block ends, which may silence stderr, other threads wait with warnings and progress bars."""
+    """Hold back warnings and progress bars of other threads while the block runs, which may silence stderr."""
     from tqdm import tqdm
 
     handler = logging.lastResort  # what prints warnings, as nothing else is set up

@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-# What PyYAML raises on text that is nearly YAML, found by feeding it some.
+# Raised by PyYAML on damaged YAML; found by fuzzing.
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number may be, from ``low`` to ``high``; an open end is itself excluded."""
+    """Range of a number, ``low`` to ``high``; an open end is excluded."""
 
     low: float
     high: float = math.inf
@@ -51,14 +51,14 @@ class Bounds:
 
 Whole = Annotated[int, Bounds(0)]
 Count = Annotated[int, Bounds(1)]
-Size = Annotated[int, Bounds(1, 1 << 20)]  # of a network: more fits into no memory
-Layers = Annotated[int, Bounds(1, 1000)]  # more would take minutes to make
+Size = Annotated[int, Bounds(1, 1 << 20)]  # of a network; more does not fit into memory
+Layers = Annotated[int, Bounds(1, 1000)]  # more take minutes to build
 Seed = Annotated[int, Bounds(0, (1 << 63) - 1)]
 Amount = Annotated[float, Bounds(0)]
 Positive = Annotated[float, Bounds(0, open_low=True)]
 Share = Annotated[float, Bounds(0, 1)]
-Decay = Annotated[float, Bounds(0, 1, open_high=True)]  # what is kept of a running average
-Factor = Annotated[float, Bounds(0, 1, open_low=True)]  # what is left of a rate
+Decay = Annotated[float, Bounds(0, 1, open_high=True)]  # of a running average
+Factor = Annotated[float, Bounds(0, 1, open_low=True)]  # of a learning rate
 
 
 def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
@@ -106,7 +106,7 @@ def _plain(value: Any) -> Any:
 
 
 def parse_yaml(text: str, path: Path) -> Any:
-    """What a YAML text of any origin says. Raises BadInput, whatever PyYAML raises."""
+    """Parse YAML text. Raises BadInput for whatever PyYAML raises."""
     try:
         return yaml.safe_load(text)
     except _UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""The two ways a command can end badly, each with one readable line."""
+"""Errors that end a command with one line: bad input (exit code 2) and failure (exit code 1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-_UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are no UTF-8, line ends
+_NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, bytes that are no UTF-8, line ends
 _MEMORY_WORDS = (
     "out of memory",
     "can't allocate memory",
@@ -20,11 +20,10 @@ _MEMORY_WORDS = (
 
 
 class BadInput(Exception):
-    """Something the user gave cannot be used (exit code 2).
+    """Unusable input (exit code 2).
 
     The message reads ``<what> (<file>): expected <expected>, found <found>; <advice>``;
-    parts that were not given are left out. It is one line, whatever is in the file's name. ``found`` stays readable by
-    itself.
+    parts that were not given are left out. It is one line for any file name. ``found`` is kept as an attribute.
     """
 
     def __init__(
@@ -47,13 +46,13 @@ class BadInput(Exception):
 
 
 class StageFailure(Exception):
-    """The input was fine but the work could not be finished (exit code 1)."""
+    """Work that could not be finished although the input is usable (exit code 1)."""
 
 
 def printable(text: Path | str) -> str:
-    """A path or message as one line that can be printed: line ends and bytes that are no UTF-8 become escapes."""
+    """A path or message as one printable line: control characters and bytes that are no UTF-8 are escaped."""
     text = str(text)
-    return "".join(_escaped(char) if unicodedata.category(char) in _UNSEEN else char for char in text)
+    return "".join(_escaped(char) if unicodedata.category(char) in _NOT_PRINTABLE else char for char in text)
 
 
 def _escaped(char: str) -> str:
@@ -67,7 +66,7 @@ def _one_line(text: str) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says, in Python's words or those of PyTorch, CUDA or OpenCV, that there is no memory left."""
+    """Whether an error reports exhausted memory, in the wording of Python, PyTorch, CUDA or OpenCV."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     is_library = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
@@ -75,7 +74,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def wanted_memory(error: BaseException) -> str | None:
-    """How much was asked for in vain, such as "7.45 GiB", if the error says it."""
+    """Requested amount, such as "7.45 GiB"; None if the message does not state it."""
     found = re.search(r"allocate (\d[\d.]*) ?([KMGTP]i?B|bytes)", str(error))
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Libraries ask for more than they use here; what takes long to load and is not needed stays away."""
+"""Stand-ins for slow modules that a library imports and this project does not need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _replacing = RLock()
 
 @contextmanager
 def in_place_of(modules: dict[str, ModuleType | None]) -> Iterator[None]:
-    """Within it, imports of modules that are not loaded yet find these instead; None: no such module.
+    """Inside the block, imports of modules that are not loaded yet find these instead; None: no such module.
 
-    Afterwards they can be loaded as usual. One that is loaded already stays. Threads take their turns, so that none
-    finds what another has put there.
+    Modules that are loaded already stay; afterwards all can be loaded as usual. One thread at a time: none may find
+    another's stand-ins.
     """
     with _replacing:
         missing = {name: module for name, module in modules.items() if name not in sys.modules}

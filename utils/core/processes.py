@@ -1,4 +1,4 @@
-"""The processes of one training: who is the first, and means over all of them. One process needs none of it."""
+"""Processes of a distributed training: index, means and barriers; without effect in a single process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.core.cli import resolve_device
 
 @dataclass(frozen=True)
 class Processes:
-    """Process ``index`` of ``count``, which all run the same steps."""
+    """Process ``index`` of ``count``; all run the same steps."""
 
     index: int = 0
     count: int = 1
@@ -44,7 +44,7 @@ class Processes:
         return answers.nonzero().flatten().tolist()
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have come here."""
         if self.count > 1:
             torch.distributed.barrier()
 

@@ -18,8 +18,8 @@ _END = object()
 def run_ahead(items: Iterable[T], n_ahead: int = 1) -> Iterator[T]:
     """Yield the items in order, made by a thread that is at most ``n_ahead`` of them ahead.
 
-    What fails in the thread is raised here, in its place. Only steps that release Python's lock gain time: decoding,
-    encoding, networks, OpenCV.
+    Exceptions of the thread are raised here, at the item that failed. Only steps that release the interpreter lock gain
+    time: decoding, encoding, networks, OpenCV.
     """
     source = iter(items)
     with ThreadPoolExecutor(max_workers=1) as worker:
@@ -36,7 +36,7 @@ def run_ahead(items: Iterable[T], n_ahead: int = 1) -> Iterator[T]:
 def map_ahead(function: Callable[[T], U], items: Iterable[T], n_workers: int) -> Iterator[U]:
     """Yield ``function(item)`` in the items' order, computed by ``n_workers`` threads, one item ahead of them.
 
-    The items are made in the caller's thread. What fails is raised here, in its place.
+    The items are made in the caller's thread. Exceptions are raised here, at the item that failed.
     """
     source = iter(items)
     with ThreadPoolExecutor(max_workers=n_workers) as workers:
@@ -60,15 +60,14 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-MOST_WORKERS = 4  # each holds what it works on
+MOST_WORKERS = 4  # each holds one item in memory
 
 
 @contextmanager
 def shared_threads(most: int = MOST_WORKERS) -> Iterator[int]:
-    """How many workers are worth having; within it, PyTorch uses in each of them its share of the threads.
+    """Yield a number of workers (at most ``most``); inside the block PyTorch uses threads / workers threads in each.
 
-    Small layers and small matrices keep one thread busy, but not several, which then wait for each other. Begin the
-    workers' threads inside.
+    Small layers and matrices do not keep several threads busy. Start the workers' threads inside the block.
     """
     import torch
 

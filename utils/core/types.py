@@ -47,7 +47,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """How a video's pixels are meant: colours as codes of ITU-T H.273 (1 is BT.709, 2 untagged), and their shape.
+    """Colour codes of ITU-T H.273 (1 is BT.709, 2 untagged) and pixel shape of a video.
 
     An untagged matrix is read as BT.601. pixel_aspect: width of a pixel over its height.
     """
@@ -60,7 +60,7 @@ class PictureFormat:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a container says of its video: display size after rotation, frames per second (if they are uneven: the
+    """A video stream: display size after rotation, frames per second (if they are uneven: the
     constant rate that shows them all, see utils/media/video_timing.py), seconds."""
 
     path: Path
@@ -91,7 +91,7 @@ class FaceTrack:
     landmarks:   float32 [N, 468, 3], x and y in source-frame pixels, z at the same scale (smaller is nearer).
     boxes:       int32 [N, 4], source-frame pixels.
     valid:       bool [N]; false where no face was found (its landmarks, box and five points are zero).
-    five_points: float32 [N, 5, 2], what aligns the face: eye centres, nose tip, mouth corners; source-frame pixels.
+    five_points: float32 [N, 5, 2], alignment points: eye centres, nose tip, mouth corners; source-frame pixels.
     """
 
     landmarks: np.ndarray

@@ -45,7 +45,7 @@ def save_rows(path: Path, blocks: Iterable[np.ndarray], n_rows: int, dtype: type
             if number == 0:
                 header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False}
                 np.lib.format.write_array_header_1_0(file, header | {"shape": (n_rows, *block.shape[1:])})
-            file.write(np.ascontiguousarray(block, kind).data)  # which names a full disk, as tofile does not
+            file.write(np.ascontiguousarray(block, kind).data)  # unlike tofile, it raises ENOSPC on a full disk
             n_written += len(block)
         if n_written != n_rows:
             raise ValueError(f"{n_written} rows instead of {n_rows} for {path}")
@@ -69,20 +69,20 @@ def require_fit(
 
 
 def read_npy(path: StoredPath, shape: tuple[int | None, ...], advice: str) -> np.ndarray:
-    """Read any .npy file; ``shape`` is only what a missing file is said to lack."""
+    """Read any .npy file; ``shape`` only serves the message of a missing file."""
     with opened_npy(path, shape, advice) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
 @contextmanager
 def opened_npy(path: StoredPath, shape: tuple[int | None, ...], advice: str) -> Iterator[BinaryIO]:
-    """Open a .npy file; what numpy raises on a damaged one becomes BadInput."""
+    """Open a .npy file; numpy's errors on a damaged one become BadInput."""
     if not path.is_file():
         raise BadInput("file missing", str(path), f"an array of shape {shape_text(shape)}", "nothing", advice)
     try:
         with path.open("rb") as file:
             yield file
-    except PermissionError:  # which says it better
+    except PermissionError:  # its own message is clearer
         raise
     except (ValueError, OSError, EOFError, TokenError, MemoryError) as error:
         found = "a damaged file or one of another type"

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all: written under a temporary name, then renamed.
+"""Atomic writing of files and folders: a temporary name, then a rename.
 
-A symbolic link in the place of a result is replaced by the result; what it leads to stays as it is. Links in the
-folders above are followed.
+A symbolic link in the place of a result is replaced, and its target stays as it is. Links in the folders above are
+followed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Let an OSError name a file: a full disk names none. Its temporary name would tell nobody anything."""
+    """Name ``path`` in an OSError that names no file (a full disk) or the temporary one."""
     try:
         yield
     except OSError as error:
@@ -63,8 +63,8 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
 
 
 def swap_in(new: Path, directory: Path) -> None:
-    """Rename the folder ``new`` to ``directory``; what was there stays as "old" beside ``new``, or comes back if that
-    fails."""
+    """Rename the folder ``new`` to ``directory``; the former folder stays as "old" beside ``new``, or is restored on
+    failure."""
     old = new.with_name("old")
     if is_there(directory):
         remove(old)
@@ -77,12 +77,12 @@ def swap_in(new: Path, directory: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something by this name, be it a link that leads nowhere."""
+    """Whether a file, folder or link exists, broken links included."""
     return path.is_symlink() or path.exists()
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (not what it leads to) or a folder with all that is in it, if it is there."""
+    """Remove a file, a link (not its target) or a folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -91,7 +91,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def folders_above(path: Path) -> Iterator[None]:
-    """Make the folders that ``path`` stands in; remove those that were new if the block fails."""
+    """Make the parent folders of ``path``; remove the new ones if the block fails."""
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
     path.parent.mkdir(parents=True, exist_ok=True)
     succeeded = False
@@ -105,7 +105,7 @@ def folders_above(path: Path) -> Iterator[None]:
 
 
 def require_writable(directory: Path) -> None:
-    """Say early that nothing can be written into a folder, or that it cannot be made. Changes nothing."""
+    """Raise BadInput for a folder that cannot be written or made. Changes nothing."""
     advice = "choose another folder"
     try:
         nearest = next(folder for folder in (directory, *directory.parents) if is_there(folder))

@@ -16,13 +16,13 @@ from pathlib import Path
 from utils.core.errors import BadInput
 from utils.files.atomic import atomic_path
 
-LARGE = 16 * 1024 * 1024  # bytes; reading less takes less time than the cache is worth
-_SETTLED = 2.0  # seconds; a file changed more recently could change again without a new time stamp
+LARGE = 16 * 1024 * 1024  # bytes; smaller files are not cached
+_SETTLED = 2.0  # seconds; a file changed more recently may change again within the same time stamp
 _MOST_ENTRIES = 200
 
 
 def path_digest(path: Path) -> str:
-    """Of a file's content, or of the names and contents of all files in a folder."""
+    """Digest of a file, or of the names and contents of all files in a folder."""
     if not path.is_dir():
         return file_digest(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -47,7 +47,7 @@ def file_digest(path: Path) -> str:
 
 
 def require_unchanged(path: Path, digest: str) -> None:
-    """Raise BadInput unless a file still has this SHA-256: what was made of it meanwhile may be of two files."""
+    """Raise BadInput unless a file still has this SHA-256; a result may mix two versions of it otherwise."""
     if not path.is_file() or file_digest(path) != digest:
         advice = "run the command again when it stays as it is"
         raise BadInput("file has changed while it was used", path, "the same content all the time", "another", advice)

@@ -1,6 +1,6 @@
-"""Arrays that are larger than is good for memory: they lie in files without a name, which vanish with them.
+"""Large arrays in anonymous temporary files, mapped into memory and released block by block.
 
-The space is taken from the disk when an array is made, so that a full disk is an error there and then.
+Disk space is allocated when an array is made, so that a full disk is an error at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK_ROWS = 512  # rows read or written before their memory is released
 def disk_zeros(shape: tuple[int, ...], folder: Path | None = None) -> np.ndarray:
     """float32 zeros in a file in ``folder``, else where the system keeps temporary files. Raises OSError if it is full.
 
-    What is read or written of it stays in memory until release.
+    Pages that were read or written stay in memory until ``release``.
     """
     n_bytes = 4 * int(np.prod(shape))
     if n_bytes == 0:
@@ -37,7 +37,7 @@ def disk_zeros(shape: tuple[int, ...], folder: Path | None = None) -> np.ndarray
 
 
 def release(array: np.ndarray) -> None:
-    """Give back the memory that a disk array has taken; its values stay. Does nothing to other arrays."""
+    """Release the memory of a disk array's pages; its values stay. Does nothing to other arrays."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -48,7 +48,7 @@ def release(array: np.ndarray) -> None:
 
 
 def index_blocks(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[np.ndarray]:
-    """``indices`` some at a time; after each lot the memory of the disk arrays that it was used for is given back."""
+    """``indices`` in blocks of BLOCK_ROWS; after each block the memory of ``arrays`` is released."""
     for start in range(0, len(indices), BLOCK_ROWS):
         yield indices[start : start + BLOCK_ROWS]
         for array in arrays:
@@ -56,13 +56,13 @@ def index_blocks(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[np.ndarra
 
 
 def rows_of(indices: np.ndarray, *arrays: np.ndarray) -> Iterator[int]:
-    """``indices`` one by one, as index_blocks."""
-    for stretch in index_blocks(indices, *arrays):
-        yield from stretch.tolist()
+    """``indices`` one by one; memory is released as by index_blocks."""
+    for block in index_blocks(indices, *arrays):
+        yield from block.tolist()
 
 
 def blocks_of(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array's rows some at a time, as index_blocks."""
+    """Rows of an array in blocks; memory is released as by index_blocks."""
     for start in range(0, len(array), BLOCK_ROWS):
         yield array[start : start + BLOCK_ROWS]
         release(array)
@@ -73,13 +73,13 @@ def _place(folder: Path | None) -> Path:
 
 
 class RowStore:
-    """A file for rows of one shape, float32, that lists of rows share."""
+    """A temporary file of float32 rows of one shape, shared by several RowLists."""
 
     def __init__(self, shape: tuple[int, ...], folder: Path | None = None) -> None:
         self._folder = folder
         with naming(_place(folder)), tempfile.TemporaryFile(dir=folder) as file:
             self._file = os.dup(file.fileno())
-        weakref.finalize(self, os.close, self._file)  # it lives as long as the store
+        weakref.finalize(self, os.close, self._file)  # closed with the store
         self._shape, self._n_rows, self._n_bytes = shape, 0, 4 * int(np.prod(shape))
 
     def add(self, row: np.ndarray) -> int:
@@ -87,7 +87,7 @@ class RowStore:
         data = memoryview(np.ascontiguousarray(row, np.float32).tobytes())
         offset = self._n_rows * self._n_bytes
         with naming(_place(self._folder)):
-            while data:  # a disk that fills up takes part of it, then says so
+            while data:  # a filling disk takes a part, then raises
                 n_written = os.pwrite(self._file, data, offset)
                 data, offset = data[n_written:], offset + n_written
         self._n_rows += 1

@@ -1,4 +1,4 @@
-"""Pictures in PNG and JPEG files."""
+"""Images in PNG and JPEG files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     encoded = BytesIO()
     Image.fromarray(image).save(encoded, "JPEG" if path.suffix == ".jpg" else "PNG", **options)
     with naming(path):
-        path.write_bytes(encoded.getbuffer())  # Pillow does not say why it cannot write
+        path.write_bytes(encoded.getbuffer())  # Pillow's own errors of writing give no reason
 
 
 def read_gray(path: StoredPath, advice: str) -> np.ndarray:
@@ -54,5 +54,5 @@ def _read_image(path: StoredPath, mode: str, advice: str) -> np.ndarray:
     except (
         *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error),
         Image.DecompressionBombError,
-    ) as error:  # what Pillow raises on damaged files, found by feeding it some
+    ) as error:  # raised by Pillow on damaged files; found by fuzzing
         raise BadInput("unreadable image", str(path), "a PNG or JPEG file", str(error), advice) from error

@@ -1,7 +1,7 @@
 """Folders of one run at a time: locks, and the parts of an unfinished result, which a later run resumes from.
 
 clip#speech.mp4          the result, whole or absent
-clip#speech.mp4.parts/   while it is made, and after an interruption: finished parts, and the key of what they belong to
+clip#speech.mp4.parts/   during a run and after an interruption: finished parts, and the key of their result
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _SUFFIX = ".parts"
 
 
 def parts_folder(result: Path) -> Path:
-    """Where the parts of a result stand while it is made."""
+    """Folder of the parts of an unfinished result."""
     return result.with_name(result.name + _SUFFIX)
 
 
 @contextmanager
 def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[str] = ()) -> Iterator[Path]:
-    """The folder for parts of ``result``, for this run alone; parts from before are in it if their key is the same.
+    """Lock and yield the folder for parts of ``result``; parts of an earlier run with the same key are in it.
 
-    Removed if the block ends well, or if nothing was finished in it or its input was bad. Else it stays, and a note on
-    the error says so. ``afresh``: parts from before are not used. ``inner``: folders in it that parts are written to.
-    Raises BadInput if another run is at work in it, or if what stands in its place is not of such a run.
+    Removed if the block succeeds, finishes no part, or raises BadInput. Else it stays, and a note on the error says so.
+    ``afresh``: drop earlier parts. ``inner``: folders in it that parts are written to.
+    Raises BadInput if another run uses it, or if files of another origin stand in its place.
     """
     folder = parts_folder(result)
     _require_own(folder)
@@ -57,9 +57,9 @@ def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[st
 
 
 def drop_parts(result: Path, *keys: str) -> None:
-    """Remove the parts of a finished result, which are there if the run that made it was killed at its very end.
+    """Remove the parts of a finished result, left by a run that was killed at its very end.
 
-    Parts with other keys stay, and those of a run that is at work.
+    Parts with other keys and of a running process stay.
     """
     folder = parts_folder(result)
     if folder.is_dir() and not folder.is_symlink() and any(_belongs_to(folder, known) for known in (*keys, _NO_KEY)):
@@ -68,7 +68,7 @@ def drop_parts(result: Path, *keys: str) -> None:
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove all that is in it. Whoever is killed meanwhile leaves parts that are nobody's, and are known as such."""
+    """Remove a folder's contents. A run killed meanwhile leaves parts without a key, which the next one drops."""
     key_path = folder / KEY_NAME
     if key_path.is_file() and not key_path.is_symlink():
         os.truncate(key_path, 0)  # to _NO_KEY, which needs no space on the disk
@@ -84,7 +84,7 @@ def _remove(folder: Path) -> None:
 
 
 def _require_own(folder: Path) -> None:
-    """Nothing of the user's is emptied or removed: no link, and no folder whose files have no key beside them."""
+    """Raise BadInput for a link or a folder without a key: files of the user are never removed."""
     is_foreign = folder.is_symlink() or (
         folder.is_dir()
         and not (folder / KEY_NAME).is_file()
@@ -105,9 +105,9 @@ def _belongs_to(folder: Path, key: str) -> bool:
 
 @contextmanager
 def sole_run(folder: Path, *inner: str) -> Iterator[None]:
-    """Make the folder and keep other runs out of it; what a killed run had begun there, or in ``inner``, is removed.
+    """Make and lock a folder; unfinished files of a killed run in it and in ``inner`` are removed.
 
-    Raises BadInput if another run is at work. Where the file system knows no locks, nothing is locked or removed.
+    Raises BadInput if another run holds it. On a file system without locks nothing is locked or removed.
     """
     with _locked(folder, fcntl.LOCK_EX, make=True) as has_lock:
         if has_lock:
@@ -119,9 +119,9 @@ def sole_run(folder: Path, *inner: str) -> Iterator[None]:
 
 @contextmanager
 def reading(folder: Path) -> Iterator[Path]:
-    """Keep runs away that would replace the folder, which is given back, if it is there; others may read it too.
+    """Yield the folder under a shared lock, if it exists: other runs may read it, none may replace it.
 
-    Raises BadInput if one is about to replace it.
+    Raises BadInput if a run is replacing it.
     """
     with _locked(folder, fcntl.LOCK_SH) if folder.is_dir() else nullcontext():
         yield folder
@@ -129,14 +129,14 @@ def reading(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[None]:
-    """Keep runs away that would read or replace the folder, if it is there. Raises BadInput if one does already."""
+    """Lock the folder, if it exists, against readers and writers. Raises BadInput if another run holds it."""
     with _locked(folder, fcntl.LOCK_EX) if folder.is_dir() else nullcontext():
         yield
 
 
 @contextmanager
 def _locked(folder: Path, kind: int, make: bool = False) -> Iterator[bool]:
-    """The system lets go of the lock when the process ends, in whatever way; False where it knows no locks."""
+    """Hold a lock on the folder itself, which ends with the process; yields False on a file system without locks."""
     while True:
         descriptor = _open(folder, make)
         try:
@@ -145,7 +145,7 @@ def _locked(folder: Path, kind: int, make: bool = False) -> Iterator[bool]:
                 yield has_lock
                 return
         finally:
-            os.close(descriptor)  # without a yield: the run that had the lock has removed or replaced its folder
+            os.close(descriptor)  # try again if the folder was removed or replaced while waiting for the lock
 
 
 def _open(folder: Path, make: bool) -> int:

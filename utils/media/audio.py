@@ -19,14 +19,14 @@ from utils.core.types import SAMPLE_RATE
 from utils.files.atomic import atomic_path
 
 AAC_RATE = 48_000  # Hz
-LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; else a damaged header makes hours of a second, or blocks of gigabytes
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz; other rates come from damaged headers
 AAC_BITS_PER_SECOND = 128_000
 MP3_BITS_PER_SECOND = 48_000
-SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp than this is moved there
-START_TOLERANCE = 0.001  # seconds, the unit of time stamps in Matroska; the first sound is not further from its place
-LONGEST_GAP = 600.0  # seconds that nothing may come for; later stamps have leapt
+SYNC_TOLERANCE = 0.02  # seconds, half a video frame: sound further from its time stamp is moved
+START_TOLERANCE = 0.001  # seconds, the unit of time stamps in Matroska; for the first sound
+LONGEST_GAP = 600.0  # seconds; a larger step in time stamps is a leap
 _INT16_SCALE = 32768.0
-_WARM_UP = 0.5  # seconds of sound that are decoded before a start in the middle of a file
+_WARM_UP = 0.5  # seconds decoded before a start in the middle of a file
 _AUDIO_ADVICE = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE, longest: int | Non
     16-bit integers, as they do in the reference's intermediate wav file.
     Raises BadInput for a missing or unreadable file, or one without sound.
     """
-    samples = bytearray()  # one piece of memory, which goes back to the system as a whole
+    samples = bytearray()  # one allocation, returned to the system as a whole
     for block in _sound_blocks(path, "s16", "mono", sample_rate):
         samples += block.tobytes()
         if longest is not None and len(samples) >= longest * np.int16().nbytes:
@@ -51,7 +51,7 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE, longest: int | Non
 
 
 def waveform_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
-    """What load_waveform returns, piece by piece, for files that are too long to hold."""
+    """The samples of load_waveform in blocks, for long files."""
     for block in _sound_blocks(path, "s16", "mono", sample_rate):
         yield block[0].astype(np.float32) / _INT16_SCALE
 
@@ -67,7 +67,7 @@ def write_mp3(path: Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> N
 
 
 def media_name(path: Path) -> str:
-    """A path as FFmpeg takes it for a file in any case: "12:30.mp4" by itself would be a network protocol."""
+    """A path that FFmpeg takes for a file: "12:30.mp4" alone would be a network protocol."""
     return f"file:{path}"
 
 
@@ -96,30 +96,30 @@ def has_audio(path: Path) -> bool:
         return bool(container.streams.audio)
 
 
-def moving_pictures(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """A file's video streams; the cover picture of a song is none."""
+def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """A file's video streams without cover pictures."""
     cover = av.stream.Disposition.attached_pic
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def require_decoder(stream: av.AudioStream | av.VideoStream, path: Path) -> None:
-    """Raise BadInput for a stream whose codec FFmpeg does not know."""
-    if getattr(stream, "codec_context", None) is None:  # which its type does not admit
+    """Raise BadInput for a stream of a codec unknown to FFmpeg."""
+    if getattr(stream, "codec_context", None) is None:  # though its type says otherwise
         advice = "convert or download the file again"
         raise BadInput(f"{stream.type} of an unknown codec", path, "one that FFmpeg decodes", "another", advice)
 
 
 def start_seconds(stream: av.AudioStream | av.VideoStream) -> float | None:
-    """When a stream begins, by its own clock."""
+    """Start time of a stream by its own clock."""
     if stream.start_time is None or stream.time_base is None:
         return None
     return float(stream.start_time * stream.time_base)
 
 
 def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioStream | av.VideoStream) -> Iterator[Any]:
-    """Every frame of a stream that can be decoded. Damaged parts are left out, with a warning if anything is left.
+    """Every decodable frame of a stream; damaged parts are left out, with a warning.
 
-    Raises MemoryError if there is too little memory: that is no damage.
+    Raises MemoryError if FFmpeg runs out of memory, which is no damage.
     """
     damage = ""
 
@@ -141,21 +141,21 @@ def decode_tolerantly(container: av.container.InputContainer, stream: av.AudioSt
         for frame in attempt(packet.decode, []):
             n_frames += 1
             yield frame
-    yield from attempt(lambda: stream.codec_context.decode(None), [])  # what is left after a read error
+    yield from attempt(lambda: stream.codec_context.decode(None), [])  # frames left in the decoder after a read error
     if damage and n_frames:
         name = printable(container.name.removeprefix("file:"))
         _log.warning("%s: parts of the %s are damaged (%s)", name, stream.type, damage)
 
 
 def is_short_of_memory(error: av.FFmpegError) -> bool:
-    """Whether FFmpeg found no memory: none to write into, or (EAGAIN, a BlockingIOError) none for a thread's stack."""
+    """Whether FFmpeg ran out of memory: for buffers, or (EAGAIN, a BlockingIOError) for a thread's stack."""
     return error.errno in (errno.ENOMEM, errno.EAGAIN)
 
 
 class AudioEncoder:
-    """Feeds one output container's AAC track from a sound file, from ``start`` seconds on, a little at a time.
+    """AAC track of an output container, fed from a sound file from ``start`` seconds on.
 
-    ``fill``: silence follows where the file ends.
+    ``fill``: silence follows the end of the file.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class AudioEncoder:
                 if block is None:
                     return
                 self._waiting = block
-                continue  # a block may be empty: the resampler holds sound back
+                continue  # a block may be empty: the resampler delays sound
             n_due = min(n_wanted - self._n_samples, self._waiting.shape[1])
             self._encode(self._waiting[:, :n_due])
             self._waiting = self._waiting[:, n_due:]
@@ -204,7 +204,7 @@ def _sound_stream(container: av.container.InputContainer, path: Path) -> av.Audi
         raise BadInput("no sound track", path, "an audio stream", "none", _AUDIO_ADVICE)
     stream = container.streams.audio[0]
     require_decoder(stream, path)
-    rate = stream.codec_context.sample_rate  # 0: to be seen when it is decoded
+    rate = stream.codec_context.sample_rate  # 0: unknown before decoding
     if rate and not LOWEST_RATE <= rate <= HIGHEST_RATE:
         expected, advice = f"{LOWEST_RATE} to {HIGHEST_RATE} samples/s", "convert or download the file again"
         raise BadInput("sound of an impossible rate", path, expected, str(rate), advice)
@@ -214,11 +214,11 @@ def _sound_stream(container: av.container.InputContainer, path: Path) -> av.Audi
 def _sound_blocks(
     path: Path, sample_format: str, layout: str, sample_rate: int, start: float = 0.0
 ) -> Generator[np.ndarray, None, None]:
-    """Decoded sound as [channel, sample], resampled, each piece of it where its time stamp says; from ``start`` on.
+    """Decoded and resampled sound [channel, sample], placed by its time stamps, from ``start`` on.
 
     video        |---------------------------
     sound              |======|   |=========      a late start and a gap become silence,
-    sound    ====|======|                         what comes before the video is left out
+    sound    ====|======|                         sound before the video is left out
     """
     with open_media(path) as container:
         stream = _sound_stream(container, path)
@@ -235,15 +235,15 @@ def _sound_blocks(
 def _decode_from(
     container: av.container.InputContainer, stream: av.AudioStream, origin: float | None
 ) -> Iterator[av.AudioFrame]:
-    """Frames of a stream from one before ``origin`` on, by its own clock; from the start if it cannot be entered there.
+    """Frames of a stream from one before ``origin`` (by its own clock) on; from the start if seeking fails.
 
-    Frames before ``origin`` only warm the decoder up: the caller leaves them out.
+    Frames before ``origin`` only warm the decoder up: the caller drops them.
     """
     begins = start_seconds(stream)
     if origin is None or begins is None or stream.time_base is None or origin - _WARM_UP <= begins:
         yield from decode_tolerantly(container, stream)
         return
-    with contextlib.suppress(av.FFmpegError):  # then decoding begins where the file does
+    with contextlib.suppress(av.FFmpegError):  # decoding then begins at the start
         container.seek(int((origin - _WARM_UP) / stream.time_base), stream=stream)
     frames = decode_tolerantly(container, stream)
     first = next(frames, None)
@@ -256,27 +256,27 @@ def _decode_from(
 
 
 class _Placement:
-    """Compares how much sound there is with its time stamps. Sample 0 belongs ``start`` seconds into the file."""
+    """Compares the samples so far with time stamps. Sample 0 belongs ``start`` seconds into the file."""
 
     def __init__(self, container: av.container.InputContainer, sample_rate: int, start: float = 0.0) -> None:
         self._rate, self._start, self._n_samples = sample_rate, start, 0
-        streams = moving_pictures(container) or (container.streams.audio if start else [])
+        streams = video_streams(container) or (container.streams.audio if start else [])
         begins = start_seconds(streams[0]) if streams else None
         self.origin = None if begins is None else begins + start  # seconds by the file's clock
-        # seconds; above, the stamps are nonsense, and so may be what a damaged header says of the length
+        # seconds; larger gaps are wrong time stamps. A damaged header may state a wrong length
         self._longest_gap = min((container.duration or 0) / av.time_base + 1.0, LONGEST_GAP)
 
     def gap(self, time: float | None) -> int:
-        """Samples that are missing before ``time``; negative: that many of the sound's first samples come too early."""
+        """Samples missing before ``time``; negative: first samples that come too early."""
         if time is None:
             return 0
         if self.origin is None:
             self.origin = time + self._start
         gap = time - self.origin - self._n_samples / self._rate
         tolerance = SYNC_TOLERANCE if self._n_samples else 0 if self._start else START_TOLERANCE
-        if abs(gap) <= tolerance:  # where the sound is cut open, every sample counts
+        if abs(gap) <= tolerance:  # 0 where the sound is cut: exact to the sample
             return 0
-        if (gap < 0 and self._n_samples) or gap > self._longest_gap:  # the stamps started over
+        if (gap < 0 and self._n_samples) or gap > self._longest_gap:  # the time stamps started over
             self.origin += gap
             return 0
         return round(gap * self._rate)
@@ -287,7 +287,7 @@ class _Placement:
 
 
 class _Resampler:
-    """Converts decoded frames to [channel, sample] of one format, also when the stream changes its own on the way."""
+    """Converts decoded frames to [channel, sample] of one format; the stream may change its own format."""
 
     def __init__(self, sample_format: str, layout: str, sample_rate: int) -> None:
         self._wanted = sample_format, layout, sample_rate
@@ -297,7 +297,7 @@ class _Resampler:
         self.silence = np.zeros((n_channels, 1), np.int16 if sample_format == "s16" else np.float32)
 
     def __call__(self, frame: av.AudioFrame | None) -> np.ndarray:
-        """What became ready by this frame; None: all that is left."""
+        """Samples that are ready after this frame; None: the rest."""
         kind = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else None
         made: list[av.AudioFrame] = []
         if self._inner is not None and kind != self._kind:

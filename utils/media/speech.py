@@ -1,4 +1,4 @@
-"""Speech of any length, heard piece by piece as often as it takes."""
+"""A speech file of any length, decoded block by block as often as needed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ class Speech:
 
     @classmethod
     def open(cls, path: Path) -> Speech:
-        """Decode the file once to see how long it is. Raises BadInput as load_waveform does."""
-        digest = file_digest(path) if path.is_file() else ""  # what is no file is refused in better words
+        """Decode the file once to count its samples. Raises BadInput as load_waveform does."""
+        digest = (
+            file_digest(path) if path.is_file() else ""
+        )  # waveform_blocks raises the clearer error for a missing file
         n_samples = sum(len(block) for block in waveform_blocks(path))
         if n_samples == 0:
             advice = "give a file with a sound track (wav, mp3, m4a, mp4 ...)"
@@ -38,10 +40,10 @@ class Speech:
 
     @property
     def n_rows(self) -> int:
-        """Of audio states, at 50 Hz."""
+        """Number of audio states, at 50 Hz."""
         return (self.n_samples + self.n_silent) // SAMPLES_PER_FEATURE
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The samples, float32 [n] in [-1, 1), piece by piece."""
+        """The samples, float32 [n] in [-1, 1), in blocks."""
         yield from waveform_blocks(self.path)
         yield np.zeros(self.n_silent, np.float32)

@@ -21,11 +21,11 @@ from jaxtyping import Bool, Float, Int
 
 from utils.core.types import MOTION_FPS
 
-LENGTHS = ("pingpong", "loop", "hold", "cut", "silence")  # the first is the reference's way
+LENGTHS = ("pingpong", "loop", "hold", "cut", "silence")  # the first is the reference's
 
 
 def exact_rate(fps: float) -> Fraction:
-    """The rate that a float stands for: 29.97002997... is 30000/1001."""
+    """Nearest fraction with a denominator up to 1001: 29.97002997... is 30000/1001."""
     return Fraction(fps).limit_denominator(1001)
 
 
@@ -46,7 +46,7 @@ def ping_pong(n_source: int, n_wanted: int) -> np.ndarray:
 
 
 def n_result_frames(length: str, n_speech: int, n_clip: int) -> int:
-    """Frames of the result. ``n_clip``: frames of the clip, or of what n_needed_frames asks of it."""
+    """Frames of the result. ``n_clip``: frames of the clip, or of the part that n_needed_frames asks for."""
     if length == "cut":
         return min(n_speech, n_clip)
     return max(n_speech, n_clip) if length == "silence" else n_speech
@@ -68,10 +68,10 @@ def shown_frames(length: str, n_clip: int, n_frames: int) -> np.ndarray:
     return ping_pong(n_clip, n_frames)
 
 
-def stretches(indices: Sequence[int], longest_reverse: int) -> Iterator[Sequence[int]]:
-    """Cut a sequence of frame numbers into stretches that only rise (or stay) or only fall (or stay).
+def monotonic_runs(indices: Sequence[int], longest_reverse: int) -> Iterator[Sequence[int]]:
+    """Split frame numbers into runs that never fall or never rise.
 
-    A stretch that falls spans at most ``longest_reverse`` frames; a leap of that many or more begins a new stretch.
+    A falling run spans at most ``longest_reverse`` frames; a leap of that many or more begins a new run.
     """
     begin, direction = 0, 0
     for end in range(1, len(indices) + 1):
@@ -89,12 +89,12 @@ SETTLE_SECONDS = 0.32  # from the last word to the expression at rest
 
 
 def time_scale(fps: float | Fraction) -> float:
-    """Frames at ``fps`` that last as long as one at 25 Hz."""
+    """Frames at ``fps`` per frame at 25 Hz."""
     return float(fps) / MOTION_FPS
 
 
 def lasting(n_frames: int, fps: float | Fraction) -> int:
-    """The number of frames at ``fps``, one at least, that is nearest to the time of ``n_frames`` at 25 Hz."""
+    """Frames at ``fps``, at least one, that last about as long as ``n_frames`` at 25 Hz."""
     return max(1, round(n_frames * time_scale(fps)))
 
 
@@ -104,7 +104,7 @@ def n_motion_frames(n_motion: int, fps: Fraction) -> int:
 
 
 def resample_motion(motion: Float[np.ndarray, "t e"], fps: Fraction) -> Float[np.ndarray, "n e"]:
-    """The motion at ``fps``: frame i shows what a cubic spline through the motion says of the time i / fps.
+    """The motion at ``fps``: frame i is a cubic spline through the motion at time i / fps.
 
     Times after the last frame of the motion repeat it. At 25 fps every number stays as it is.
     """
@@ -123,10 +123,7 @@ def resample_motion(motion: Float[np.ndarray, "t e"], fps: Fraction) -> Float[np
 def settle(
     motion: Float[np.ndarray, "t e"], n_frames: int, rest: Float[np.ndarray, " e"], fps: Fraction
 ) -> Float[np.ndarray, "n e"]:
-    """The first ``n_frames`` of a motion; after its end it goes to ``rest`` within SETTLE_SECONDS, and stays.
-
-    The way there has no corner: half a cosine.
-    """
+    """The first ``n_frames`` of a motion; after its end it moves to ``rest`` along half a cosine in SETTLE_SECONDS."""
     n_after = max(0, n_frames - len(motion))
     progress = (np.arange(1, n_after + 1) / float(fps * Fraction(SETTLE_SECONDS))).clip(max=1.0)
     weight = ((1 - np.cos(np.pi * progress)) / 2)[:, None]
@@ -137,7 +134,7 @@ def settle(
 def nearest(mask: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """For every frame the nearest one inside the mask, the earlier of two; ValueError for an empty mask.
 
-    Takes memory in proportion to the frames.
+    Memory is linear in the number of frames.
     """
     inside = np.flatnonzero(mask)
     if len(inside) == 0:

@@ -19,7 +19,7 @@ from utils.core.errors import BadInput
 from utils.core.types import MOTION_FPS, PictureFormat, VideoInfo
 from utils.files.atomic import atomic_path
 from utils.media.audio import AudioEncoder, decode_tolerantly, is_short_of_memory, media_name, open_media
-from utils.media.timeline import stretches
+from utils.media.timeline import monotonic_runs
 from utils.media.video_parts import failing_readably
 from utils.media.video_timing import constant_rate, timed_frames, video_stream
 
@@ -27,13 +27,13 @@ X264_CRF = 18
 X264_PRESET = "fast"  # a fifth less work than x264's own choice, the same PSNR, files 4 % larger
 ONE_THREAD_PIXELS = 512 * 512  # of a frame; up to here the threads of x264 and swscale cost more than they gain
 X264_REPEATABLE = "mbtree=0"  # macroblock-tree rate control varies from run to run on some processors
-REVERSE_BLOCK = 48  # frames held at once while a clip plays backwards
+REVERSE_BLOCK = 48  # frames held at once for a falling run
 # swscale's default rounds every channel down, by 1.2 grey levels on average; these flags keep the mean to 0.1.
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _MATRICES = (1, 4, 7, 9)  # ITU-T H.273 codes that swscale knows by the same number; BT.601 serves for the rest
 _BT601 = 5  # swscale's own number
 _UNTAGGED, _BT601_CODES = 2, (2, 5, 6)  # H.273 codes that mean BT.601 to swscale
-_NAMED_CODES = {1, *range(4, 19)}  # H.273 codes of matrix, primaries or transfer that an encoder takes
+_NAMED_CODES = {1, *range(4, 19)}  # H.273 codes of matrix, primaries or transfer that an encoder accepts
 _LIMITED_RANGE = 1  # FFmpeg's code; swscale reads full-range sources well but writes them 0.9 grey levels off
 
 
@@ -41,7 +41,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".ts"
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """The videos of a folder by name; a name that begins with a dot is that of an unfinished file or of a system."""
+    """Videos of a folder, sorted by name, known by their suffix. Hidden files (unfinished ones) are left out."""
     named = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in named if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir())
 
@@ -86,27 +86,24 @@ def read_frames(path: Path, fps: float = MOTION_FPS, start: int = 0, stop: int |
 def read_frames_at(path: Path, indices: Sequence[int], fps: float = MOTION_FPS) -> Iterator[np.ndarray]:
     """Yield the frames named by ``indices`` in that order, holding at most REVERSE_BLOCK of them.
 
-    Stretches that go forwards are streamed; those that go backwards are decoded block by block and reversed.
+    Rising runs are streamed; falling ones are decoded block by block and reversed.
     Raises BadInput when the clip has no such frame.
     """
-    for stretch in stretches(indices, REVERSE_BLOCK):
-        if stretch[0] <= stretch[-1]:
-            yield from _forwards(path, fps, stretch)
-        else:
-            yield from _backwards(path, fps, stretch)
+    for run in monotonic_runs(indices, REVERSE_BLOCK):
+        yield from (_forwards if run[0] <= run[-1] else _backwards)(path, fps, run)
 
 
-def _forwards(path: Path, fps: float, stretch: Sequence[int]) -> Iterator[np.ndarray]:
-    n_times = Counter(stretch)
-    for number, frame in _numbered(path, fps, stretch[0], stretch[-1]):
+def _forwards(path: Path, fps: float, run: Sequence[int]) -> Iterator[np.ndarray]:
+    n_times = Counter(run)
+    for number, frame in _numbered(path, fps, run[0], run[-1]):
         for n_left in reversed(range(n_times[number])):
             yield frame.copy() if n_left else frame
 
 
-def _backwards(path: Path, fps: float, stretch: Sequence[int]) -> Iterator[np.ndarray]:
-    wanted = set(stretch)
-    kept = {number: frame for number, frame in _numbered(path, fps, stretch[-1], stretch[0]) if number in wanted}
-    for number, following in itertools.zip_longest(stretch, stretch[1:]):
+def _backwards(path: Path, fps: float, run: Sequence[int]) -> Iterator[np.ndarray]:
+    wanted = set(run)
+    kept = {number: frame for number, frame in _numbered(path, fps, run[-1], run[0]) if number in wanted}
+    for number, following in itertools.zip_longest(run, run[1:]):
         yield kept[number].copy() if following == number else kept.pop(number)
 
 
@@ -213,7 +210,7 @@ class VideoWriter:
 
 
 def _n_threads(width: int, height: int) -> int:
-    """For the conversion or encoding of frames; 0: as many as FFmpeg sees fit."""
+    """Threads for converting or encoding frames; 0: FFmpeg's choice."""
     return int(width * height <= ONE_THREAD_PIXELS)
 
 
@@ -242,7 +239,7 @@ def _size_of(path: Path, _state: object) -> tuple[int, int]:
 
 
 def _upright_rgb(frame: av.VideoFrame, path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The frame as it is meant to be seen, uint8 RGB [H, W, 3]; ``size``: as it is stored, if that is not its own."""
+    """The upright frame, uint8 RGB [H, W, 3], scaled to ``size`` (as stored, before turning) if given."""
     is_known = frame.format.is_rgb or frame.colorspace in (*_MATRICES, *_BT601_CODES)
     matrix = None if is_known else _BT601
     width, height = size or (frame.width, frame.height)
@@ -268,7 +265,7 @@ def _upright_rgb(frame: av.VideoFrame, path: Path, size: tuple[int, int] | None 
 
 
 def _display_axes(frame: av.VideoFrame) -> np.ndarray:
-    """Where the stored x and y axes point on the screen, int [2, 2]: turns by right angles and mirrors."""
+    """Directions of the stored x and y axes on the screen, int [2, 2]: turns by right angles and mirrors."""
     side_data: Mapping = frame.side_data
     if "DISPLAYMATRIX" not in side_data:
         return np.eye(2, dtype=int)

@@ -1,4 +1,4 @@
-"""A video written in parts, each a file of its own, and the parts joined without encoding them again.
+"""Videos written in parts, each a file of its own, and joined without encoding again.
 
 part 00000  |I P B P ... P|            every part begins with a key frame, and no frame looks into another part
 part 00001                |I P B ... P|
@@ -20,7 +20,7 @@ from utils.core.types import MOTION_FPS
 from utils.files.atomic import atomic_path
 from utils.media.audio import AudioEncoder, is_short_of_memory, media_name
 
-PART_FRAMES = 240  # about what x264 puts between key frames anyway
+PART_FRAMES = 240  # about x264's distance of key frames
 
 
 def split_frames(n_frames: int, batch_size: int) -> list[range]:
@@ -34,7 +34,7 @@ def part_path(folder: Path, frames: range) -> Path:
 
 
 def has_part(folder: Path, frames: range) -> bool:
-    """Whether the video of these frames is there, whole."""
+    """Whether the part with these frames exists and is complete."""
     path = part_path(folder, frames)
     if not path.is_file():
         return False
@@ -84,7 +84,7 @@ def join_parts(
 
 
 def read_tag(path: Path, name: str) -> str | None:
-    """One of a video's tags; None if it has no such tag or is no readable video."""
+    """A metadata tag of a video; None if it lacks the tag or cannot be read."""
     if not path.is_file():
         return None
     try:
@@ -109,7 +109,7 @@ def _packets(part: Path, rate: Fraction) -> Generator[av.Packet, None, None]:
     """A part's packets in decoding order, their times counted in frames."""
     with av.open(media_name(part)) as container:
         for packet in container.demux(container.streams.video[0]):
-            if packet.dts is None:  # the demuxer's last word
+            if packet.dts is None:  # the demuxer's empty last packet
                 continue
             ticks = packet.time_base * rate
             packet.pts, packet.dts = round((packet.pts or 0) * ticks), round(packet.dts * ticks)
@@ -118,7 +118,7 @@ def _packets(part: Path, rate: Fraction) -> Generator[av.Packet, None, None]:
 
 
 def _decoding_delay(part: Path, rate: Fraction) -> int:
-    """Frames by which the decoder of a part is ahead of what is shown."""
+    """Frames by which decoding of a part runs ahead of presentation."""
     packets = _packets(part, rate)
     first = next(packets, None)
     packets.close()

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown: time stamps, leaps in them, and where decoding may begin (PyAV)."""
+"""Presentation times of a video's frames: time stamps, leaps in them, seeking (PyAV)."""
 
 from __future__ import annotations
 
@@ -18,39 +18,38 @@ from utils.core.types import MOTION_FPS
 from utils.media.audio import (
     LONGEST_GAP,
     decode_tolerantly,
-    moving_pictures,
     open_media,
     require_decoder,
     start_seconds,
+    video_streams,
 )
 
 LARGEST_DENOMINATOR = 1001  # of 30000/1001, the rates of NTSC
-FASTEST = 250  # frames per second; more is the unit of a clock, not a rate
-LONGEST_GAP_OF_BROADCAST = 10.0  # where stamps may start over at any time (FFmpeg's TS_DISCONT formats)
-_STEP_BACK = 0.5  # seconds; stamps that go back further have started over
-_N_MEASURED = 250  # frames whose distance tells the rate where the file contradicts itself
-_SEEK_MARGINS = (0.5, 4.0, math.inf)  # seconds before a wanted frame where decoding starts, until it is early enough
-_MISSING_END = 0.5  # seconds that a header may promise in vain
-_REORDER_DELAY = 0.2  # seconds that the first frame may come late where a container counts in decoding order
+FASTEST = 250  # frames per second; a larger value is the unit of a clock
+LONGEST_GAP_OF_BROADCAST = 10.0  # seconds, in formats whose stamps may start over (FFmpeg's TS_DISCONT)
+_STEP_BACK = 0.5  # seconds; time stamps that go back further have started over
+_N_MEASURED = 250  # frames whose distances give the rate of a file that contradicts itself
+_SEEK_MARGINS = (0.5, 4.0, math.inf)  # seconds before a wanted frame; tried until decoding starts early enough
+_MISSING_END = 0.5  # seconds by which a header may exceed the video
+_REORDER_DELAY = 0.2  # seconds, largest delay of the first frame in containers that count in decoding order
 
 _log = logging.getLogger(__name__)
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    streams = moving_pictures(container)
+    streams = video_streams(container)
     if not streams:
         raise BadInput("no video stream", path, "a video", "sound only", "give a clip that shows a face")
     require_decoder(streams[0], path)
-    streams[0].thread_type = "AUTO"  # everywhere, since what comes of damaged frames can depend on it
+    streams[0].thread_type = "AUTO"  # always: the result of decoding damaged frames can depend on it
     return streams[0]
 
 
 def constant_rate(path: Path) -> Fraction:
-    """Frames per second at which a clip is shown if it shall keep its own rate.
+    """Constant frame rate of a clip that keeps its own rate.
 
-    Where frames come at uneven times this is the nominal rate, which shows every one of them: gaps repeat a frame. A
-    nominal rate that most frames contradict is a clock's unit; then what most frames keep to serves. 25 if nothing is
-    known.
+    For uneven frames this is the nominal rate, at which every frame is shown and gaps repeat a frame. A nominal rate
+    that most frames contradict is a clock's unit; the median rate is used then. 25 if nothing is known.
     """
     with open_media(path) as container:
         stream = video_stream(container, path)
@@ -76,7 +75,7 @@ def _packet_times(container: av.container.InputContainer, stream: av.VideoStream
         for packet in container.demux(stream):
             if packet.pts is not None and packet.time_base is not None:
                 yield packet.pts * packet.time_base
-    except av.FFmpegError:  # what can be read of a damaged file says enough
+    except av.FFmpegError:  # the readable part of a damaged file suffices
         return
 
 
@@ -90,7 +89,7 @@ class TimedFrame:
 
 
 def timed_frames(path: Path, fps: float, start: int) -> Iterator[TimedFrame]:
-    """Decoded frames from one that is shown at output frame ``start``, or before it, on."""
+    """Decoded frames, beginning with one shown at or before output frame ``start``."""
     may_seek = start > 0 and not has_leaps(path)
     for margin in _SEEK_MARGINS if may_seek else (math.inf,):
         with open_media(path) as container:
@@ -102,7 +101,7 @@ def timed_frames(path: Path, fps: float, start: int) -> Iterator[TimedFrame]:
 
 
 def has_leaps(path: Path) -> bool:
-    """Whether a clip's time stamps start over or leap somewhere, so that a time does not tell a place in the file."""
+    """Whether a clip's time stamps start over or leap, so that seeking by time fails."""
     status = path.stat()
     return _has_leaps(path, status.st_size, status.st_mtime_ns)
 
@@ -127,9 +126,9 @@ def _longest_gap(container: av.container.InputContainer) -> float:
 def _decode_from(
     container: av.container.InputContainer, path: Path, fps: float, seconds: float
 ) -> Iterator[TimedFrame]:
-    """Decode from a key frame before ``seconds``, or from the start; nothing if the file cannot be entered there.
+    """Decode from a key frame before ``seconds``, or from the start; yields nothing if seeking fails.
 
-    What a decoder gives before the first key frame lacks its neighbours and is left out.
+    Frames before the first key frame lack their references and are left out.
     """
     stream = video_stream(container, path)
     origin: float | None = None
@@ -143,7 +142,7 @@ def _decode_from(
     longest_gap, frames = _longest_gap(container), decode_tolerantly(container, stream)
     for frame in frames if origin is None else itertools.dropwhile(lambda entered: not entered.key_frame, frames):
         time = next_time if frame.time is None else frame.time
-        if time is None:  # without time stamps only counting from the start helps
+        if time is None:  # without time stamps frames can only be counted from the start
             return
         if origin is None:
             origin = _origin_of(stream, time)
@@ -160,7 +159,7 @@ def _decode_from(
 def _warn_of_missing_end(
     container: av.container.InputContainer, stream: av.VideoStream, path: Path, end: float
 ) -> None:
-    """A file that was cut off decodes well as far as it goes; only its header tells of the rest."""
+    """Warn if the header states a longer video: a truncated file decodes without an error."""
     length, promised = end - (start_seconds(stream) or 0.0), 0.0
     if stream.duration is not None and stream.time_base is not None:
         promised = float(stream.duration * stream.time_base)
@@ -181,7 +180,7 @@ def _seek(container: av.container.InputContainer, stream: av.VideoStream, second
 
 
 def _origin(path: Path) -> float:
-    """The time of output frame 0, in the stream's own seconds."""
+    """Time of output frame 0 by the stream's own clock."""
     with open_media(path) as container:
         stream = video_stream(container, path)
         frame = next(decode_tolerantly(container, stream), None)
@@ -189,7 +188,7 @@ def _origin(path: Path) -> float:
 
 
 def _origin_of(stream: av.VideoStream, first_time: float) -> float:
-    """When the first frame is shown; when the stream starts if its first frames cannot be decoded."""
+    """Time of the first frame; start of the stream if its first frames cannot be decoded."""
     start = start_seconds(stream)
     return first_time if start is None or first_time - start < _REORDER_DELAY else start
 

@@ -25,7 +25,7 @@ WINDOW_ROWS = 10  # state rows in a window: [centre - 4, centre + 6)
 
 
 def window_rows(n_frames: int, fps: Rate = MOTION_FPS, start: int = 0) -> Int[Tensor, "n 10"]:
-    """State rows that each of the frames start .. start + n_frames - 1 looks at, before clamping.
+    """State rows in the windows of the frames start .. start + n_frames - 1, before clamping.
 
     The centre of frame v is int(v * 50 / fps), as upstream has it; rows may lie outside the audio.
     """
@@ -36,31 +36,17 @@ def window_rows(n_frames: int, fps: Rate = MOTION_FPS, start: int = 0) -> Int[Te
     return centers[:, None] + torch.arange(-ROWS_BEFORE, WINDOW_ROWS - ROWS_BEFORE)
 
 
-def audio_windows(
-    states: Float[Tensor, "t l d"], n_frames: int, fps: Rate = MOTION_FPS, start: int = 0
-) -> Float[Tensor, "n 10*l d"]:
-    """One window of audio states per video frame, flattened row-major (time, then layer).
-
-    states: T rows at 50 Hz of L layers. Frames beyond the audio repeat its last row.
-    Returns the windows of the frames start .. start + n_frames - 1. Raises ValueError if there are no states.
-    """
-    if len(states) == 0:
-        raise ValueError("expected at least one row of audio states, found none")
-    rows = window_rows(n_frames, fps, start).clamp(0, len(states) - 1)
-    return states[rows.to(states.device)].flatten(1, 2)
-
-
 def needed_rows(parts: Iterable[range], n_rows: int, fps: Rate = MOTION_FPS) -> list[range]:
-    """The state rows, of ``n_rows`` in all, that the windows of each part's frames are cut from."""
-    heard = []
+    """State rows, of ``n_rows``, that the windows of each part's frames need."""
+    needed = []
     for part in parts:
         rows = window_rows(len(part), fps, part.start).clamp(0, n_rows - 1)
-        heard.append(range(int(rows[0, 0]), int(rows[-1, -1]) + 1))
-    return heard
+        needed.append(range(int(rows[0, 0]), int(rows[-1, -1]) + 1))
+    return needed
 
 
 def upstream_window_count(n_rows: int, fps: Rate = MOTION_FPS) -> int:
-    """How many windows upstream cuts from n_rows states: one to three more than the audio has frames.
+    """Number of windows that upstream cuts from n_rows states: one to three more than the audio has frames.
 
     Its stop test int(v * (50 / fps)) > n_rows rounds differently from the centre and comes after the append.
     """
@@ -71,9 +57,10 @@ def upstream_window_count(n_rows: int, fps: Rate = MOTION_FPS) -> int:
 def stream_windows(
     segments: Iterable[Float[Tensor, "t l d"]], n_frames: int, fps: Rate = MOTION_FPS, batch_size: int = 8
 ) -> Iterator[Float[Tensor, "n 10*l d"]]:
-    """The same windows as ``audio_windows`` of the joined segments, in batches, holding about one segment.
+    """Windows of the first ``n_frames`` video frames, flattened row-major (time, then layer), in batches.
 
-    Yields ceil(n_frames / batch_size) batches; the last may be smaller.
+    segments: states at 50 Hz of L layers, in order; about one segment is held at a time. Frames beyond the audio repeat
+    its last row. Yields ceil(n_frames / batch_size) batches; the last may be smaller. ValueError without states.
     """
     source = iter(segments)
     kept = next(source, None)  # the rows from first_row on that a later window may still need

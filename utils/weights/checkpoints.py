@@ -31,7 +31,7 @@ _N_NAMED_KEYS = 3
 _LONGEST_TEXT = 1 << 20  # bytes
 
 
-# What the libraries raise on damaged or foreign files, found by feeding them some.
+# Raised by the libraries on damaged or foreign files; found by fuzzing.
 _UNREADABLE = (
     SafetensorError, pickle.UnpicklingError, BadZipFile, struct.error, zlib.error, TokenError,
     RuntimeError, ValueError, TypeError, LookupError, AssertionError, AttributeError, EOFError, MemoryError, OSError,
@@ -39,7 +39,7 @@ _UNREADABLE = (
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's top-level mapping on the CPU, without running any code it may carry.
+    """Read a checkpoint's top-level mapping on the CPU, without running code from it.
 
     .safetensors files give tensors by name; everything else is read with ``weights_only=True`` and may be nested;
     numpy scalars in it become plain numbers.
@@ -50,7 +50,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         with warnings.catch_warnings(), _numbers_allowed():
-            warnings.simplefilter("ignore")  # notices about old pickle protocols and storages
+            warnings.simplefilter("ignore")  # about old pickle protocols and storages
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
@@ -130,8 +130,8 @@ def load_strict(
 ) -> None:
     """Copy a state dict into a module; every key must be there with its shape and finite numbers, and no other.
 
-    ``rename`` maps a stored key to the module's own name. A module that was built on the meta device takes the stored
-    tensors themselves, so that nothing is initialised or held twice. Raises BadInput naming the first offending keys.
+    ``rename`` maps a stored key to the module's own name. A module on the meta device takes the stored tensors
+    themselves, so that nothing is initialised or held twice. Raises BadInput naming the first offending keys.
     """
     renamed = {rename(key) if rename else key: value for key, value in state.items()}
     expected = module.state_dict()
@@ -242,7 +242,7 @@ _NUMBER_KINDS, _LARGEST_NUMBER = "biuf", 8  # of numpy's dtype kinds; bytes
 
 
 class _NumberType:
-    """Stands in for numpy.dtype: pickled as a call with a code such as "f8", then a state with the byte order."""
+    """Stand-in for numpy.dtype: pickled as a call with a code such as "f8", then a state with the byte order."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:  # noqa: ARG002 (pickled so)
         dtype = np.dtype(code) if isinstance(code, str) else None
@@ -256,14 +256,14 @@ class _NumberType:
 
 
 def _number(of: _NumberType, content: bytes) -> bool | int | float:
-    """Stands in for numpy's function ``scalar``."""
+    """Stand-in for numpy's function ``scalar``."""
     if not isinstance(of, _NumberType) or not isinstance(content, bytes) or len(content) != of.dtype.itemsize:
         raise pickle.UnpicklingError("not a numpy scalar")
     return np.frombuffer(content, of.dtype)[0].item()
 
 
 def _numbers_allowed() -> AbstractContextManager[None]:
-    """While this is open, torch's safe reader understands numpy scalars."""
+    """Inside it, torch's safe reader accepts numpy scalars."""
     return torch.serialization.safe_globals(
         [
             (_NumberType, "numpy.dtype"),

@@ -1,8 +1,8 @@
 """Numeric arrays of a MATLAB level 5 file, parsed from its bytes.
 
-Written here because scipy's reader ends the process with a segmentation fault on some damaged files. Format: The
+scipy's reader ends the process with a segmentation fault on some damaged files. Format: The
 MathWorks, "MAT-File Format", chapter 1. Cells, structs, objects, function handles, text and sparse or complex arrays
-are passed over.
+are skipped.
 
     file     128 bytes of header, then elements
     element  type uint32 | size uint32 | data, padded to 8 bytes        (compressed ones are not padded)

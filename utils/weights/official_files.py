@@ -1,4 +1,4 @@
-"""Every file of the official weights tree: what it is for, where its owner publishes it, how to recognise it.
+"""Files of the official weights tree: purpose, sources, hashes, licences.
 
 scripts/download_models.py works from this table, error messages take their advice from it, and
 pretrained_models/README.md lists the same files.
@@ -74,7 +74,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class ByHand:
-    """A file that no program may fetch; ``how``: what the user does."""
+    """A file that no program may fetch; ``how``: instructions for the user."""
 
     page: str
     how: str
@@ -252,13 +252,13 @@ _COMMON_NAMES = ("pytorch_model.bin",)
 
 
 def stand_in(file: OfficialFile, root: Path) -> Path | None:
-    """The file that is there in place of ``file``, if any."""
+    """An existing file that replaces ``file``, if any."""
     found = (path for pattern in file.unless for path in sorted(root.glob(pattern)) if path.is_file())
     return next(found, None)
 
 
 def missing_files(root: Path = OFFICIAL_ROOT) -> list[OfficialFile]:
-    """The needed files that are not below ``root`` and that no other file there stands in for."""
+    """Needed files below ``root`` that neither exist nor are replaced by another file."""
     return [
         file
         for file in OFFICIAL_FILES
@@ -267,7 +267,7 @@ def missing_files(root: Path = OFFICIAL_ROOT) -> list[OfficialFile]:
 
 
 def fetch_command(path: Path) -> str | None:
-    """The command that fetches a file or folder that lies in the official tree or is named as there; else None.
+    """Command that fetches a file or folder of the official tree, or of such a name; else None.
 
     Outside pretrained_models/ a name counts if the folder above it fits as well, or if it is the name of one weights
     file only; a folder counts by its own name.
@@ -277,7 +277,7 @@ def fetch_command(path: Path) -> str | None:
 
 
 def fetch_advice(path: Path) -> str:
-    """What to do about a file or folder of weights that is missing or unusable."""
+    """Advice for a missing or unusable file or folder of weights."""
     if MINI_FOLDER in path.parts and OFFICIAL_ROOT.name in path.parts:
         return "restore pretrained_models/mini from the repository"
     command = fetch_command(path)

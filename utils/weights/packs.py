@@ -1,4 +1,4 @@
-"""Which weights serve a run: the official tree, the embedded mini pack, or a mix named by flags."""
+"""Choice of the weights of a run: the official tree, the embedded mini pack, or a mix named by flags."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILLED_MARKER = "FILLED_WEIGHTS.txt"  # scripts/make_filled_weights.py leaves it
 OFFICIAL_IMAGE_SIZE = 256  # pixels
 RECON_NAME, RECON_EPOCH = "face_recon_feat0.2_augment", "20"
 
-# What was trained together with a part: where a flag names one from elsewhere, these come from the official tree.
+# Parts trained together: if a flag replaces the first, the others come from the official tree.
 _COMPANIONS = {
     "audio2motion": ("hubert",),
     "face_model": ("recon", "dwpose"),
@@ -43,8 +43,8 @@ class Pack:
     whisper: Path  # Whisper's container
     vae: Path  # diffusers folder
     unet: Path  # diffusers folder
-    refiner: Path | None = None  # what sharpens the generator's pictures; it draws from composed references
-    hubert: Path | None = None  # Hugging Face folder, for an audio2motion network that listens through it
+    refiner: Path | None = None  # sharpens the generator's images; needs composed references
+    hubert: Path | None = None  # Hugging Face folder, for an audio2motion network on HuBERT states
     recon: Path | None = None  # ResNet-50; without it coefficients are fitted to the landmarks
     dwpose: Path | None = None  # without it the 68 points come from MediaPipe's mesh
     face_parsing: Path | None = None  # BiSeNet; without it the blending mask comes from the landmarks
@@ -73,7 +73,7 @@ def recon_path(checkpoints_dir: Path = OFFICIAL_DIR, name: str = RECON_NAME, epo
 
 
 def mini_pack(root: Path = MINI_DIR) -> Pack:
-    """The pack that comes with the repository; raises BadInput if its record is missing or unreadable."""
+    """The pack in the repository; raises BadInput if its record is missing or unreadable."""
     record_path = root / PACK_RECORD
     try:
         record = json.loads(record_path.read_text())
@@ -104,9 +104,9 @@ def face_mesh() -> Path:
 
 
 def resolve_pack(**overrides: Path | None) -> Pack:
-    """The official tree if it is complete, else the mini pack, with the parts that flags name put in place.
+    """The official tree if it is complete, else the mini pack, with the parts that flags name.
 
-    A part from elsewhere brings along what belongs to it from the official tree, where that is there.
+    A replaced part brings its companions from the official tree, if they exist.
     ``overrides``: fields of Pack by name; None means not given. Raises BadInput for a named path that is not there.
     """
     given: dict[str, Any] = {name: path for name, path in overrides.items() if path is not None}
@@ -115,7 +115,7 @@ def resolve_pack(**overrides: Path | None) -> Pack:
         raise ValueError(f"a pack has no part called {', '.join(sorted(unknown))}")
     for name, path in given.items():
         if not (path.is_file() or path.is_dir()):
-            found = "a pipe or device" if path.exists() else "nothing"  # which would be waited for, or read without end
+            found = "a pipe or device" if path.exists() else "nothing"  # reading those may never end
             raise BadInput(f"weights missing: {name}", path, "a file or folder", found, fetch_advice(path))
     official, record = official_pack(), read_adaptation(given["unet"]) if "unet" in given else None
     is_mini = bool(missing_files(OFFICIAL_DIR)) if record is None else record["base"] == MINI_FOLDER
@@ -134,7 +134,7 @@ def resolve_pack(**overrides: Path | None) -> Pack:
 
 
 def read_adaptation(unet_dir: Path) -> dict[str, str] | None:
-    """What adapt.py noted beside a generator: ``base`` (mini or official) and ``clip``; None for any other folder."""
+    """Record of adapt.py beside a generator: ``base`` (mini or official) and ``clip``; None for any other folder."""
     path = unet_dir.parent / ADAPTATION_RECORD
     if not path.is_file():
         return None
@@ -146,7 +146,7 @@ def read_adaptation(unet_dir: Path) -> dict[str, str] | None:
 
 
 def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
-    """Official parts that belong to the changed ones and are there."""
+    """Companions of the changed parts that exist in the official tree."""
     names = [
         companion
         for name, companions in _COMPANIONS.items()
@@ -158,7 +158,7 @@ def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
 
 
 def describe(pack: Pack) -> str:
-    """One line for the user: which weights serve, and how to get the others."""
+    """One line for the user: the weights in use, and how to get the others."""
     if not pack.name.startswith("mini") or _WITH_OTHER in pack.name:
         is_filled = pack.name.startswith("official") and (OFFICIAL_DIR / FILLED_MARKER).is_file()
         return f"weights: {pack.name}" + (
@@ -175,7 +175,7 @@ def describe(pack: Pack) -> str:
 
 
 def official_is_begun() -> bool:
-    """Whether some of the official networks are there."""
+    """Whether some of the official networks exist."""
     official = official_pack()
     return any(path.exists() for path in (official.unet, official.vae, official.audio2motion, official.face_model))
 

@@ -6,8 +6,9 @@ import torch
 
 from models.audio.whisper_encoder import EncoderDims, WhisperEncoder, log_mel_segments, log_mel_spectrogram
 from models.generation.talking_video import windows_of_parts
+from tests.helpers.audio_windows import audio_windows
 from utils.core.errors import BadInput
-from utils.media.windows import audio_windows, needed_rows, stream_windows
+from utils.media.windows import needed_rows, stream_windows
 
 SMALL = EncoderDims(n_audio_state=16, n_audio_head=2, n_audio_layer=2, n_audio_ctx=20)
 

@@ -11,6 +11,7 @@ from utils.media.timeline import (
     LENGTHS,
     SETTLE_SECONDS,
     exact_rate,
+    monotonic_runs,
     n_motion_frames,
     n_needed_frames,
     n_result_frames,
@@ -19,7 +20,6 @@ from utils.media.timeline import (
     resample_motion,
     settle,
     shown_frames,
-    stretches,
 )
 
 
@@ -89,14 +89,14 @@ def test_ping_pong_shows_end_frames_twice():
     ],
 )
 def test_stretches(indices, expected):
-    assert list(stretches(indices, 3)) == expected
+    assert list(monotonic_runs(indices, 3)) == expected
 
 
 def test_stretches_are_all_there_is():
     rng = np.random.default_rng(0)
     for _ in range(50):
         indices = rng.integers(0, 20, rng.integers(0, 40)).tolist()
-        cut = list(stretches(indices, 7))
+        cut = list(monotonic_runs(indices, 7))
         assert [index for stretch in cut for index in stretch] == indices
         for stretch in cut:
             steps = np.diff(stretch)

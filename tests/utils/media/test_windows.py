@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from utils.media.windows import WINDOW_ROWS, audio_windows, stream_windows, upstream_window_count, window_rows
+from tests.helpers.audio_windows import audio_windows
+from utils.media.windows import WINDOW_ROWS, stream_windows, upstream_window_count, window_rows
 
 
 def numbered_states(n_rows: int, n_layers: int = 3, width: int = 2) -> torch.Tensor:
