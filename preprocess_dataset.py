@@ -8,27 +8,28 @@ whose clip has another size now (shards stay as they are).
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from models.pipeline.options import FaceOptions
 from utils.core import cli
+from utils.core.config import Amount, Count, Whole
 from utils.core.errors import BadInput, StageFailure
+from utils.core.options import option, parse_options
 from utils.curation.ray_queue import run_on_ray
 from utils.curation.work_queue import Outcome, run_local
 from utils.data.shard_writer import SHARD_MEGABYTES, WAITING_FOLDER, ShardPacker, finished_names
 from utils.files.atomic import require_writable
 from utils.files.work_folder import sole_run
-from utils.people.speaker import add_speaker_argument
 from utils.results import store
 from utils.results.training_clip import is_finished
 from utils.weights import packs
-from utils.weights.face_options import add_face_arguments, resolve_face_pack, smoothing_of
 
 if TYPE_CHECKING:
     from models.editing.clip_preparation import PreparationJob
@@ -37,37 +38,29 @@ MIN_FACE = 64  # pixels
 MOST_WORKERS = 8  # by default; each needs about a gigabyte
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Turn talking clips into training data.")
-    parser.add_argument("--video_dir", type=Path, required=True, help="folder of clips, of one talking person each")
-    parser.add_argument(
-        "--result_dir",
-        type=Path,
-        default=Path("results/preprocessed_dataset"),
-        help="default results/preprocessed_dataset",
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(FaceOptions):
+    """Clips and how they become training data."""
+
+    video_dir: Path = option(help="folder of clips, each of one talking person")
+    result_dir: Path = option(Path("results/preprocessed_dataset"), help="folder of the training data")
+    num_workers: Count | None = option(None, help="clips at once (default: one per core, at most 8)")
+    ray_address: str | None = option(
+        None, help="Ray cluster that does the work: auto, host:port, or local to start one here"
     )
-    parser.add_argument("--num_workers", type=cli.at_least(1), help="clips at once; default: one per core, at most 8")
-    parser.add_argument(
-        "--ray_address", help="do the work on a Ray cluster: auto, host:port, or local to start one here"
-    )
-    parser.add_argument(
-        "--ray_gpus", type=cli.non_negative, default=0.0, help="share of a GPU for each clip on the cluster"
-    )
-    parser.add_argument("--format", choices=("files", "shards"), default="files", help="folders, or WebDataset shards")
-    parser.add_argument(
-        "--shard_mb", type=cli.at_least(1), default=SHARD_MEGABYTES, help="size of a shard (default 1000)"
-    )
-    parser.add_argument("--keep_silent", action="store_true", help="take clips without sound too")
-    parser.add_argument(
-        "--min_face", type=cli.at_least(0), default=MIN_FACE, help="least side of a face, pixels (default 64)"
-    )
-    add_speaker_argument(parser, "person whose face is taken from each clip")
-    add_face_arguments(parser)
-    return parser.parse_args(arguments)
+    ray_gpus: Amount = option(0.0, help="share of a GPU for each clip on the cluster")
+    format: Literal["files", "shards"] = option("files", help="form of the data: folders, or WebDataset shards")
+    shard_mb: Count = option(SHARD_MEGABYTES, help="size of a shard, megabytes")
+    keep_silent: bool = option(False, help="take clips without sound too")
+    min_face: Whole = option(MIN_FACE, help="least side of a face, pixels")
+
+    @property
+    def n_workers(self) -> int:
+        return self.num_workers or min(MOST_WORKERS, os.cpu_count() or 1)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
+    options = parse_options(DatasetOptions, "Turn talking clips into training data.", arguments)
     paths = clip_paths(options.video_dir)
     require_writable(options.result_dir)
     job = resolve_job(options)
@@ -114,9 +107,9 @@ def has_changed(path: Path, result_dir: Path) -> bool:
         return True
 
 
-def resolve_job(options: argparse.Namespace) -> PreparationJob:
-    """Says what finds and draws the faces. Raises BadInput for unusable weights, before any work is done."""
-    pack = resolve_face_pack(options)
+def resolve_job(options: DatasetOptions) -> PreparationJob:
+    """How faces are found and rendered. Raises BadInput for unusable weights, before any work is done."""
+    pack = options.resolve_pack()
     from models.editing.clip_preparation import PreparationJob, open_analyser
 
     job = PreparationJob(
@@ -124,7 +117,7 @@ def resolve_job(options: argparse.Namespace) -> PreparationJob:
         result_dir=options.result_dir,
         as_shards=options.format == "shards",
         gpu_id=0 if options.ray_gpus else options.gpu_id,
-        smoothing=smoothing_of(options),
+        smoothing=options.resolved_smoothing,
         faithful=options.faithful,
         use_opengl=options.use_opengl,
         keep_silent=options.keep_silent,
@@ -132,20 +125,18 @@ def resolve_job(options: argparse.Namespace) -> PreparationJob:
         speaker=options.speaker,
     )
     print(packs.describe(pack))
-    print(open_analyser(job).describe())
+    print("\n".join([open_analyser(job).describe(), *options.notes()]))
     return job
 
 
-def outcomes_of(
-    units: Sequence[Path], job: PreparationJob, options: argparse.Namespace
-) -> Generator[Outcome, None, None]:
+def outcomes_of(units: Sequence[Path], job: PreparationJob, options: DatasetOptions) -> Generator[Outcome, None, None]:
     """Prepare the clips on this machine's cores, or on a Ray cluster."""
     from models.editing.clip_preparation import prepare_clip
 
     work = partial(prepare_clip, job)
     if options.ray_address:
         return run_on_ray(units, work, options.ray_address, options.num_workers, options.ray_gpus)
-    return run_local(units, work, options.num_workers or min(MOST_WORKERS, os.cpu_count() or 1))
+    return run_local(units, work, options.n_workers)
 
 
 def follow(outcomes: Iterable[Outcome], n_units: int, packer: ShardPacker) -> list[Outcome]:

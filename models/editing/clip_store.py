@@ -10,7 +10,7 @@ import numpy as np
 
 from models.editing.clip_analysis import FaceAnalyser, FittedClip
 from models.face3d.face_model import EXPRESSION
-from utils.core import cli
+from utils.core.monitor import Monitor
 from utils.core.streaming import map_ahead, shared_threads
 from utils.core.types import N_EXP, N_LANDMARKS
 from utils.files.arrays import ArrayRows, load_array, save_array
@@ -86,15 +86,20 @@ def stored_clip(
 
 
 def draw_parts(
-    folder: Path, clip: StoredClip, frame_index: np.ndarray, motion: np.ndarray, analyser: FaceAnalyser
+    folder: Path,
+    clip: StoredClip,
+    frame_index: np.ndarray,
+    motion: np.ndarray,
+    analyser: FaceAnalyser,
+    monitor: Monitor,
 ) -> Path:
     """Draw the depth of every output frame and write the arrays; returns the folder that becomes the result."""
     result = folder / RESULT_FOLDER
     valid = clip.valid[frame_index]
     parts = [range(start, min(start + PART_FRAMES, len(valid))) for start in range(0, len(valid), PART_FRAMES)]
     left = [part for part in parts if not part_landmarks_path(folder, part).is_file()]
-    drawn = cli.progress(
-        _drawings(result, left, clip, frame_index, motion, analyser), sum(map(len, left)), "drawing depth"
+    drawn = monitor.track(
+        _drawings(result, left, clip, frame_index, motion, analyser), sum(map(len, left)), "rendering depth"
     )
     for part in left:
         landmarks = np.stack([next(drawn) for _ in part])

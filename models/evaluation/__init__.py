@@ -1,4 +1,4 @@
 """Finished clips compared with their originals; networks that judge pictures.
 Not here: training.
-May import: utils, layers to training.
+May import: utils, layers to pipeline.
 """

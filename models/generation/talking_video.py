@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.generation.talking_face import TalkingFrame
-from utils.core import cli
 from utils.core.allocator import return_freed_memory
+from utils.core.monitor import Monitor
 from utils.core.streaming import run_ahead
 from utils.core.types import PictureFormat
 from utils.files.arrays import load_array, save_array
@@ -53,13 +53,14 @@ def write_parts(
     frames: Iterable[TalkingFrame],
     fps: float,
     picture: PictureFormat,
+    monitor: Monitor,
     shown: Sequence[int] = (),
 ) -> None:
     """Write the video of each part, and before it ends what the contact sheet shows of its frames.
 
     While a frame is encoded, the next one is made.
     """
-    coming = cli.progress(run_ahead(frames), sum(map(len, parts)), "drawing faces")
+    coming = monitor.track(run_ahead(frames), sum(map(len, parts)), "generating faces")
     for part in parts:
         with VideoWriter(part_path(folder, part), fps, picture=picture) as writer:
             for index in part:

@@ -205,7 +205,7 @@ def list_speakers(
         f"{index}: {_person_text(person, agreement, fps)}"
         for index, (person, agreement) in enumerate(zip(people, choice.agreements, strict=True))
     ]
-    lines.append(f"--speaker {speaker.text} means {choice.index}: {choice.reason}")
+    lines.append(f"--speaker {speaker} means {choice.index}: {choice.reason}")
     overview, portraits = frames_to_show(people, clip.n_frames)
     order = sorted({overview, *portraits})
     images = dict(zip(order, frames_at(order), strict=True))

@@ -1,4 +1,4 @@
 """Learners, losses by networks, and validation of every training.
 Not here: the loop itself (utils/training).
-May import: utils, layers to pipeline.
+May import: utils, layers to generation.
 """

@@ -64,7 +64,6 @@ def put_old_result(world: Path, result: Path) -> None:
 @pytest.mark.parametrize("has_names", [True, False], ids=["content", "names"])
 def test_disk_full(world, tmp_path, monkeypatch, capsys, stage, flags, name, most_alike, expected, has_names):
     """Run after run fails one write later than the one before it, and goes on where that one ended."""
-    monkeypatch.setattr("utils.results.content_key.code_digest", lambda: "the code")  # it may be worked on meanwhile
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     flag = "infer_result_dir" if "edit" in stage else "result_dir"
     assert run_stage(stage, [*arguments_of(stage, world, {flag: tmp_path / "results"}), *flags]) == 0

@@ -231,19 +231,6 @@ def test_upstream_s_images_are_jpeg_files_on_their_way(folder, edit):
     assert not np.array_equal(nowhere, image)
 
 
-def test_numbers_are_float32_if_upstream_s_are_asked_for(monkeypatch):
-    monkeypatch.setattr(inference_joygen.cli, "resolve_dtype", lambda _: torch.bfloat16)
-    needed = ["--audio_path", "a", "--video_path", "b"]
-    expected = {
-        (): torch.bfloat16,
-        ("--faithful",): torch.float32,
-        ("--faithful", "--dtype", "bfloat16"): torch.bfloat16,
-    }
-    for flags_given, dtype in expected.items():
-        options = inference_joygen.parse([*needed, *flags_given])
-        assert inference_joygen.resolve_dtype(options, torch.device("cpu")) == dtype
-
-
 def jpeg(image: np.ndarray) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG")
@@ -397,8 +384,6 @@ def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, n
     torch.testing.assert_close(own[:, :n_channels], other[:, :n_channels])
     torch.testing.assert_close(own[:, n_channels : 2 * n_channels], bank[:1], rtol=1e-4, atol=1e-4)
     assert not other[:, n_channels : 2 * n_channels].any()
-    for given, expected in {"": "auto", "--faithful": "same", "--faithful --reference open": "open"}.items():
-        assert inference_joygen.parse(["--audio_path", "a", "--video_path", "b", *given.split()]).reference == expected
 
 
 def test_a_composed_reference_is_the_frame_with_another_s_mouth(folder, edit):

@@ -1,98 +1,202 @@
-"""The pipeline in one process hands the stages what the shell script hands them, and makes the same files."""
+"""The pipeline's command: words become the options of every stage, in one process or in several."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import inference_pipeline
+from models.pipeline.options import AdaptOptions, EditOptions, MotionOptions, PipelineOptions, TalkOptions
 from tests.commands.test_scripts import ROOT, STAGES, STUB, run_bash, stub_project  # noqa: F401  # a fixture
+from tests.helpers import media, people_scene, talking_clip
+from tests.helpers.stage_world import contents, fill_world
+from utils.core.errors import BadInput
+from utils.core.options import parse_options
 
-RECORDER = """
-import json, sys
-def parse(arguments): return arguments
-def main(arguments): print(json.dumps([__file__, *arguments]))
-if __name__ == "__main__":
-    main(sys.argv[1:])
-"""
-FLAGS = [
-    [],
-    ["--faithful", "--seed", "3", "--debug", "--smoothing", "all", "--batch_size", "4", "--mouth_amp=0.6", "--fps=25"],
-    ["--gpu_id=-1", "--dwpose_model_path", "a b.onnx", "--speaker", "10,20", "--img_size", "64", "--force"],
-    ["--adapt", "50", "--seed", "4"],
-    ["--adapt=50", "--adapt=60", "--silence", "open"],
-    ["--list-speakers", "--speaker", "left"],
-    ["--list_speakers"],
-]
+SHELL_SCRIPT = ROOT / "scripts" / "inference_pipeline.sh"
+KINDS = (MotionOptions, EditOptions, TalkOptions)
 
 
 @pytest.fixture
 def recorders(stub_project):  # noqa: F811
-    """A project folder whose stages, run either way, print their arguments."""
+    """A project folder with the real pipeline, whose stages print their arguments."""
     for stage in (*STAGES, "adapt"):
-        (stub_project / f"{stage}.py").write_text(RECORDER)
+        (stub_project / f"{stage}.py").write_text(STUB.format(code=0))
     (stub_project / "inference_pipeline.py").write_bytes((ROOT / "inference_pipeline.py").read_bytes())
-    (stub_project / "utils").symlink_to(ROOT / "utils")
+    for floor in ("utils", "models"):
+        (stub_project / floor).symlink_to(ROOT / floor)
     return stub_project
 
 
+def recorded(project: Path, cwd: Path, *words: str) -> list[list[str]]:
+    """The arguments of every stage in turn."""
+    result = run_bash(project / "scripts" / "inference_pipeline.sh", *words, "--separate_processes", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line)[1:] for line in result.stdout.splitlines()]
+
+
 @pytest.mark.parametrize(
-    ("audio", "flags"),
-    [*(("a.wav", flags) for flags in FLAGS), *((name, []) for name in ("it's a (1).v2.mp3", ".hidden", "-dash.wav"))],
+    "audio",
+    ["speech.mp3", "my clip (1) it's.mp3", "./-dash $HOME `x`.a.wav", "no suffix", ".hidden", 'tön"e.m4a', "a\n.wav"],
 )
-def test_stages_get_the_same_words_as_from_the_shell(recorders, tmp_path, flags, audio):
-    (tmp_path / "-dash.wav").touch()
+def test_names_reach_the_stages(recorders, tmp_path, audio):
+    video, result_dir = "my clip (1) it's.mp4", "re sults/it's"
+    words = recorded(recorders, tmp_path, audio, video, result_dir)
+    motion, edit, talk = (parse_options(kind, "", given) for kind, given in zip(KINDS, words, strict=True))
+    folder, stem = Path(result_dir), Path(audio).stem
+    assert motion.audio_path == talk.audio_path == Path(audio)
+    assert edit.video_path == talk.video_path == Path(video)
+    assert motion.motion_path == edit.motion_path == folder / "a2m" / f"{stem}.npy"
+    assert edit.result_dir == talk.edit_dir == folder / "edit_expression"
+    assert (talk.result_dir, talk.pose_driven) == (folder / "talk", True)
+
+
+def test_files_whose_name_begins_with_a_dash(recorders, tmp_path):
+    for name in ("-speech.wav", "--gpu_id"):
+        (tmp_path / name).touch()
+    words = recorded(recorders, tmp_path, "-speech.wav", "--gpu_id", "out", "--fps", "source", "--length=hold")
+    motion, edit, talk = (parse_options(kind, "", given) for kind, given in zip(KINDS, words, strict=True))
+    assert motion.audio_path == talk.audio_path == Path("-speech.wav")
+    assert (edit.video_path, edit.fps, edit.length, talk.fps) == (Path("--gpu_id"), "source", "hold", "source")
+
+
+def test_a_flag_reaches_every_stage_that_has_it(recorders, tmp_path):
+    flags = [
+        "--faithful",
+        "--seed",
+        "3",
+        "--debug",
+        "--smoothing",
+        "all",
+        "--batch_size",
+        "4",
+        "--mouth_amp=0.6",
+        "--gpu_id=-1",
+        "--force",
+    ]
+    words = recorded(recorders, tmp_path, "a.wav", "b.mp4", "out", *flags)
+    motion, edit, talk = (parse_options(kind, "", given) for kind, given in zip(KINDS, words, strict=True))
+    assert (motion.faithful, edit.faithful, talk.faithful) == (True, True, True)
+    assert (motion.gpu_id, edit.gpu_id, talk.gpu_id) == (-1, -1, -1)
+    assert (motion.seed, talk.seed, motion.mouth_amp) == (3, 3, 0.6)
+    assert (edit.smoothing, edit.force, talk.force) == ("all", True, True)
+    assert (talk.debug, talk.batch_size) == (True, 4)
+    expected = PipelineOptions.of(
+        Path("a.wav"),
+        Path("b.mp4"),
+        Path("out"),
+        {"faithful": True, "seed": 3, "debug": True, "smoothing": "all", "batch_size": 4, "mouth_amp": 0.6}
+        | {"gpu_id": -1, "force": True},
+    )
+    assert (motion, edit, talk) == (expected.motion, expected.edit, expected.talk)
+
+
+@pytest.mark.parametrize("flags", [["--adapt", "50", "--seed", "4"], ["--seed", "4", "--adapt=60", "--adapt=50"]])
+def test_adaptation_comes_before_generation(recorders, tmp_path, flags):
+    _, _, adapt, talk = recorded(recorders, tmp_path, "a.wav", "my clip.b.mp4", "out", *flags)
+    options = parse_options(AdaptOptions, "", adapt)
+    assert (options.video_path, options.steps, options.seed) == (Path("my clip.b.mp4"), 50, 4)
+    assert parse_options(TalkOptions, "", talk).unet_path == Path("out/adapted/my clip.b/unet") == options.unet_path
+
+
+@pytest.mark.parametrize("failing", range(len(STAGES)))
+def test_it_stops_with_the_code_of_the_stage_that_failed(recorders, tmp_path, failing):
+    (recorders / f"{STAGES[failing]}.py").write_text(STUB.format(code=2 + failing))
     script = recorders / "scripts" / "inference_pipeline.sh"
-    words = [audio, "my clip.b.mp4", "out dir", *flags]
-    shell, together = (run_bash(script, *words, *extra, cwd=tmp_path) for extra in ([], ["--one-process"]))
-    assert (shell.returncode, together.returncode) == (0, 0), shell.stderr + together.stderr
-    expected = [json.loads(line) for line in shell.stdout.splitlines()]
-    found = [json.loads(line) for line in together.stdout.splitlines()]
-    assert len(expected) == (1 if "list" in "".join(flags) else 4 if "adapt" in "".join(flags) else 3)
-    assert found == expected
+    result = run_bash(script, "a.wav", "b.mp4", "out", "--separate_processes", cwd=tmp_path)
+    assert (result.returncode, len(result.stdout.splitlines())) == (2 + failing, failing + 1)
 
 
-@pytest.mark.parametrize("flag", ["--one-process", "--one_process"])
-def test_the_shell_script_s_words_can_be_given_as_they_are(flag):
-    words = ["a.wav", "b.mp4", "c", "--seed", "3"]
-    assert inference_pipeline.parse([*words, flag]) == inference_pipeline.parse(words)
+def test_clean_leaves_other_speeches_and_waits_for_the_last_stage(recorders, tmp_path):
+    script = recorders / "scripts" / "inference_pipeline.sh"
+    words = ("a.wav", "b.mp4", "out", "--clean", "--separate_processes")
+    motions = [tmp_path / "out" / "a2m" / name for name in ("a.npy", "b.npy")]
+    motions[0].parent.mkdir(parents=True)
+    for motion in motions:
+        motion.touch()
+    (recorders / f"{STAGES[2]}.py").write_text(STUB.format(code=1))
+    assert run_bash(script, *words, cwd=tmp_path).returncode == 1
+    assert motions[0].exists()
+    (recorders / f"{STAGES[2]}.py").write_text(STUB.format(code=0))
+    assert run_bash(script, *words, cwd=tmp_path).returncode == 0
+    assert [motion.exists() for motion in motions] == [False, True]
+    motions[1].rename(motions[0])
+    assert run_bash(script, *words, cwd=tmp_path).returncode == 0
+    assert not motions[0].parent.exists()
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("a.wav", "b.mp4"), ("a.wav", "b.mp4", "--debug"), ("a", "b", "c", "--seed")]
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: AUDIO, VIDEO, RESULT_DIR"),
+        (["a.wav", "b.mp4"], "the following arguments are required: RESULT_DIR"),
+        (["a", "b", "c", "--seed"], "argument --seed: expected one argument"),
+        (["a", "b", "c", "--seed", "x"], "argument --seed: expected a whole number, found 'x'"),
+        (["a", "b", "c", "--sed", "3"], "unknown flag '--sed'; did you mean --seed?"),
+        (["a", "b", "c", "--batchsize=4"], "unknown flag '--batchsize=4'; did you mean --batch_size?"),
+        (["a", "b", "c", "d"], "unexpected argument 'd'"),
+        (["a", "b", "c", "--reference", "none"], "argument --reference: invalid choice: 'none'"),
+        (["a", "b", "c", "--adapt", "0"], "--steps: expected a whole number at least 1, found 0"),
+        (["a", "b", "c", "--temperature=-1"], "--temperature: expected a number at least 0, found -1.0"),
+        (["a", "b", "c", "--vae", "tiny"], "tiny VAE without weights"),
+    ],
 )
-def test_it_says_how_it_is_called(arguments):
-    result = run_bash(ROOT / "scripts" / "inference_pipeline.sh", "--one-process", *arguments)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: --seed needs a value" if len(arguments) == 4 else "usage: ")
+def test_wrong_words_end_in_one_line_before_anything_is_made(tmp_path, words, message):
+    result = run_bash(SHELL_SCRIPT, *words, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith(f"error: {message}")
+    assert not any(tmp_path.iterdir())
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
+def test_help_lists_every_flag_by_stage_and_loads_nothing_heavy():
     code = "import sys, inference_pipeline\ntry: inference_pipeline.main(['--help'])\n"
     code += "finally: assert not {'torch', 'numpy', 'cv2'} & set(sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "AUDIO VIDEO RESULT_DIR" in result.stdout
+    assert run_bash(SHELL_SCRIPT, "--help").stdout == result.stdout
+    places = [
+        result.stdout.index(title) for title in ("pipeline:", "several stages:", "stage 1:", "stage 2:", "stage 3:")
+    ]
+    assert places == sorted(places)
+    flags = ("--adapt", "--list-speakers", "--seed", "--mouth_amp", "--speaker", "--fps", "--reference", "--clean")
+    assert all(f"\n  {flag}" in result.stdout for flag in flags)
+    assert "--infer_video_path" not in result.stdout  # what the pipeline sets itself
 
 
-def test_a_mistake_in_the_last_stage_s_flags_shows_first(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        inference_pipeline.main(["a.wav", "b.mp4", str(tmp_path), "--reference", "none"])
-    assert stop.value.code == 2
-    assert "--reference" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
+def test_one_process_and_several_make_the_same_files(tmp_path, capsys):
+    world = fill_world(tmp_path / "world")
+    flags = {
+        "a2m_ckpt": world / "a2m.ckpt",
+        "bfm_folder": world / "face_model.safetensors",
+        "unet_model_path": world / "unet",
+        "vae_model_path": world / "vae",
+        "whisper_model_path": world / "whisper.pt",
+        "img_size": talking_clip.IMAGE_SIZE,
+        "gpu_id": -1,
+    }
+    words = [str(world / talking_clip.SPEECH_NAME), str(world / talking_clip.CLIP_NAME)]
+    values = [f"--{name}={value}" for name, value in flags.items()]
+    inference_pipeline.main([*words, str(tmp_path / "one"), *values])
+    result = run_bash(SHELL_SCRIPT, *words, str(tmp_path / "several"), *values, "--separate_processes")
+    assert result.returncode == 0, result.stderr
+    assert contents(tmp_path / "one") == contents(tmp_path / "several")
+    capsys.readouterr()
+    inference_pipeline.main([*words, str(tmp_path / "one"), *values])
+    assert capsys.readouterr().out.count("is up to date") == 2
 
 
-def test_clean_leaves_other_speeches(tmp_path):
-    run = inference_pipeline.Run("a.wav", "b.mp4", str(tmp_path))
-    for name in ("a.npy", "c.npy"):
-        (tmp_path / "a2m").mkdir(exist_ok=True)
-        (tmp_path / "a2m" / name).touch()
-    inference_pipeline.clean(run)
-    assert [path.name for path in (tmp_path / "a2m").iterdir()] == ["c.npy"]
-    (tmp_path / "a2m" / "c.npy").unlink()
-    inference_pipeline.clean(run)
-    assert not any(tmp_path.iterdir())
+def test_the_former_flag_says_that_it_is_the_default(tmp_path, capsys):
+    with pytest.raises(BadInput, match="nowhere"):
+        inference_pipeline.main([str(tmp_path / "nowhere.wav"), "b.mp4", str(tmp_path / "out"), "--one_process"])
+    assert capsys.readouterr().out == "note: --one-process has no effect: it is the default\n"
+
+
+def test_listing_speakers_makes_nothing_else(tmp_path, capsys):
+    clip = media.write_clip(tmp_path / "b.mp4", people_scene.two_people(5, people_scene.at(30), people_scene.at(360)))
+    inference_pipeline.main(["a.wav", str(clip), str(tmp_path / "out"), "--list-speakers", "--speaker", "left"])
+    assert "speakers.png: " in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["speakers.png"]

@@ -68,7 +68,7 @@ def limit(n_bytes):
     resource.setrlimit(resource.RLIMIT_AS, (n_mapped + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
 """
 STAGE_3 = """
-import inference_joygen, models.generation.edited_clip, models.generation.talking_face, models.generation.talking_video
+import inference_joygen, models.pipeline.talk_stage
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from utils.core import cli
 def main(_):

@@ -14,14 +14,15 @@ import pytest
 import inference_edit_expression
 import inference_joygen
 from models.editing import clip_store
-from models.generation import talking_video
+from models.pipeline import edit_stage, talk_stage
+from models.pipeline.options import TalkOptions
 from tests.helpers.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
 from utils.core.errors import BadInput
+from utils.core.options import parse_options
 from utils.files.image_files import read_rgb
 from utils.files.work_folder import parts_folder, reading, replacing, sole_run
 from utils.media.video import VideoWriter
 from utils.results import store
-from utils.weights import packs
 
 ROOT = Path(__file__).resolve().parents[2]
 PART = 4  # frames; of 20 in all
@@ -101,7 +102,7 @@ def test_stage_2_goes_on_where_it_was_killed(folder, tmp_path, monkeypatch, caps
     assert code == -signal.SIGKILL
     result = store.edit_dir(tmp_path / "killed", folder / CLIP_NAME, folder / SPEECH_NAME)
     assert not result.exists()
-    found = count_calls(monkeypatch, inference_edit_expression, "frame_source")
+    found = count_calls(monkeypatch, edit_stage, "frame_source")
     drawn = count_calls(monkeypatch, clip_store, "write_gray")
     inference_edit_expression.main(edit_flags(folder, tmp_path / "killed"))
     assert (len(found), len(drawn)) == (0, N_DEPTHS - PART)
@@ -205,7 +206,7 @@ def test_a_clip_that_changed_after_stage_2_is_another(folder, tmp_path):
 def test_a_clip_that_changes_while_it_is_used(folder, tmp_path, monkeypatch, stage, is_gone):
     """Nothing is made of two clips, and no parts of it are kept."""
     clip = Path(shutil.copy(folder / CLIP_NAME, tmp_path / CLIP_NAME))
-    place, name = (clip_store, "draw_parts") if stage is inference_edit_expression else (talking_video, "write_parts")
+    place, name = (edit_stage, "draw_parts") if stage is inference_edit_expression else (talk_stage, "write_parts")
     original = getattr(place, name)
 
     def work(*arguments: object, **named: object) -> object:
@@ -224,13 +225,13 @@ def test_a_clip_that_changes_while_it_is_used(folder, tmp_path, monkeypatch, sta
 
 def test_a_speech_that_changes_while_it_is_used(folder, tmp_path, monkeypatch):
     speech = Path(shutil.copy(folder / SPEECH_NAME, tmp_path / SPEECH_NAME))
-    original = talking_video.write_parts
+    original = talk_stage.write_parts
 
     def work(*arguments: object) -> None:
         original(*arguments)
         speech.write_bytes(speech.read_bytes()[:-2] + b"\0\1")
 
-    monkeypatch.setattr(talking_video, "write_parts", work)
+    monkeypatch.setattr(talk_stage, "write_parts", work)
     with pytest.raises(BadInput, match="changed while it was used"):
         inference_joygen.main(flags(folder, tmp_path / "results", audio_path=speech))
     assert list(tmp_path.iterdir()) == [speech]
@@ -241,13 +242,13 @@ def test_a_motion_that_another_run_writes_is_not_taken_for_the_one_read(folder, 
     arguments = edit_flags(folder, tmp_path / "edit")
     motion = tmp_path / "motion.npy"
     store.save_motion(motion, store.load_motion(folder / "a2m" / Path(SPEECH_NAME).with_suffix(".npy").name))
-    original = inference_edit_expression.result_key
+    original = edit_stage.result_key
 
     def key_meanwhile(*values: object) -> str:
         store.save_motion(motion, store.load_motion(motion) + 1)
         return original(*values)
 
-    monkeypatch.setattr(inference_edit_expression, "result_key", key_meanwhile)
+    monkeypatch.setattr(edit_stage, "result_key", key_meanwhile)
     with pytest.raises(BadInput, match="changed while it was used"):
         inference_edit_expression.main([*arguments, "--infer_exp_coeff_path", str(motion)])
     assert list(tmp_path.iterdir()) == [motion]
@@ -256,7 +257,7 @@ def test_a_motion_that_another_run_writes_is_not_taken_for_the_one_read(folder, 
 def test_stage_2_does_not_replace_what_stage_3_reads(folder, tmp_path, monkeypatch):
     """Else the video would be made of two results of stage 2, under the key of the first."""
     edit = Path(shutil.copytree(folder / "edit", tmp_path / "edit"))
-    before, original, refused = contents(edit), talking_video.write_parts, []
+    before, original, refused = contents(edit), talk_stage.write_parts, []
 
     def work(*arguments: object) -> None:
         with pytest.raises(BadInput, match="another run") as error:
@@ -264,7 +265,7 @@ def test_stage_2_does_not_replace_what_stage_3_reads(folder, tmp_path, monkeypat
         refused.append(error)
         original(*arguments)
 
-    monkeypatch.setattr(talking_video, "write_parts", work)
+    monkeypatch.setattr(talk_stage, "write_parts", work)
     inference_joygen.main(flags(folder, tmp_path / "talk", intermediate_dir=edit))
     assert refused and contents(edit) == before
     result = store.edit_dir(edit, folder / CLIP_NAME, folder / SPEECH_NAME)
@@ -301,7 +302,25 @@ def test_what_a_video_is_made_of_is_in_its_key(folder, tmp_path, change):
 def key_of(folder: Path, tmp_path: Path, *extra: str) -> str:
     places = {"video_path": CLIP_NAME, "audio_path": SPEECH_NAME, "intermediate_dir": "edit", "unet_model_path": "unet"}
     changes = {name: tmp_path / place for name, place in places.items()}
-    options = inference_joygen.parse([*flags(folder, tmp_path / "talk", **changes), *extra])
-    edit = store.load_edit(store.edit_dir(options.intermediate_dir, options.video_path, options.audio_path))
-    names = {"unet": options.unet_model_path, "vae": options.vae_model_path, "whisper": options.whisper_model_path}
-    return inference_joygen.result_key(options, packs.resolve_pack(**names), edit)
+    options = parse_options(TalkOptions, "", [*flags(folder, tmp_path / "talk", **changes), *extra])
+    edit = store.load_edit(store.edit_dir(options.edit_dir, options.video_path, options.audio_path))
+    return talk_stage.talk_key(options, options.resolve_pack(), edit)
+
+
+@pytest.mark.parametrize("stage", [inference_edit_expression, inference_joygen])
+def test_a_changed_comment_leaves_a_result_up_to_date(folder, tmp_path, stage):
+    """What counts is what a result is made from, not the bytes of the code."""
+    make = edit_flags if stage is inference_edit_expression else flags
+    arguments = make(folder, tmp_path / "results")
+    stage.main(arguments)
+    for name in ("models", "utils"):
+        shutil.copytree(ROOT / name, tmp_path / "code" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(stage.__file__, tmp_path / "code")
+    (tmp_path / "code" / "pretrained_models").symlink_to(ROOT / "pretrained_models")
+    for changed in ("models/pipeline/edit_stage.py", "models/pipeline/talk_stage.py", "utils/results/store.py"):
+        with (tmp_path / "code" / changed).open("a") as file:
+            file.write("# a comment more\n")
+    command = [sys.executable, str(tmp_path / "code" / Path(stage.__file__).name), *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith("is up to date")

@@ -24,7 +24,7 @@ ROOMS = {  # in the order in which they may import: a room uses itself and those
     ),
     "models": (
         *("layers", "audio", "face3d", "motion", "lipsync", "tracking"),
-        *("editing", "generation", "pipeline", "training", "evaluation"),
+        *("editing", "generation", "training", "pipeline", "evaluation"),
     ),
 }
 # What decodes or encodes video and sound, what opens weights: an origin that begins so. Each may be used in its room.

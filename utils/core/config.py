@@ -57,6 +57,7 @@ Seed = Annotated[int, Bounds(0, (1 << 63) - 1)]
 Amount = Annotated[float, Bounds(0)]
 Positive = Annotated[float, Bounds(0, open_low=True)]
 Share = Annotated[float, Bounds(0, 1)]
+OpenShare = Annotated[float, Bounds(0, 1, open_low=True, open_high=True)]
 Decay = Annotated[float, Bounds(0, 1, open_high=True)]  # of a running average
 Factor = Annotated[float, Bounds(0, 1, open_low=True)]  # of a learning rate
 

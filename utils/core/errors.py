@@ -1,4 +1,4 @@
-"""Errors that end a command with one line: bad input (exit code 2) and failure (exit code 1)."""
+"""Errors that end a command with one line: bad input (exit code 2) and failure (exit code 1); cancellation."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ class BadInput(Exception):
 
 class StageFailure(Exception):
     """Work that could not be finished although the input is usable (exit code 1)."""
+
+
+class Cancelled(Exception):
+    """The program that started a run has asked for its end; finished parts are kept."""
 
 
 def printable(text: Path | str) -> str:

@@ -15,8 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 VERSION = "0.1.0"  # of the software, as in pyproject.toml; results carry it
 
@@ -31,6 +33,9 @@ INAUDIBLE = 1e-3  # peak of a sound in which nothing can be heard: -60 dB of ful
 N_ID, N_EXP, N_TEX, N_ANGLE, N_GAMMA, N_TRANS = 80, 64, 80, 3, 27, 3
 N_COEFFS = N_ID + N_EXP + N_TEX + N_ANGLE + N_GAMMA + N_TRANS  # 257
 N_LANDMARKS = 468
+
+FrameRate = Literal["25", "source"]  # of a result: MOTION_FPS, or the clip's own
+Length = Literal["pingpong", "loop", "hold", "cut", "silence"]  # see utils/media/timeline.py
 
 
 @dataclass(frozen=True)

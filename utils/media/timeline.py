@@ -15,18 +15,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from utils.core.types import MOTION_FPS
+from utils.core.types import MOTION_FPS, FrameRate, Length, VideoInfo
 
-LENGTHS = ("pingpong", "loop", "hold", "cut", "silence")  # the first is the reference's
+LENGTHS = get_args(Length)  # the first is the reference's way
 
 
 def exact_rate(fps: float) -> Fraction:
     """Nearest fraction with a denominator up to 1001: 29.97002997... is 30000/1001."""
     return Fraction(fps).limit_denominator(1001)
+
+
+def resolve_rate(rate: FrameRate, video: VideoInfo) -> Fraction:
+    """Frames per second of a result."""
+    return video.fps if rate == "source" else Fraction(MOTION_FPS)
+
+
+def rate_text(fps: Fraction | float) -> str:
+    """A rate for messages: 25, 29.97."""
+    return f"{float(fps):.6g}"
 
 
 def n_video_frames(n_samples: int, sample_rate: int, fps: float | Fraction = MOTION_FPS) -> int:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from utils.core.errors import BadInput
-from utils.core.types import MOTION_FPS, SAMPLE_RATE, SAMPLES_PER_FEATURE, VideoInfo
+from utils.core.types import MOTION_FPS, SAMPLE_RATE, SAMPLES_PER_FEATURE, FrameRate, VideoInfo
 from utils.files.arrays import ArrayRows
 from utils.files.digests import file_digest
-from utils.media.time_options import rate_text, resolve_rate
-from utils.media.timeline import exact_rate, n_result_frames, n_video_frames
+from utils.media.timeline import exact_rate, n_result_frames, n_video_frames, rate_text, resolve_rate
 from utils.media.windows import upstream_window_count
 from utils.results.store import LANDMARKS_NAME, SOURCE_LANDMARKS_NAME, STAGE2_ADVICE, EditResult, load_edit
 
@@ -38,7 +37,7 @@ def open_edit(directory: Path, video: VideoInfo) -> EditResult:
     return edit
 
 
-def require_rate(fps: str | None, video: VideoInfo, edit: EditResult) -> None:
+def require_rate(fps: FrameRate | None, video: VideoInfo, edit: EditResult) -> None:
     """Raise BadInput unless stage 2 has done what --fps says; None: whatever it has done."""
     made = exact_rate(edit.record.fps)
     if fps is not None and made != resolve_rate(fps, video):

@@ -55,6 +55,11 @@ def motion_path(result_dir: Path, name: Path) -> Path:
     return result_dir / (name if name.suffix == ".npy" else name.with_name(f"{name.name}.npy"))
 
 
+def motion_name(audio_path: Path) -> Path:
+    """The name of a speech's motion that has the speech's stem, as stage 3 expects it."""
+    return Path(f"{audio_path.stem}.npy")
+
+
 def save_motion(path: Path, motion: np.ndarray) -> None:
     """Write stage 1's result: float32 [T, 64] at 25 Hz."""
     save_array(path, motion.astype(np.float32))

@@ -103,9 +103,10 @@ def face_mesh() -> Path:
     return MINI_DIR / "face_model.safetensors"
 
 
-def resolve_pack(**overrides: Path | None) -> Pack:
-    """The official tree if it is complete, else the mini pack, with the parts that flags name.
+def resolve_pack(directory: Path | None = None, **overrides: Path | None) -> Pack:
+    """The weights of ``directory``, with the parts that flags name.
 
+    directory: an official tree or a mini pack; None: the official tree if it is complete, else the embedded mini pack.
     A replaced part brings its companions from the official tree, if they exist.
     ``overrides``: fields of Pack by name; None means not given. Raises BadInput for a named path that is not there.
     """
@@ -118,8 +119,12 @@ def resolve_pack(**overrides: Path | None) -> Pack:
             found = "a pipe or device" if path.exists() else "nothing"  # reading those may never end
             raise BadInput(f"weights missing: {name}", path, "a file or folder", found, fetch_advice(path))
     official, record = official_pack(), read_adaptation(given["unet"]) if "unet" in given else None
-    is_mini = bool(missing_files(OFFICIAL_DIR)) if record is None else record["base"] == MINI_FOLDER
-    pack = mini_pack() if is_mini else official
+    if directory is not None:
+        pack = open_pack(directory)
+    elif record is None:
+        pack = mini_pack() if missing_files(OFFICIAL_DIR) else official
+    else:
+        pack = mini_pack() if record["base"] == MINI_FOLDER else official
     changed = {name: path for name, path in given.items() if not _is_same(path, getattr(pack, name))}
     if not changed:
         return pack
@@ -131,6 +136,18 @@ def resolve_pack(**overrides: Path | None) -> Pack:
     if "unet" in parts and not _is_inside(parts["unet"], MINI_DIR):
         parts["image_size"] = OFFICIAL_IMAGE_SIZE
     return replace(pack, name=f"{pack.name}{_WITH_OTHER}{', '.join(sorted(given.keys() & changed))}", **parts)
+
+
+def open_pack(directory: Path) -> Pack:
+    """The pack in a folder: a mini pack if its record is there, else a complete official tree; else raises BadInput."""
+    if (directory / PACK_RECORD).is_file():
+        return mini_pack(directory)
+    missing = [str(file.path) for file in missing_files(directory)]
+    if missing:
+        expected = f"{PACK_RECORD} of a mini pack, or the official tree of pretrained_models/README.md"
+        found = f"no {', '.join(missing[:_N_NAMED_FILES])}{' and others' if len(missing) > _N_NAMED_FILES else ''}"
+        raise BadInput("folder of weights incomplete", directory, expected, found, fetch_advice(OFFICIAL_DIR))
+    return official_pack(directory)
 
 
 def read_adaptation(unet_dir: Path) -> dict[str, str] | None:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
+from models.pipeline.options import Smoothing
 from models.tracking.dwpose import DWPose, FrameWindow
 from models.tracking.face_tracker import DWPoseTracker, MediaPipeTracker, smooth_runs, track_face
 from tests.helpers import media
@@ -18,9 +20,10 @@ from tests.helpers.dot_network import write_fixed_network
 from utils.core.types import N_LANDMARKS, TrackedFace
 from utils.files.disk_arrays import BLOCK_ROWS
 from utils.imaging.geometry import face_box_from_68, five_points, landmarks_68
-from utils.weights.face_options import SMOOTHING_CHOICES
 
 ROOT = Path(__file__).resolve().parents[3]
+
+MODES = get_args(Smoothing)
 
 
 class ScriptedTracker:
@@ -50,7 +53,7 @@ def track(script: Sequence[TrackedFace | np.ndarray | None], smoothing: str = "n
     return track_face(frames, ScriptedTracker(script), smoothing, fps)
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHING_CHOICES)
+@pytest.mark.parametrize("smoothing", MODES)
 def test_frames_without_a_face_are_zero_and_invalid(smoothing):
     result = track([None, face(), face(1), None, face(2), None], smoothing)
     assert result.valid.tolist() == [False, True, True, False, True, False]
@@ -62,7 +65,7 @@ def test_frames_without_a_face_are_zero_and_invalid(smoothing):
     assert (result.boxes[result.valid, 2:] > result.boxes[result.valid, :2]).all()
 
 
-@pytest.mark.parametrize("smoothing", SMOOTHING_CHOICES)
+@pytest.mark.parametrize("smoothing", MODES)
 def test_clips_without_any_face_and_without_any_frame(smoothing):
     assert not track([None] * 3, smoothing).valid.any()
     empty = track([], smoothing)
@@ -82,7 +85,7 @@ def test_no_smoothing_is_the_reference():
 def test_box_smoothing_steadies_the_box_alone():
     rng = np.random.default_rng(1)
     script = [face(shift) for shift in rng.normal(0, 4, 30)]
-    plain, box, everything = (track(script, mode) for mode in SMOOTHING_CHOICES)
+    plain, box, everything = (track(script, mode) for mode in MODES)
     np.testing.assert_array_equal(box.landmarks, plain.landmarks)
     np.testing.assert_array_equal(box.five_points, plain.five_points)
     jitter = [np.abs(np.diff(result.boxes[:, 0])).mean() for result in (plain, box)]
@@ -252,7 +255,7 @@ def test_points_are_steadied_apart_from_the_landmarks():
     landmarks = face()
     points = landmarks_68(landmarks[:, :2])
     jitter = np.random.default_rng(2).normal(0, 3, (30, 1, 2)).astype(np.float32)
-    plain, box, everything = (track([TrackedFace(landmarks, points + j) for j in jitter], m) for m in SMOOTHING_CHOICES)
+    plain, box, everything = (track([TrackedFace(landmarks, points + j) for j in jitter], m) for m in MODES)
     np.testing.assert_allclose(plain.five_points, five_points(points + jitter), rtol=1e-5)
     np.testing.assert_array_equal(plain.boxes, face_box_from_68(points + jitter))
     np.testing.assert_array_equal(box.five_points, plain.five_points)

@@ -1,0 +1,75 @@
+"""Option dataclasses and their command lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.core.config import Amount, Count
+from utils.core.errors import BadInput
+from utils.core.options import Options, keyed_values, option, parse_options, true_or_false, words_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Options):
+    path: Path = option(flag="in_file", help="file", keyed=False)
+    size: Count = option(3, help="size")
+    amount: Amount | None = option(None, help="amount")
+    mode: Literal["a", "b"] = option("a", help="mode")
+    quick: bool = option(False, help="be quick", aliases=("--fast",), keyed=False)
+    exact: bool = option(False, help="True or False", parse=true_or_false)
+
+
+def test_flags_become_fields():
+    made = parse_options(
+        Settings, "", ["--in_file", "a", "--size", "4", "--amount=0.5", "--mode", "b", "--fast", "--exact", "True"]
+    )
+    assert made == Settings(path=Path("a"), size=4, amount=0.5, mode="b", quick=True, exact=True)
+    assert parse_options(Settings, "", ["--in_file", "a"]) == Settings(path=Path("a"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 0}, "--size: expected a whole number at least 1, found 0"),
+        ({"size": True}, "--size: expected a whole number at least 1, found True"),
+        ({"size": 1.5}, "--size: expected a whole number at least 1, found 1.5"),
+        ({"amount": float("nan")}, "--amount: expected a number at least 0, found nan"),
+        ({"amount": float("inf")}, "--amount: expected a number at least 0, found inf"),
+        ({"mode": "c"}, "--mode: expected one of a, b, found c"),
+    ],
+)
+def test_values_out_of_bounds_are_refused_with_one_text(values, message, capsys):
+    with pytest.raises(BadInput) as error:
+        Settings(path=Path("a"), **values)
+    assert str(error.value) == message
+    ((name, value),) = values.items()
+    with pytest.raises((BadInput, SystemExit)) as error:
+        parse_options(Settings, "", ["--in_file=a", f"--{name}={value}"])
+    if isinstance(error.value, SystemExit):  # no number at all, or no choice of argparse's
+        assert error.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@given(
+    st.builds(
+        Settings,
+        path=st.sampled_from([Path("-dash"), Path("a b"), Path("it's")]),
+        size=st.integers(1, 9),
+        amount=st.none() | st.floats(0, 1e9),
+        mode=st.sampled_from(["a", "b"]),
+        quick=st.booleans(),
+        exact=st.booleans(),
+    )
+)
+def test_words_of_options_give_the_same_options(settings):
+    assert parse_options(Settings, "", words_of(settings)) == settings
+
+
+def test_files_and_marked_fields_are_not_in_the_key():
+    assert keyed_values(Settings(path=Path("a"))) == {"size": 3, "amount": None, "mode": "a", "exact": False}
