@@ -75,10 +75,10 @@ class HubertEncoder:
         """The steps of ``encode`` chunk by chunk, for long waves."""
         if len(wave) < RECEPTIVE_FIELD:
             wave = np.pad(wave, (0, RECEPTIVE_FIELD - len(wave)))
-        level = _mean_and_scale(wave) if self.normalize else None
+        level = mean_and_scale(wave) if self.normalize else None
         weight = next(self.network.parameters())
         for chunk in wave_chunks(wave):
-            heard = chunk if level is None else _shifted(chunk, *level)
+            heard = chunk if level is None else standardised(chunk, *level)
             with torch.inference_mode():
                 hidden = self.network(torch.from_numpy(heard)[None].to(weight)).last_hidden_state
             yield hidden[0].float().cpu().numpy()
@@ -106,17 +106,12 @@ def wave_chunks(wave: Float[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, " m
             yield chunk
 
 
-def normalized(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """A float32 wave with zero mean and unit variance over its whole length, as the network was trained to hear it."""
-    return _shifted(wave, *_mean_and_scale(wave))
-
-
-def _shifted(wave: Float[np.ndarray, " n"], mean: np.float32, scale: np.float32) -> Float[np.ndarray, " n"]:
+def standardised(wave: Float[np.ndarray, " n"], mean: np.float32, scale: np.float32) -> Float[np.ndarray, " n"]:
     shifted: np.ndarray = (wave.astype(np.float32) - mean) * scale
     return shifted
 
 
-def _mean_and_scale(wave: Float[np.ndarray, " n"]) -> tuple[np.float32, np.float32]:
+def mean_and_scale(wave: Float[np.ndarray, " n"]) -> tuple[np.float32, np.float32]:
     mean = np.mean(wave, dtype=np.float64)
     energy = 0.0
     for start in range(0, len(wave), CHUNK_SAMPLES):  # so that a long wave is never held in double precision

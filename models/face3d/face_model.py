@@ -1,4 +1,4 @@
-"""The 3DMM: 257 coefficients to vertices, landmarks, projection and shading (Deep3DFaceRecon models/bfm.py).
+"""The 3DMM: 257 coefficients to vertices, landmarks and projection (Deep3DFaceRecon models/bfm.py).
 
 Face space has x right, y up, z towards the camera. Camera space keeps x and y; its z is the distance from the
 camera, 10 - z. The arrays come from the official BFM folder or from one ``face_model.safetensors``:
@@ -17,7 +17,6 @@ camera, 10 - z. The arrays come from the official BFM folder or from one ``face_
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,7 +36,6 @@ from utils.weights.official_files import fetch_advice
 MODEL_FILE = "face_model.safetensors"
 
 LANDMARK_FLIP = 223.0  # y down = 223 - y up, upstream's convention for landmarks; the raster's edge is at 224
-AMBIENT_LIGHT = 0.8  # added to the first spherical-harmonics coefficient of every colour channel
 
 SECTION_SIZES = (N_ID, N_EXP, N_TEX, N_ANGLE, N_GAMMA, N_TRANS)
 _STARTS = np.cumsum((0, *SECTION_SIZES)).tolist()
@@ -174,11 +172,6 @@ class FaceModel(nn.Module):
         """MediaPipe's landmarks in pixels of the 224 px crop, y down."""
         return self.project_y_down(self.vertices(coefficients)[:, self.landmark_index], flip)
 
-    def landmarks68(self, coefficients: Float[Tensor, "b 257"], flip: float = LANDMARK_FLIP) -> Float[Tensor, "b 68 2"]:
-        """The iBUG landmarks in pixels of the 224 px crop, y down; needs the array ``keypoints``."""
-        self._require("keypoints")
-        return self.project_y_down(self.vertices(coefficients)[:, self.keypoints], flip)
-
     def landmark_bases(
         self,
     ) -> tuple[Float[Tensor, "468 3"], Float[Tensor, "468 3 i"], Float[Tensor, "468 3 e"]]:
@@ -186,57 +179,6 @@ class FaceModel(nn.Module):
         rows = self.landmark_index
         identity, expression = (basis.unflatten(0, (-1, 3))[rows] for basis in (self.idBase, self.exBase))
         return self.meanshape[rows], identity, expression
-
-    def texture(self, coefficients: Float[Tensor, "b 257"]) -> Float[Tensor, "b v 3"]:
-        """Unlit vertex colours, RGB, about 0..1."""
-        self._require("meantex", "texBase")
-        amounts = split_coefficients(coefficients).texture[:, : self.texBase.shape[1]]
-        colours = self.meantex.reshape(-1) + amounts @ self.texBase.T
-        return colours.unflatten(-1, (-1, 3)) / 255.0
-
-    def normals(self, shape: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 3"]:
-        """Unit vertex normals of an unposed shape: the mean of the normals of the faces around each vertex."""
-        self._require("point_buf")
-        first, second, third = (shape[:, self.tri[:, corner]] for corner in range(3))
-        faces = nn.functional.normalize(torch.cross(first - second, second - third, dim=-1), dim=-1)
-        faces = torch.cat([faces, faces.new_zeros(len(shape), 1, 3)], dim=1)  # row F: "no face"
-        return nn.functional.normalize(faces[:, self.point_buf].sum(dim=2), dim=-1)
-
-    def colours(self, coefficients: Float[Tensor, "b 257"]) -> Float[Tensor, "b v 3"]:
-        """Vertex colours under the coefficients' spherical-harmonics light, RGB, about 0..1."""
-        parts = split_coefficients(coefficients)
-        normals = self.normals(self.shape(parts.identity, parts.expression)) @ rotation_matrices(parts.angles)
-        light = parts.gamma.unflatten(-1, (3, 9)).clone()
-        light[..., 0] += AMBIENT_LIGHT
-        return self.texture(coefficients) * (spherical_harmonics(normals) @ light.mT)
-
-    def _require(self, *names: str) -> None:
-        missing = [name for name in names if getattr(self, name) is None]
-        if missing:
-            raise BadInput(f"this face model has no {', '.join(missing)}", advice="use the full BFM model")
-
-
-def spherical_harmonics(normals: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 9"]:
-    """The first nine real harmonics times the Lambertian kernel (Ramamoorthi and Hanrahan 2001)."""
-    x, y, z = normals.unbind(-1)
-    kernel = (math.pi, 2 * math.pi / math.sqrt(3), 2 * math.pi / math.sqrt(8))
-    constant = kernel[0] / math.sqrt(4 * math.pi)
-    linear = kernel[1] * math.sqrt(3) / math.sqrt(4 * math.pi)
-    quadratic = kernel[2] * 3 * math.sqrt(5) / math.sqrt(12 * math.pi)
-    return torch.stack(
-        [
-            constant * torch.ones_like(x),
-            -linear * y,
-            linear * z,
-            -linear * x,
-            quadratic * x * y,
-            -quadratic * y * z,
-            quadratic * (3 * z**2 - 1) / (2 * math.sqrt(3)),
-            -quadratic * x * z,
-            quadratic * (x**2 - y**2) / 2,
-        ],
-        dim=-1,
-    )
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray]) -> None:

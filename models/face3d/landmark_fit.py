@@ -117,17 +117,6 @@ def fit_landmarks(
     return fitted
 
 
-def reprojection_error(
-    face_model: FaceModel,
-    coefficients: Float[np.ndarray, "n 257"],
-    landmarks: Float[np.ndarray, "n 468 2"],
-    flip: float = LANDMARK_FLIP,
-) -> Float[np.ndarray, " n"]:
-    """Mean distance in pixels of the 224 px crop between fitted and given landmarks, per frame."""
-    projected = face_model.landmarks468(torch.as_tensor(coefficients, dtype=torch.float32), flip).numpy()
-    return np.linalg.norm(projected - landmarks, axis=-1).mean(axis=-1)
-
-
 def landmark_weights(face_model: FaceModel, settings: FitSettings) -> Float[Tensor, " 468"]:
     """Lips and eyes weigh more; points that the BFM has no vertex for weigh nothing on it."""
     weights = torch.ones(N_LANDMARKS)

@@ -101,29 +101,6 @@ def rasterize(
     return Rendering(depth, triangle)
 
 
-def interpolate(
-    attributes: Float[np.ndarray, "v c"],
-    rendering: Rendering,
-    vertices: Float[np.ndarray, "v 3"],
-    triangles: Int[np.ndarray, "f 3"],
-    camera: Camera | None = None,
-) -> Float32[np.ndarray, "s s c"]:
-    """Vertex attributes (colours) at every pixel, perspective-correct; background is 0."""
-    screen = project_to_screen(vertices, camera or Camera())
-    rows, columns = np.nonzero(rendering.triangle != NO_TRIANGLE)
-    corners = triangles[rendering.triangle[rows, columns]]
-    (x0, y0, n0), (x1, y1, n1), (x2, y2, n2) = (screen[corners[:, i]].T for i in range(3))
-    x, y = columns + 0.5, rows + 0.5
-    area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    share1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) / area
-    share2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area
-    weights = np.stack([(1 - share1 - share2) * n0, share1 * n1, share2 * n2], axis=1)
-    weights /= weights.sum(axis=1, keepdims=True)
-    image = np.zeros((*rendering.triangle.shape, attributes.shape[1]), np.float32)
-    image[rows, columns] = np.einsum("pi,pic->pc", weights, attributes[corners])
-    return image
-
-
 def project_to_screen(vertices: Float[np.ndarray, "v 3"], camera: Camera) -> Float[np.ndarray, "v 3"]:
     """Camera space to (x, y down, 1/z), x and y in pixels; float64. 1/z is 0 at or behind the camera."""
     z = vertices[:, 2].astype(np.float64)

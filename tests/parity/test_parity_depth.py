@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.face3d.rasterizer import interpolate, rasterize, render_depth
+from models.face3d.rasterizer import rasterize, render_depth
+from tests.helpers.shading import colours, interpolate
 from utils.imaging.images import depth_to_uint8
 
 ROWS = range(4)
@@ -51,8 +52,8 @@ def test_eight_bit_depth_end_to_end(model, vertices, recorded, row):
 @pytest.mark.parametrize("row", ROWS)
 def test_rendered_colour(model, vertices, coefficients, recorded, row):
     triangles = model.tri.numpy()
-    colours = model.colours(coefficients[row : row + 1])[0].numpy()
-    image = interpolate(colours, rasterize(vertices[row], triangles), vertices[row], triangles)
+    shaded = colours(model, coefficients[row : row + 1])[0].numpy()
+    image = interpolate(shaded, rasterize(vertices[row], triangles), vertices[row], triangles)
     sure = recorded["exclude"][row][::4, ::4] == 0
     found = image[::4, ::4].transpose(2, 0, 1)[:, sure]
     np.testing.assert_allclose(found, recorded["face_image_every4"][row][:, sure], atol=1e-2)

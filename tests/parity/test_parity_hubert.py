@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.audio.audio_features import speech_features
-from models.audio.hubert import HubertEncoder, build_hubert, normalized, wave_chunks
+from models.audio.hubert import HubertEncoder, build_hubert, mean_and_scale, standardised, wave_chunks
 from models.motion.audio2motion import load_audio2motion
 
 PREPROCESSOR = {
@@ -47,8 +47,13 @@ def as_wave(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32) / 32768
 
 
+def normalised(wave):
+    """The whole wave with zero mean and unit variance."""
+    return standardised(wave, *mean_and_scale(wave))
+
+
 def test_normalized_input(recording) -> None:
-    values = normalized(as_wave(recording["in_wav4s_int16"]))
+    values = normalised(as_wave(recording["in_wav4s_int16"]))
     np.testing.assert_allclose(values[4000:4400], recording["input_values_head"], rtol=0, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.audio.hubert import HubertEncoder, normalized, wave_chunks
+from models.audio.hubert import HubertEncoder, mean_and_scale, standardised, wave_chunks
 from tests.helpers.hubert_folder import CONFIG, PREPROCESSOR, WIDTH, official_state, random_network, write_hubert_folder
 from utils.core.errors import BadInput
 from utils.weights.checkpoints import save_weights
@@ -43,6 +43,11 @@ def without_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def with_new_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     new = {f"{CONV}.weight_{letter}": f"{CONV}.parametrizations.weight.original{i}" for i, letter in enumerate("gv")}
     return renamed(state, lambda key: new.get(key, key))
+
+
+def normalised(wave):
+    """The whole wave with zero mean and unit variance."""
+    return standardised(wave, *mean_and_scale(wave))
 
 
 @pytest.mark.parametrize("prefixed", [True, False])
@@ -107,7 +112,7 @@ def test_loudness_and_offset_are_not_heard(encoder: HubertEncoder, folder: Path)
     np.testing.assert_allclose(encoder.encode(0.5 * wave - 0.2), encoder.encode(wave), rtol=0, atol=1e-3)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR | {"do_normalize": False}))
     as_it_is = HubertEncoder.load(folder)
-    np.testing.assert_array_equal(as_it_is.encode(normalized(wave)), encoder.encode(wave))
+    np.testing.assert_array_equal(as_it_is.encode(normalised(wave)), encoder.encode(wave))
     assert np.abs(as_it_is.encode(wave) - encoder.encode(wave)).max() > 1e-3
 
 
@@ -116,7 +121,7 @@ def test_normalized_is_the_formula() -> None:
     for wave in (noise(700_000), 0.5 + 1e-3 * noise(700_000)):
         exact = wave.astype(np.float64)
         exact = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-7)
-        np.testing.assert_allclose(normalized(wave), exact, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(normalised(wave), exact, rtol=0, atol=1e-3)
 
 
 def test_chunks_cover_every_step_once() -> None:
@@ -130,7 +135,7 @@ def test_chunks_cover_every_step_once() -> None:
 def test_chunks_are_encoded_apart(encoder: HubertEncoder, monkeypatch) -> None:
     monkeypatch.setattr("models.audio.hubert.CHUNK_SAMPLES", 3200)
     wave = noise(7000)
-    chunks = list(wave_chunks(normalized(wave)))
+    chunks = list(wave_chunks(normalised(wave)))
     assert [len(chunk) for chunk in chunks] == [3280, 3280, 600]
     plain = HubertEncoder(encoder.network, normalize=False)
     twin = np.concatenate([plain.encode(chunk) for chunk in chunks])

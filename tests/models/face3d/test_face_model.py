@@ -102,11 +102,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         FaceModel.load(tmp_path)
 
 
-def test_a_model_without_colours_says_so(arrays):
-    with pytest.raises(BadInput, match="no meantex, texBase"):
-        FaceModel(arrays).texture(torch.zeros(1, 257))
-
-
 def test_wrong_coefficient_count_is_refused():
     with pytest.raises(ValueError, match="257"):
         split_coefficients(torch.zeros(1, 256))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.face3d.face_model import ANGLES, EXPRESSION, IDENTITY, TRANSLATION, FaceModel, rotation_matrices
-from models.face3d.landmark_fit import FitSettings, angles_of, fit_landmarks, landmark_weights, reprojection_error
+from models.face3d.landmark_fit import FitSettings, angles_of, fit_landmarks, landmark_weights
 from utils.core.errors import BadInput
 
 BFM_DIR = Path(__file__).resolve().parents[2] / "parity" / "fixtures" / "synthetic_bfm"
@@ -52,6 +52,12 @@ def expression_offsets(model, coefficients) -> np.ndarray:
     """How far the expression moves each landmark, apart from pose."""
     *_, basis = model.landmark_bases()
     return torch.einsum("kie,ne->nki", basis, torch.as_tensor(coefficients)[:, EXPRESSION]).numpy()
+
+
+def reprojection_error(face_model, coefficients, landmarks):
+    """Mean distance in pixels of the 224 px crop between fitted and given landmarks, per frame."""
+    projected = face_model.landmarks468(torch.as_tensor(coefficients, dtype=torch.float32)).numpy()
+    return np.linalg.norm(projected - landmarks, axis=-1).mean(axis=-1)
 
 
 def test_coefficients_are_recovered(model, coefficients, landmarks, all_valid):

@@ -11,8 +11,9 @@ import torch
 
 from models.face3d import rasterizer_torch
 from models.face3d.face_model import EXPRESSION, TRANSLATION, FaceModel
-from models.face3d.rasterizer import NumbaRenderer, choose_rasterizer, interpolate, rasterize, render_depth
+from models.face3d.rasterizer import NumbaRenderer, choose_rasterizer, rasterize, render_depth
 from models.face3d.rasterizer_torch import TorchRenderer
+from tests.helpers.shading import interpolate
 from utils.core.types import Camera
 
 BFM_DIR = Path(__file__).resolve().parents[2] / "parity" / "fixtures" / "synthetic_bfm"
