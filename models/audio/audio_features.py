@@ -36,7 +36,7 @@ DYNAMIC_RANGE = 80.0  # dB below the loudest band that are kept
 
 NORM_WINDOW = 800  # samples, 50 ms
 NORM_RANGE = (80.0, 7600.0)  # Hz
-NORM_FLOORS = (80.0, 40.0)  # dB below the clip's loud parts that are kept: all detail, and what noise leaves
+NORM_FLOORS = (80.0, 40.0)  # dB below the clip's loud parts that are kept: all detail, and above most noise
 LOUD_PERCENTILE = 95  # of the loudest band per step
 ACTIVE_RANGE = 30.0  # dB; steps within it of the loud parts make up the mean voice
 _SILENCE = 1e-10  # power that stands for digital silence
@@ -53,13 +53,13 @@ PITCH_BIN_RANGE = (50.0, 1100.0)  # Hz
 
 _FRAMES_PER_BLOCK = 1024  # spectra held at once: about 20 s
 _PITCH_STEPS = 1500  # pitch that is searched at once, 30 s
-_PITCH_MARGIN = 250  # steps on both sides that a search hears besides: the best paths meet at every pause
+_PITCH_MARGIN = 250  # context in steps on both sides of a search: the best paths meet at every pause
 _PITCH_TAIL = 50  # steps behind a stretch of sound that stand for the rest of the wave
 
 
 @dataclass(frozen=True)
 class SpeechFeatures:
-    """What the motion network hears: audio float32 [T, C]; f0 float32 [T] in Hz, 0 = unvoiced. T is a multiple of 8.
+    """Inputs of the motion network: audio float32 [T, C]; f0 float32 [T] in Hz, 0 = unvoiced. T is a multiple of 8.
 
     ``audio`` may be a disk array.
     """
@@ -136,10 +136,10 @@ def _mfcc(pieces: Iterable[Float[np.ndarray, " n"]]) -> Float[np.ndarray, "t 13"
 
 
 def normalised_mfcc(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 26"]:
-    """MFCC at 50 Hz that hardly tell loudness, microphone and voice apart, of a 16 kHz wave; scaled by 1/100.
+    """MFCC at 50 Hz, normalised for loudness, microphone and voice, of a 16 kHz wave; scaled by 1/100.
 
-    Levels count from the clip's loud parts, and the mean of all steps that are not much softer is taken out. The
-    coefficients come twice: with all that is soft, and cut off where noise would be heard.
+    Levels are relative to the clip's loud parts, and the mean of the active steps is subtracted. The coefficients come
+    twice: with a floor of 80 dB, and with one of 40 dB, above most noise.
     """
     hop = SAMPLES_PER_FEATURE
     centred = _between_zeros([wave], NORM_WINDOW // 2)
@@ -185,7 +185,7 @@ def praat_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     the last. Praat holds the sound several times in double precision, so that a long one is searched in stretches:
 
         wave     |-----------|-----------|---- ...
-        search 0 [===========--]t            kept (=), heard besides (-), and a tail (t) that gives
+        search 0 [===========--]t            kept (=), context (-), and a tail (t) that gives
         search 1           [--===========--]t    the stretch the mean and the peak of the whole wave
     """
     n_steps = len(wave) // SAMPLES_PER_FEATURE + 1
@@ -204,7 +204,7 @@ def praat_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
 
 
 def _with_tail(stretch: Float[np.ndarray, " n"], mean: float, peak: float) -> Float[np.ndarray, " m"]:
-    """A stretch of sound and, behind it, what gives it the given mean and the sample furthest from it."""
+    """A stretch of sound with a tail that gives it the mean and the peak of the whole wave."""
     tail = np.zeros(_PITCH_TAIL * SAMPLES_PER_FEATURE)
     tail[len(tail) // 2] = peak
     n_samples = len(stretch) + len(tail)
@@ -261,7 +261,7 @@ def resample(wave: Float[np.ndarray, " n"], rate: float, new_rate: float) -> Flo
 
 
 def _resampled(wave: Float[np.ndarray, " n"], rate: float, new_rate: float) -> Iterator[Float[np.ndarray, " m"]]:
-    """What resample returns, piece by piece."""
+    """The result of resample, piece by piece."""
     import soxr
 
     stream = soxr.ResampleStream(rate, new_rate, 1, dtype="float32", quality="HQ")

@@ -21,7 +21,7 @@ from utils.core.types import SAMPLE_RATE, SAMPLES_PER_FEATURE
 from utils.weights.checkpoints import load_strict, read_weights
 from utils.weights.official_files import fetch_advice
 
-RECEPTIVE_FIELD = 400  # samples that one step hears before attention: kernels 10, 3, 3, 3, 3, 2, 2
+RECEPTIVE_FIELD = 400  # samples of one step before attention: kernels 10, 3, 3, 3, 3, 2, 2
 STRIDE = SAMPLES_PER_FEATURE
 OVERLAP = RECEPTIVE_FIELD - STRIDE  # samples that two neighbouring steps share
 CHUNK_STEPS = 1000  # steps that attend to each other: 20 s
@@ -37,7 +37,7 @@ _WEIGHT_NORM_NAMES = {"weight_g": "parametrizations.weight.original0", "weight_v
 
 
 class HubertEncoder:
-    """HuBERT and what it expects of a wave, ready for inference."""
+    """HuBERT and its preprocessing of waves, ready for inference."""
 
     def __init__(self, network: nn.Module, normalize: bool = True) -> None:
         self.network = network.eval()
@@ -78,14 +78,14 @@ class HubertEncoder:
         level = mean_and_scale(wave) if self.normalize else None
         weight = next(self.network.parameters())
         for chunk in wave_chunks(wave):
-            heard = chunk if level is None else standardised(chunk, *level)
+            samples = chunk if level is None else standardised(chunk, *level)
             with torch.inference_mode():
-                hidden = self.network(torch.from_numpy(heard)[None].to(weight)).last_hidden_state
+                hidden = self.network(torch.from_numpy(samples)[None].to(weight)).last_hidden_state
             yield hidden[0].float().cpu().numpy()
 
 
 def n_states(n_samples: int) -> int:
-    """How many steps ``encode`` gives of a wave."""
+    """Number of steps that ``encode`` gives."""
     return (max(n_samples, RECEPTIVE_FIELD) - OVERLAP) // STRIDE
 
 

@@ -1,7 +1,7 @@
-"""Which video frames lie in speech and which in silence, from the loudness and the pitch of the sound.
+"""Speech activity per video frame, from the loudness and the pitch of the sound.
 
-A frame is heard if it is within LOUD_RANGE of the clip's loud parts (the 95th percentile), or within VOICED_RANGE where
-Praat hears a pitch. Sounds shorter than SHORTEST_SOUND are dropped (clicks), pauses shorter than SHORTEST_PAUSE are
+A frame is audible if it is within LOUD_RANGE of the clip's loud parts (the 95th percentile), or within VOICED_RANGE
+where Praat finds a pitch. Sounds shorter than SHORTEST_SOUND are dropped (clicks), pauses shorter than SHORTEST_PAUSE are
 speech (stops such as p, t, k, and breaths). The frames next to a change belong to neither: lips move ahead of sound.
 """
 
@@ -35,24 +35,24 @@ class SpeechActivity:
 
 @dataclass(frozen=True)
 class Loudness:
-    """Per video frame, [n] each: levels in dB of full scale, whether Praat hears a pitch, and whether the frame is
-    loud enough, beside the clip's loud parts, to be heard."""
+    """Per video frame, [n] each: levels in dB of full scale, whether Praat finds a pitch, and whether the frame is
+    audible (see above)."""
 
     levels: np.ndarray
     voiced: np.ndarray
-    heard: np.ndarray
+    audible: np.ndarray
 
 
 def loudness(wave: Float[np.ndarray, " n"], n_frames: int) -> Loudness:
-    """Of a 16 kHz wave in [-1, 1) that begins with the first of ``n_frames`` > 0 video frames; beyond it is silence."""
+    """Loudness of a 16 kHz wave in [-1, 1) over ``n_frames`` > 0 video frames from its start; silence beyond it."""
     levels = 10 * np.log10(_powers(wave, n_frames) + _SILENCE)
     if levels.max() < MIN_LEVEL:
         return Loudness(levels, np.zeros(n_frames, bool), np.zeros(n_frames, bool))
     per_frame = FEATURE_RATE // MOTION_FPS
     voiced = fit_length(praat_pitch(wave), n_frames * per_frame).reshape(n_frames, per_frame).max(axis=1) > 0
     below = np.percentile(levels, LOUD_PERCENTILE) - levels
-    heard = ((below <= LOUD_RANGE) | (voiced & (below <= VOICED_RANGE))) & (levels >= MIN_LEVEL)
-    return Loudness(levels, voiced, heard)
+    audible = ((below <= LOUD_RANGE) | (voiced & (below <= VOICED_RANGE))) & (levels >= MIN_LEVEL)
+    return Loudness(levels, voiced, audible)
 
 
 def _powers(wave: Float[np.ndarray, " n"], n_frames: int) -> Float[np.ndarray, " t"]:
@@ -66,16 +66,16 @@ def _powers(wave: Float[np.ndarray, " n"], n_frames: int) -> Float[np.ndarray, "
 
 
 def speech_activity(wave: Float[np.ndarray, " n"], n_frames: int) -> SpeechActivity:
-    """Of a 16 kHz wave in [-1, 1) that begins with the first of ``n_frames`` video frames; beyond it is silence."""
+    """Activity of a 16 kHz wave in [-1, 1) over ``n_frames`` video frames from its start; silence beyond it."""
     if n_frames == 0:
         return SpeechActivity(np.zeros(0, bool), np.zeros(0, bool))
-    heard = without_short_runs(loudness(wave, n_frames).heard)
-    return SpeechActivity(_inner(heard), _inner(~heard))
+    audible = without_short_runs(loudness(wave, n_frames).audible)
+    return SpeechActivity(_inner(audible), _inner(~audible))
 
 
-def without_short_runs(heard: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Drop short sounds, then fill short pauses; what lies beyond the ends goes on as it is there."""
-    padded = np.pad(heard, SHORTEST_PAUSE, mode="edge")
+def without_short_runs(audible: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Drop short sounds, then fill short pauses; the mask continues beyond both ends."""
+    padded = np.pad(audible, SHORTEST_PAUSE, mode="edge")
     padded = binary_opening(padded, np.ones(SHORTEST_SOUND))
     padded = binary_closing(padded, np.ones(SHORTEST_PAUSE))
     return padded[SHORTEST_PAUSE:-SHORTEST_PAUSE]

@@ -1,4 +1,4 @@
-"""Mel-frequency cepstrum as SyncNet hears it: that of python_speech_features with its defaults.
+"""Mel-frequency cepstrum, SyncNet's input: that of python_speech_features with its defaults.
 
 25-ms frames every 10 ms without a window function, pre-emphasis 0.97, 26 triangles between 0 and 8 kHz, 13 coefficients
 with a sine lifter, the first replaced by the logarithm of the frame's energy.

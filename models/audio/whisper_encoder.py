@@ -29,9 +29,9 @@ MEL_PER_ROW = SAMPLE_RATE // HOP_LENGTH // FEATURE_RATE
 MEL_BLOCK = 1_000  # mel frames transformed at a time: 10 s, some 5 MiB
 MIN_SAMPLES = HOP_LENGTH * MEL_PER_ROW  # one row of states
 
-Blocks = Callable[[], Iterator[np.ndarray]]  # gives the pieces of a wave, from its start at every call
+Blocks = Callable[[], Iterator[np.ndarray]]  # returns an iterator over the pieces of a wave
 
-# What upstream fills the last segment up with, after the logarithm. It is louder than silence, but JoyGen's
+# Upstream's padding of the last segment, after the logarithm. It is louder than silence, but JoyGen's
 # weights were trained with it (MuseTalk's copy of whisper/transcribe.py pads the finished log-mel).
 LOG_MEL_PADDING = 0.0
 
@@ -40,7 +40,7 @@ _TEXT_DIMS = ("n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_la
 
 @dataclass(frozen=True)
 class EncoderDims:
-    """Sizes of an encoder, named as in Whisper's container. Raises ValueError if they do not go together."""
+    """Sizes of an encoder, named as in Whisper's container. Raises ValueError for sizes that are inconsistent."""
 
     n_audio_state: int = 384
     n_audio_head: int = 6
@@ -58,7 +58,7 @@ class EncoderDims:
 
 
 class WhisperEncoder(nn.Module):
-    """Whisper's audio encoder that keeps what every layer says."""
+    """Whisper's audio encoder that returns the states of every layer."""
 
     def __init__(self, dims: EncoderDims) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class WhisperEncoder(nn.Module):
     def load(cls, path: Path, device: torch.device | str = "cpu") -> WhisperEncoder:
         """Open Whisper's container, {"dims": sizes, "model_state_dict": weights}, as float32 in eval mode.
 
-        Its decoder is left alone and may be missing. Raises BadInput for any other file.
+        Its decoder is ignored and may be missing. Raises BadInput for any other file.
         """
         content = read_weights(path)
         state = content.get("model_state_dict")
@@ -126,17 +126,17 @@ class WhisperEncoder(nn.Module):
         return torch.cat(list(self.encode_segments(wave)))
 
     def encode_segments(
-        self, wave: Float[np.ndarray, " n"] | Blocks, heard: Sequence[range] | None = None
+        self, wave: Float[np.ndarray, " n"] | Blocks, needed_rows: Sequence[range] | None = None
     ) -> Iterator[Float[Tensor, "t l d"]]:
         """The rows of ``encode`` segment by segment (n_audio_ctx rows, the last one less), for long audio.
 
-        ``wave``: also as a function that gives its pieces one after the other, each time it is called. ``heard``: the
-        rows that matter; a segment without any of them comes as zeros. None: all.
+        ``wave``: also a function that returns an iterator over its pieces. ``needed_rows``:
+        a segment without any of these rows is all zeros. None: all rows.
         """
         weight, stop = self.encoder.conv1.weight, 0
         for segment, n_rows in log_mel_segments(log_mel_blocks(wave, self.dims.n_mels), self.dims.n_audio_ctx):
             start, stop = stop, stop + n_rows
-            if heard is not None and not any(rows.start < stop and start < rows.stop for rows in heard):
+            if needed_rows is not None and not any(rows.start < stop and start < rows.stop for rows in needed_rows):
                 yield weight.new_zeros((n_rows, self.n_states, self.dims.n_audio_state), dtype=torch.float32)
                 continue
             with torch.no_grad():
@@ -216,7 +216,7 @@ def _joined(pieces: Iterable[np.ndarray], n_samples: int) -> Iterator[np.ndarray
 def log_mel_segments(
     blocks: Iterable[Float[Tensor, "c t"]], n_rows_per_segment: int = 1500, padding: float = LOG_MEL_PADDING
 ) -> Iterator[tuple[Float[Tensor, "c s"], int]]:
-    """Cut a log-mel, given block by block, into equal segments and say how many rows of states of each are real.
+    """Cut a log-mel, given block by block, into equal segments with the number of real rows of states of each.
 
     The last one is filled up with ``padding``. A lone last mel frame makes no row and is dropped.
     """

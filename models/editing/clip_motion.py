@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from models.editing.clip_store import StoredClip
 from models.face3d.closed_mouth import rest_expression
 from models.face3d.face_model import EXPRESSION, IDENTITY, FaceModel
-from models.motion.expression_style import in_persons_style
+from models.motion.expression_style import in_speakers_style
 from utils.media.timeline import resample_motion, settle
 
 
@@ -30,7 +30,7 @@ def motion_of_frames(
     if with_style:
         coeffs, shown = clip.coeffs.all(), frame_index[: len(moved)]
         expression, identity = coeffs[:, EXPRESSION], coeffs[:, IDENTITY]
-        moved = in_persons_style(moved, expression, identity, clip.valid, shown, face_model, float(rate))
+        moved = in_speakers_style(moved, expression, identity, clip.valid, shown, face_model, float(rate))
     if len(moved) == len(frame_index):
         return moved
     return settle(moved, len(frame_index), rest_expression(face_model, clip.coeffs, clip.valid), rate)

@@ -1,4 +1,4 @@
-"""Finished clips compared with their originals; networks that judge pictures.
+"""Finished clips compared with their originals; networks that compare images.
 Not here: training.
 May import: utils, layers to pipeline.
 """

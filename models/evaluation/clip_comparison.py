@@ -1,7 +1,7 @@
-"""A generated clip beside its reference, frame by frame: one pass, a few frames in memory.
+"""Comparison of a generated clip with its reference, frame by frame: one pass, a few frames in memory.
 
-The face is found in both clips, but every picture is cut by the reference's box, so that a face in the wrong place
-counts as wrong. Kept per frame are two sets of landmarks and a handful of numbers.
+Faces are tracked in both clips, but both are cropped by the reference's box, so that a misplaced face counts as an
+error. Two sets of landmarks and a handful of numbers are kept per frame.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from utils.metrics.codec_noise import CodecNoise
 from utils.metrics.image_quality import lower_face, mean_difference, psnr, ssim, upper_pixels
 
 N_WORST = 10
-WORST_APART = 12  # frames between two of a clip's worst
+WORST_APART = 12  # least distance in frames between two of a clip's worst
 INCEPTION_BATCH = 16
 PIXEL_FIGURES = ("psnr", "ssim", "psnr_still", "ssim_still", "upper_drift", "lpips")
 
@@ -52,7 +52,7 @@ class LowerFaceFeatures:
 
 @dataclass(frozen=True)
 class BadFrame:
-    """A frame that differs much; tiles: the face in reference and generated clip, uint8 RGB [192, 192, 3]."""
+    """A frame of low PSNR; reference, generated: the face as uint8 RGB [192, 192, 3]."""
 
     index: int
     psnr: float
@@ -61,8 +61,8 @@ class BadFrame:
 
 
 @dataclass
-class Seen:
-    """How many frames a clip has, and their width and height."""
+class ClipSize:
+    """Number of frames of a clip, and their width and height."""
 
     n_frames: int = 0
     size: tuple[int, int] = (0, 0)
@@ -75,13 +75,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was seen in the n frames that both clips have; pixels[name] float64 [n], NaN where it was not measured.
+    """Measurements of the n frames that both clips have; pixels[name] float64 [n], NaN where it was not measured.
 
-    codec_noise: what encoding the reference anew changes in the pixels of ``upper_drift``, grey levels.
+    codec_noise: change of the pixels of ``upper_drift`` by encoding the reference anew, grey levels.
     """
 
-    reference_seen: Seen
-    generated_seen: Seen
+    reference_size: ClipSize
+    generated_size: ClipSize
     reference: FaceTrack
     generated: FaceTrack
     pixels: dict[str, np.ndarray]
@@ -100,7 +100,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Instruments:
-    """What a comparison uses: trackers, the generated clip's only where its landmarks count, and networks."""
+    """Trackers and networks of a comparison; generated_tracker None: its landmarks are not needed."""
 
     reference_tracker: LandmarkTracker
     generated_tracker: LandmarkTracker | None
@@ -112,24 +112,24 @@ class Instruments:
 def compare_frames(
     reference: Iterable[np.ndarray], generated: Iterable[np.ndarray], instruments: Instruments
 ) -> Comparison:
-    """Walk through both clips, uint8 RGB frames at 25 fps, once. Frames beyond the shorter clip are only counted."""
+    """Compare two clips of uint8 RGB frames at 25 fps in one pass. Frames beyond the shorter clip are only counted."""
     meter = _Meter(instruments)
-    real_seen, made_seen = Seen(), Seen()
+    real_size, made_size = ClipSize(), ClipSize()
     for real, made in itertools.zip_longest(reference, generated):
-        real_seen.count(real)
-        made_seen.count(made)
+        real_size.count(real)
+        made_size.count(made)
         if real is not None and made is not None:
             meter.measure(*of_one_size(real, made))
     codec_noise = instruments.codec.measure() if instruments.codec is not None else float("nan")
     pixels = {name: np.array(values, np.float64) for name, values in meter.pixels.items()}
     real_track, made_track = _track_of(meter.reference_faces), _track_of(meter.generated_faces)
-    return Comparison(real_seen, made_seen, real_track, made_track, pixels, codec_noise, meter.worst)
+    return Comparison(real_size, made_size, real_track, made_track, pixels, codec_noise, meter.worst)
 
 
 def of_one_size(reference: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bring the generated frame to the reference's size.
 
-    A line more or less (an encoder's padding of odd sides) is cut from the larger one, anything else is resized.
+    A difference of one row or column (an encoder's padding of odd sides) is cropped, anything else is resized.
     """
     if reference.shape == generated.shape:
         return reference, generated
@@ -142,7 +142,7 @@ def of_one_size(reference: np.ndarray, generated: np.ndarray) -> tuple[np.ndarra
 
 
 class _Meter:
-    """Collects the numbers of one pair of clips."""
+    """Per-frame measurements of one pair of clips."""
 
     def __init__(self, instruments: Instruments) -> None:
         self._tools = instruments
@@ -182,7 +182,7 @@ class _Meter:
         return found
 
     def _keep_if_bad(self, value: float, reference: np.ndarray, generated: np.ndarray, box: np.ndarray) -> None:
-        """Keep the worst frames; of frames that stand close together only the worst one."""
+        """Keep the N_WORST frames of lowest PSNR, one within WORST_APART frames."""
         index = len(self.reference_faces) - 1
         if len(self.worst) == N_WORST and value >= self.worst[-1].psnr:
             return
@@ -196,6 +196,6 @@ class _Meter:
 
 
 def _track_of(faces: list[TrackedFace | None]) -> FaceTrack:
-    """A track of faces that were found already."""
+    """The track of detected faces."""
     replayed = iter(faces)
     return track_face(([] for _ in faces), lambda _: next(replayed), smoothing="none")  # type: ignore[arg-type,misc]

@@ -1,4 +1,4 @@
-"""From what was seen and heard in a pair of clips to its figures (utils/metrics/figures.py says what each means)."""
+"""Figures of a pair of clips from its comparison and its sounds; utils/metrics/figures.py defines each."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from utils.metrics.mouth_motion import (
 )
 
 NEAR_LAG, FAR_LAG = 2, 9  # frames
-SAME_SOUND = 0.9  # correlation of the openings that two sounds ask for, from which they are one
+SAME_SOUND = 0.9  # least correlation of the openings predicted from two copies of one sound
 PERCENT = 100.0
 NOTHING = float("nan")
 
 
 @dataclass(frozen=True)
 class ClipSound:
-    """A clip's sound, 16 kHz mono, and which of its frames lie in speech; wave None: it has no sound."""
+    """A clip's sound, 16 kHz mono, and its speech activity; wave None: no sound."""
 
     wave: np.ndarray | None
     activity: SpeechActivity
 
     @classmethod
     def of(cls, wave: Float[np.ndarray, " n"] | None, n_frames: int) -> ClipSound:
-        """Without sound there is no speech, so that every frame is silent."""
+        """Every frame is silent if ``wave`` is None."""
         return cls(wave, speech_activity(np.zeros(1, np.float32) if wave is None else wave, n_frames))
 
 
 @dataclass(frozen=True)
 class FrameCurves:
-    """Series per compared frame, NaN where a face is missing: LMD and its floor (%), openings of both clips."""
+    """Series per compared frame, NaN without a face: LMD and its floor (%), openings of both clips."""
 
     lmd: np.ndarray
     lmd_still: np.ndarray
@@ -84,7 +84,7 @@ def picture_figures(comparison: Comparison, curves: FrameCurves) -> dict[str, fl
 
 
 def jitter_figures(comparison: Comparison, made: ClipSound, real: ClipSound) -> dict[str, float]:
-    """Lips in speech and in silence, and the rest of the face, of both clips; each by its own sound."""
+    """Jitter of the lips in speech and in silence, and of the rest of the face; each clip by its own sound."""
     figures = {}
     for track, sound, suffix in ((comparison.generated, made, ""), (comparison.reference, real, "_ref")):
         lips, face = (PERCENT * _where_unbroken(track, measure) for measure in (lip_jitter, face_jitter))
@@ -105,7 +105,7 @@ def _where_unbroken(track: FaceTrack, measure: Callable[[np.ndarray], np.ndarray
 
 
 def silence_figures(curves: FrameCurves, made: ClipSound, real: ClipSound) -> dict[str, float]:
-    """How much the mouth moves in silence, of both clips; NaN for a clip without enough of either."""
+    """Variance of the opening in silence over that in speech, of both clips; NaN with too few frames of either."""
     figures = {}
     sides = (curves.opening, made, "silence"), (curves.opening_reference, real, "silence_ref")
     for opening, sound, name in sides:
@@ -115,42 +115,46 @@ def silence_figures(curves: FrameCurves, made: ClipSound, real: ClipSound) -> di
 
 
 @dataclass(frozen=True)
-class Listening:
-    """The openings that the sounds of a pair ask for; None without sound."""
+class PredictedOpenings:
+    """Openings [T] predicted from the sounds of a pair; None without sound."""
 
     generated: np.ndarray | None
     reference: np.ndarray | None
 
 
-def listen(model: AvModel, names: Collection[str], n_frames: int, made: ClipSound, real: ClipSound) -> Listening:
-    """Predict with weights that do not know the speaker, if one of the clips' ``names`` was fitted."""
+def predict_openings(
+    model: AvModel, names: Collection[str], n_frames: int, made: ClipSound, real: ClipSound
+) -> PredictedOpenings:
+    """Predict with weights fitted without the speaker, if the model was fitted on one of the clips' ``names``."""
     speaker = model.speaker_of(*names)
     predictions = [
         None if sound.wave is None else model.predict(sound_features(sound.wave, n_frames), without=speaker)
         for sound in (made, real)
     ]
-    return Listening(*predictions)
+    return PredictedOpenings(*predictions)
 
 
-def agreement_figures(curves: FrameCurves, heard: Listening, others: Sequence[np.ndarray]) -> dict[str, float]:
+def agreement_figures(
+    curves: FrameCurves, predicted: PredictedOpenings, others: Sequence[np.ndarray]
+) -> dict[str, float]:
     """The generated clip, the reference with its own sound (ceiling) and wrong sounds (floor).
 
-    ``others``: what other clips' sounds ask for. The wrong sounds are these and the clip's own at wrong times.
+    ``others``: openings predicted from other clips' sounds; they and the clip's own, shifted, are the wrong sounds.
     """
     figures: dict[str, float] = {}
-    if heard.generated is not None:
-        figures |= _agreement_figures(agreement(curves.opening, heard.generated), "")
-        wrong = [other for other in others if is_other_sound(heard.generated, other)] + rolled(heard.generated)
+    if predicted.generated is not None:
+        figures |= _agreement_figures(agreement(curves.opening, predicted.generated), "")
+        wrong = [other for other in others if is_other_sound(predicted.generated, other)] + rolled(predicted.generated)
         scores = [score for prediction in wrong if (score := agreement(curves.opening, prediction))]
         figures["av_r_wrong"] = _mean(np.array([score.best.r for score in scores]))
         figures["av_r_sync_wrong"] = _mean(np.array([score.in_sync for score in scores]))
-    if heard.reference is not None:
-        figures |= _agreement_figures(agreement(curves.opening_reference, heard.reference), "_real")
+    if predicted.reference is not None:
+        figures |= _agreement_figures(agreement(curves.opening_reference, predicted.reference), "_real")
     return figures
 
 
 def is_other_sound(own: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two predictions come from different sounds, whatever the weights: one track may drive several clips."""
+    """Whether two predictions come from different sounds; one sound may drive several clips."""
     n = min(len(own), len(other))
     return abs(correlation(own[:n], other[:n])) < SAME_SOUND
 
@@ -163,6 +167,6 @@ def _agreement_figures(score: Agreement | None, suffix: str) -> dict[str, float]
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of the finite values; NaN of none."""
+    """Mean of the finite values; NaN without any."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else NOTHING

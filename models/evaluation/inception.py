@@ -1,4 +1,4 @@
-"""InceptionV3 as the Fréchet Inception distance uses it: an image to 2048 features.
+"""InceptionV3 of the Fréchet Inception distance: an image to 2048 features.
 
 Architecture: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), in the form of
 TensorFlow's inception-2015-12-05 graph. It differs from torchvision's in three places: average pools leave the padding
@@ -57,7 +57,7 @@ def run_chain(parent: nn.Module, name: str, length: int, features: Tensor) -> Te
 
 
 def mean_pool(features: Tensor) -> Tensor:
-    """3x3 mean at every position, of the pixels that exist."""
+    """3x3 mean at every position, without the padding."""
     return F.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
 
 
@@ -161,7 +161,7 @@ class InceptionV3(nn.Module):
         self.Mixed_6e = BlockC(768, 192)
         self.Mixed_7a = BlockD(768)
         self.Mixed_7b, self.Mixed_7c = BlockE(1280, pools_by_maximum=False), BlockE(2048, pools_by_maximum=True)
-        self.fc = nn.Linear(N_FEATURES, N_CLASSES)  # stored in the file, not needed here
+        self.fc = nn.Linear(N_FEATURES, N_CLASSES)  # stored in the file, not used
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> InceptionV3:
@@ -194,7 +194,7 @@ class InceptionV3(nn.Module):
 
 @dataclass
 class FeatureStatistics:
-    """Mean and covariance of features that arrive in batches; memory does not grow."""
+    """Running mean and covariance of features in constant memory."""
 
     n: int = 0
     total: Float64[np.ndarray, " c"] | float = 0.0

@@ -66,7 +66,7 @@ class AlexSlices(nn.Module):
 
 
 class Weighting(nn.Module):
-    """One weight per channel. The 0 before it in its key was a dropout in training."""
+    """One weight per channel; the dropout before it in training makes its key model.1."""
 
     def __init__(self, n_in: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Lpips(nn.Module):
 
     @torch.inference_mode()
     def distance(self, first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]) -> float:
-        """Of two RGB images."""
+        """LPIPS of two RGB images."""
         device = next(self.parameters()).device
         images = to_signed(stack_images([first, second]).to(device))
         return float(self(images[:1], images[1:])[0])

@@ -1,4 +1,4 @@
-"""One pair of clips from frames and sounds to figures, and what the pairs give together."""
+"""Figures of pairs of clips: each pair from frames and sounds, and those that need all pairs (agreement, FID)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from models.evaluation.clip_comparison import BadFrame, Comparison, Instruments,
 from models.evaluation.clip_figures import (
     ClipSound,
     FrameCurves,
-    Listening,
+    PredictedOpenings,
     agreement_figures,
     frame_curves,
     is_other_sound,
     jitter_figures,
-    listen,
     picture_figures,
+    predict_openings,
     silence_figures,
 )
 from models.evaluation.inception import frechet_distance
@@ -31,7 +31,7 @@ from utils.metrics.codec_noise import CodecNoise
 from utils.metrics.figures import BY_NAME
 
 FACE_METRICS = {"lmd", "opening", "jitter", "av", "silence", "lse"}  # those that need the generated clip's landmarks
-GOOD_FID_FRAMES = 2048  # below as many frames as features the covariances are singular and FID is biased upwards
+GOOD_FID_FRAMES = 2048  # with fewer frames than features the covariances are singular and FID is biased upwards
 OTHER_SPEECH = "its sound is not the reference's: psnr, ssim, lpips, lmd and opening compare different words"
 
 
@@ -47,7 +47,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Networks:
-    """What the wanted metrics need; None for those that are not wanted."""
+    """Networks of the wanted metrics; None for those that are not wanted."""
 
     av: AvModel | None = None
     lpips: Lpips | None = None
@@ -57,20 +57,20 @@ class Networks:
 
 @dataclass(frozen=True)
 class PairResult:
-    """Figures and notes of a pair, its series per frame, what its sounds ask for, and its worst frames."""
+    """Figures and notes of a pair, its series per frame, the openings predicted from its sounds, its worst frames."""
 
     n_frames: int
     figures: dict[str, float]
     notes: list[str]
     curves: FrameCurves
     pixels: dict[str, np.ndarray]
-    heard: Listening
+    predicted: PredictedOpenings
     worst: list[BadFrame]
     sync: SyncScore | None = None
 
 
 def measure_pair(generated: Clip, reference: Clip, metrics: Collection[str], networks: Networks) -> PairResult:
-    """Everything but agreement with the sound, which needs other clips' sounds (with_agreement).
+    """All figures but agreement with the sound, which needs other clips' sounds (with_agreement).
 
     Raises BadInput if no frame of the reference shows a face.
     """
@@ -83,17 +83,17 @@ def measure_pair(generated: Clip, reference: Clip, metrics: Collection[str], net
     curves = frame_curves(comparison)
     figures = picture_figures(comparison, curves)
     figures |= jitter_figures(comparison, made, real) | silence_figures(curves, made, real)
-    heard = Listening(None, None)
+    predicted = PredictedOpenings(None, None)
     if networks.av is not None:
         names = (reference.stem, *generated.stem.split("#"))
-        heard = listen(networks.av, names, n, made, real)
+        predicted = predict_openings(networks.av, names, n, made, real)
     sync = None
     if networks.syncnet is not None:
         sync, real_sync = sync_scores(networks.syncnet, comparison, generated, reference)
         figures |= _sync_figures(sync, "") | _sync_figures(real_sync, "_ref")
     wanted = {name: value for name, value in figures.items() if BY_NAME[name].metric in metrics}
     notes = remarks(comparison, made, bool(FACE_METRICS & set(metrics)))
-    return PairResult(n, wanted, notes, curves, comparison.pixels, heard, comparison.worst, sync)
+    return PairResult(n, wanted, notes, curves, comparison.pixels, predicted, comparison.worst, sync)
 
 
 def compare(generated: Clip, reference: Clip, metrics: Collection[str], networks: Networks) -> Comparison:
@@ -112,9 +112,9 @@ def _sound_of(clip: Clip, n_frames: int) -> np.ndarray | None:
 
 
 def remarks(comparison: Comparison, sound: ClipSound, wants_landmarks: bool) -> list[str]:
-    """What a reader of the figures must know."""
+    """Notes on missing faces and sound, and on differences of length and size."""
     found = []
-    real, made = comparison.reference_seen, comparison.generated_seen
+    real, made = comparison.reference_size, comparison.generated_size
     if real.n_frames != made.n_frames:
         counts = f"generated clip has {made.n_frames} frames, reference {real.n_frames}"
         found.append(f"{counts}; the first {comparison.n} are compared")
@@ -131,28 +131,28 @@ def remarks(comparison: Comparison, sound: ClipSound, wants_landmarks: bool) -> 
 
 
 def with_agreement(results: Sequence[PairResult]) -> list[PairResult]:
-    """Add agreement with the sound; the other pairs' sounds are the wrong ones. Clips with other words are named."""
+    """Add agreement with the sound; the other pairs' sounds are the wrong ones. Clips with other speech get a note."""
     complete = []
     for result in results:
-        others = [o.heard.generated for o in results if o is not result and o.heard.generated is not None]
-        figures = agreement_figures(result.curves, result.heard, others)
-        notes = [*result.notes, OTHER_SPEECH] if says_other_words(result.heard) else result.notes
+        others = [o.predicted.generated for o in results if o is not result and o.predicted.generated is not None]
+        figures = agreement_figures(result.curves, result.predicted, others)
+        notes = [*result.notes, OTHER_SPEECH] if has_other_speech(result.predicted) else result.notes
         complete.append(replace(result, figures={**result.figures, **figures}, notes=notes))
     return complete
 
 
-def says_other_words(heard: Listening) -> bool:
-    """Whether a clip was driven by another sound than its reference's own."""
-    if heard.generated is None or heard.reference is None:
+def has_other_speech(predicted: PredictedOpenings) -> bool:
+    """Whether a clip was generated from another sound than its reference's own."""
+    if predicted.generated is None or predicted.reference is None:
         return False
-    return is_other_sound(heard.generated, heard.reference)
+    return is_other_sound(predicted.generated, predicted.reference)
 
 
 def sync_scores(
     network: SyncNet, comparison: Comparison, generated: Clip, reference: Clip
 ) -> tuple[SyncScore | None, SyncScore | None]:
     """SyncNet's scores of both clips, each decoded once more; None without sound or face."""
-    scale = np.divide(comparison.generated_seen.size, comparison.reference_seen.size)
+    scale = np.divide(comparison.generated_size.size, comparison.reference_size.size)
     return (
         _sync_score(network, comparison.generated, generated, scale),
         _sync_score(network, comparison.reference, reference, np.ones(2)),

@@ -1,4 +1,4 @@
-"""The official BFM folder: its arrays under the names of face_model.py, converted from the raw files if need be.
+"""The official BFM folder: its arrays under the names of face_model.py, converted from the raw files if needed.
 
 BFM_model_front.mat is Deep3DFaceRecon's face model: the front of the Basel Face Model 2009 (01_MorphableModel.mat,
 micrometres) with the expression components of Guo et al. (Exp_Pca.bin, std_exp.txt). Two index files lead from mesh to

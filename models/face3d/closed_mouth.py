@@ -19,14 +19,14 @@ from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNE
 _MIDDLE = len(INNER_LIPS) // 2  # INNER_LIPS runs from one corner over the upper lip to the other, and back below
 UPPER_POINTS = INNER_LIPS[1:_MIDDLE]
 LOWER_POINTS = INNER_LIPS[:_MIDDLE:-1]  # opposite to UPPER_POINTS, one by one
-MOST_FRAMES = 1000  # of a clip that are looked at
+MOST_FRAMES = 1000  # of a clip that are compared
 CLOSED_SHARE = 0.1  # of a clip's frames, those with the narrowest gap between the lips
-_DAMPING = 1e-6  # of the mean square gap per coefficient: keeps what the model cannot close from growing
+_DAMPING = 1e-6  # of the mean square gap per coefficient: bounds the solution where the model cannot close the lips
 
 
 @dataclass(frozen=True)
 class LipGaps:
-    """How far opposite points of the inner lips are apart, in face units, upwards positive.
+    """Gaps between opposite points of the inner lips, in face units, upwards positive.
 
     rest [9]: of the face without expression; basis [9, E]: per expression coefficient. middle and middle_basis [E] are
     the same of the lips' middles, and eyes is the distance of the outer eye corners.
@@ -40,7 +40,7 @@ class LipGaps:
 
     @classmethod
     def of(cls, face: FaceModel, identity: Float[np.ndarray, " i"] | None = None) -> LipGaps:
-        """Of a person with these identity coefficients; without any, of the mean face."""
+        """Gaps of a face with these identity coefficients, or of the mean face."""
         mean, identity_basis, expression = (part.cpu().numpy().astype(np.float64) for part in face.landmark_bases())
         if identity is not None:
             mean = mean + identity_basis @ identity[: identity_basis.shape[2]]
@@ -74,14 +74,14 @@ class LipGaps:
         return shut.astype(np.float32)
 
     def uncrossed(self, expression: Float[np.ndarray, "t 64"]) -> Float[np.ndarray, "t 64"]:
-        """Lips that went through each other moved apart until their middles touch; others stay as they are."""
+        """Expressions with crossed lips moved apart until the middles touch; others unchanged."""
         too_deep = np.maximum(-self.opening(expression), 0) * self.eyes
         moved = expression.copy()
         moved[:, : self.n] += too_deep[:, None] * self.middle_basis / (self.middle_basis @ self.middle_basis)
         return moved.astype(np.float32)
 
     def directions(self) -> Float[np.ndarray, "64 r"]:
-        """Orthonormal directions of expression in which the lips open and shut; all others leave every gap as it is."""
+        """Orthonormal directions of expression that change the gaps; all others leave every gap unchanged."""
         _, sizes, rows = np.linalg.svd(self.basis, full_matrices=False)
         kept = rows[sizes > sizes[0] * 1e-6]
         return np.pad(kept, ((0, 0), (0, N_EXP - self.n))).T
@@ -90,7 +90,7 @@ class LipGaps:
 def rest_expression(face_model: FaceModel, coeffs: ArrayRows, valid: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "64"]:
     """float32 [64]: the mean expression of those frames of a clip (their fitted ``coeffs``) whose lips are closest.
 
-    The person's own closed mouth rather than the face model's mean, which has talked and is a little open.
+    The person's own closed mouth; the face model's mean, taken from talking faces, is a little open.
     Zeros where no frame is valid.
     """
     rows = np.flatnonzero(valid)
@@ -104,7 +104,7 @@ def rest_expression(face_model: FaceModel, coeffs: ArrayRows, valid: Bool[np.nda
 
 
 def lip_gaps(face_model: FaceModel, expressions: Float[np.ndarray, "n e"]) -> Float[np.ndarray, " n"]:
-    """How far the middles of the inner lips are apart, upper minus lower, in the model's units; small is closed."""
+    """Gap of the middles of the inner lips, upper minus lower, in face units; float32."""
     mean, _, basis = face_model.landmark_bases()
     upper, lower = UPPER_INNER_LIP, LOWER_INNER_LIP
     direction = (basis[upper, 1] - basis[lower, 1]).cpu()

@@ -11,7 +11,7 @@ camera, 10 - z. The arrays come from the official BFM folder or from one ``face_
     keypoints         [68]     optional, vertex of each iBUG landmark
     mirror_exp        [64, 64] optional, expression of the mirrored face = expression @ mirror_exp
     meantex, texBase  [3V], [3V, <=80]  optional, vertex colours 0..255
-    point_buf         [V, 8]   optional, faces around each vertex (F stands for none), for shading
+    point_buf         [V, 8]   optional, faces around each vertex (F stands for none)
     front_mask, front_triangles, skin_mask  optional, regions that training the coefficient network uses
 """
 
@@ -81,10 +81,10 @@ def rotation_matrices(angles: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
 
 
 class FaceModel(nn.Module):
-    """A linear face: mean + identity + expression, seen by a fixed camera.
+    """A linear face model, mean + identity + expression, with a fixed camera.
 
-    Coefficient columns that a smaller model lacks are ignored. The arrays are buffers named as in the file;
-    an optional array that the file lacks is None. ``note`` is a line for the user about how it was loaded, or None.
+    Coefficient columns beyond a smaller model's sizes are ignored. The arrays are buffers named as in the file;
+    an optional array that the file lacks is None. ``note``: a line for the user about the loading, or None.
     """
 
     note: str | None

@@ -45,12 +45,12 @@ N_POSE = 6  # rotation step and translation
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How landmarks are weighed, coefficients held back and how long to iterate.
+    """Weights of landmarks, ridges of coefficients and numbers of iterations.
 
     Ridges are px² per squared standard deviation of a coefficient: a coefficient may grow by one standard deviation
     if that lowers the weighted sum of squared errors over a frame's 468 points by that much. The identity's ridge
     counts once per keyframe. Real3DPortrait's penalties amount to 2.3 (identity) and 8.8 (expression) in this unit;
-    here the identity is freer, so that what a face always shows does not hide in its expression, which is replaced.
+    here the identity is freer, so that constant features of a face do not end up in its expression, which is replaced.
     """
 
     identity_ridge: float = 0.3
@@ -67,7 +67,7 @@ class FitSettings:
 
 @dataclass
 class _Frames:
-    """The unknowns of some frames, with their targets. Rotations act on the right of row vectors."""
+    """Unknowns of a batch of frames, with their targets. Rotations act on the right of row vectors."""
 
     target: Float[Tensor, "n 468 2"]  # px, y up
     rotation: Float[Tensor, "n 3 3"]
@@ -76,7 +76,7 @@ class _Frames:
 
 
 class LandmarkRows(ABC):
-    """Landmarks of many frames that are made as they are asked for."""
+    """Landmarks of many frames, computed when indexed."""
 
     @abstractmethod
     def __getitem__(self, frames: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def fit_landmarks(
 
 
 def landmark_weights(face_model: FaceModel, settings: FitSettings) -> Float[Tensor, " 468"]:
-    """Lips and eyes weigh more; points that the BFM has no vertex for weigh nothing on it."""
+    """Weight of each landmark; 0 on the BFM for points without a vertex of it."""
     weights = torch.ones(N_LANDMARKS)
     weights[list(OUTER_LIPS + INNER_LIPS)] = settings.lip_weight
     weights[list(EYE_CONTOURS)] = settings.eye_weight
@@ -241,7 +241,7 @@ class _Solver:
 
 
 def _along(directions: Float[Tensor, "n k r 3"], basis: Float[Tensor, "k 3 c"]) -> Float[Tensor, "n k r c"]:
-    """Each landmark's basis seen along its row directions."""
+    """Each landmark's basis projected on its row directions."""
     return torch.einsum("nkri,kic->nkrc", directions, basis)
 
 
@@ -253,7 +253,7 @@ def _cross_matrix(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
 
 
 def _pack(frames: _Frames, identity: Float[Tensor, " i"]) -> np.ndarray:
-    """Coefficient vectors of frames; columns that the face model lacks stay 0."""
+    """Coefficient vectors of frames; columns beyond the face model's sizes are 0."""
     packed = np.zeros((len(frames.target), N_COEFFS), np.float32)
     packed[:, IDENTITY][:, : len(identity)] = identity
     packed[:, EXPRESSION][:, : frames.expression.shape[1]] = frames.expression

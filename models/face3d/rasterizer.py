@@ -1,6 +1,6 @@
 """Depth images: a z-buffer rasteriser for the CPU, with nvdiffrast's conventions, and the choice among rasterisers.
 
-Pixel centres lie at +0.5, both sides of a triangle are drawn, the nearest surface wins, depth is interpolated
+Pixel centres lie at +0.5, both sides of a triangle are rendered, the nearest surface wins, depth is interpolated
 perspective-correctly (1/z is linear on the screen). Row 0 is the top of the image, though camera space has y up.
 
 Two simplifications against nvdiffrast: a triangle that reaches behind the camera is left out instead of clipped, and
@@ -22,12 +22,12 @@ from models.face3d.rasterizer_nvdiffrast import NvdiffrastRenderer
 from utils.core.types import Camera
 
 EDGE_TOLERANCE = 1e-9  # in barycentric units: keeps rounding from opening cracks along shared edges
-SMALLEST_AREA = 1e-12  # px², twice the area; thinner triangles are seen edge-on
+SMALLEST_AREA = 1e-12  # px², twice the area; thinner triangles are edge-on
 NO_TRIANGLE = -1
 
 
 class DepthRenderer(Protocol):
-    """Draws depth images. ``name`` says with what; ``note`` is a line that the user should see once, or None."""
+    """Renders depth images. ``name``: library and device; ``note``: a line to print once, or None."""
 
     name: str
     note: str | None
@@ -41,7 +41,7 @@ class DepthRenderer(Protocol):
 def choose_rasterizer(device: torch.device | str, use_opengl: bool = False) -> DepthRenderer:
     """nvdiffrast on a CUDA device where it is installed, the CPU rasteriser below everywhere else.
 
-    use_opengl: draw with nvdiffrast's OpenGL context instead of its CUDA one.
+    use_opengl: render with nvdiffrast's OpenGL context instead of its CUDA one.
     rasterizer_torch.py could serve a GPU without nvdiffrast, but its speed there has not been measured; on a CPU
     the compiled loop below is about ten times faster, so that serves. benchmarks/bench_rasterizer.py compares them.
     """
@@ -55,11 +55,11 @@ def choose_rasterizer(device: torch.device | str, use_opengl: bool = False) -> D
         reason = f"nvdiffrast cannot be imported ({error}); requirements-gpu.txt says how to get it"
     except RuntimeError as error:  # no compiler for its extension, no OpenGL
         reason = f"nvdiffrast cannot start ({error})"
-    return NumbaRenderer(f"depth is drawn on the CPU: {' '.join(reason.split())}")
+    return NumbaRenderer(f"depth is rendered on the CPU: {' '.join(reason.split())}")
 
 
 class NumbaRenderer:
-    """The rasteriser of this file."""
+    """The CPU rasteriser of this module."""
 
     name = "numba, cpu"
 
@@ -74,7 +74,7 @@ class NumbaRenderer:
 
 @dataclass(frozen=True)
 class Rendering:
-    """What each pixel shows: distance from the camera (0 = background) and triangle (-1 = background)."""
+    """Per pixel: distance from the camera (0 = background) and triangle (-1 = background)."""
 
     depth: Float32[np.ndarray, "s s"]
     triangle: Int32[np.ndarray, "s s"]

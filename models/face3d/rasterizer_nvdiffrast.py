@@ -1,9 +1,9 @@
 """Depth by nvdiffrast (Laine et al. 2020) on a CUDA device; the package is imported when a renderer is made.
 
-The picture is that of rasterizer.py, but nvdiffrast's CUDA context rounds vertices to 1/16 of a pixel, so that
-pixels on a silhouette may differ. Its conventions: clip space as in OpenGL, -w ≤ x, y, z ≤ w inside; the first row of a
-picture is the bottom one; triangles count from 1 and 0 is the background. It has not been run here: without a GPU the
-tests put a stand-in with those conventions in its place.
+The image is that of rasterizer.py, but nvdiffrast's CUDA context rounds vertices to 1/16 of a pixel, so that
+pixels on a silhouette may differ. Its conventions: clip space as in OpenGL, -w ≤ x, y, z ≤ w inside; row 0 of an image
+is the bottom one; triangles count from 1 and 0 is the background. Not tested with the package itself: without a GPU the
+tests replace it by a stand-in with those conventions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from utils.core.types import Camera
 
 
 class NvdiffrastRenderer:
-    """Draws on ``device``. ImportError without nvdiffrast, RuntimeError where it cannot start."""
+    """Renders on ``device``. ImportError without nvdiffrast, RuntimeError where it cannot start."""
 
     note: str | None = None
 
@@ -60,5 +60,5 @@ def _clip_rows(camera: Camera) -> Float[Tensor, "4 3"]:
 
 
 def _clip_offset(camera: Camera) -> Float[Tensor, " 4"]:
-    """What is added to it."""
+    """The constant part of that projection."""
     return torch.tensor([0, 0, -2 * camera.far * camera.near / (camera.far - camera.near), 0])

@@ -1,6 +1,6 @@
 """The rasteriser of models/face3d/rasterizer.py in plain torch operations, for any device with float64.
 
-Every triangle is compared with the pixel centres of its bounding box, all triangles at once. The picture is the same;
+Every triangle is compared with the pixel centres of its bounding box, all triangles at once. The image is the same;
 the speed is that of the device, see benchmarks/bench_rasterizer.py. It has not been measured on a GPU.
 """
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from models.face3d.rasterizer import EDGE_TOLERANCE, SMALLEST_AREA
 from utils.core.types import Camera
 
-CANDIDATES_AT_ONCE = 1 << 20  # pixel centres in bounding boxes; about 100 bytes each
+CANDIDATES_AT_ONCE = 1 << 20  # pixel centres in bounding boxes, about 100 bytes each
 
 
 class TorchRenderer:
-    """Draws on ``device``."""
+    """Renders on ``device``."""
 
     note: str | None = None
 
@@ -45,8 +45,8 @@ def depth_in_torch(
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
     first_column, n_columns = _pixels_between(x, size)
     first_row, n_rows = _pixels_between(y, size)
-    is_drawn = (area.abs() > SMALLEST_AREA) & (nearness.amin(dim=1) > 0)  # false for NaN too
-    kept = (is_drawn & (n_columns * n_rows > 0)).nonzero()[:, 0]
+    is_rendered = (area.abs() > SMALLEST_AREA) & (nearness.amin(dim=1) > 0)  # false for NaN too
+    kept = (is_rendered & (n_columns * n_rows > 0)).nonzero()[:, 0]
     boxes = torch.stack([first_column, n_columns, first_row, n_rows], dim=1)[kept]
     corners, area = corners[kept], area[kept]
     buffer = corners.new_zeros(size * size)
@@ -101,6 +101,6 @@ def _fill(
     share1, share2 = share1_dy * dy + share1_dx * dx, share2_dy * dy + share2_dx * dx
     shares = torch.stack([1 - share1 - share2, share1, share2], dim=1)
     here = (shares * nearness[owner]).sum(dim=1)
-    is_seen = (shares.amin(dim=1) >= -EDGE_TOLERANCE) & (here <= 1 / camera.near) & (here >= 1 / camera.far)
-    pixel = (row * camera.image_size + column)[is_seen]
-    buffer.scatter_reduce_(0, pixel, here[is_seen], reduce="amax")
+    is_visible = (shares.amin(dim=1) >= -EDGE_TOLERANCE) & (here <= 1 / camera.near) & (here >= 1 / camera.far)
+    pixel = (row * camera.image_size + column)[is_visible]
+    buffer.scatter_reduce_(0, pixel, here[is_visible], reduce="amax")

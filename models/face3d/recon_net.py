@@ -20,7 +20,7 @@ from utils.core.types import N_ANGLE, N_COEFFS, N_EXP, N_GAMMA, N_ID, N_TEX
 from utils.weights.checkpoints import load_strict, read_weights
 from utils.weights.official_files import fetch_advice
 
-STATE_KEY = "net_recon"  # beside it the checkpoint holds what its training needs: opt_00, sched_00
+STATE_KEY = "net_recon"  # the checkpoint also holds training state: opt_00, sched_00
 RESNET_50 = (3, 4, 6, 3)  # blocks of each stage
 HEADS = (N_ID, N_EXP, N_TEX, N_ANGLE, N_GAMMA, 2, 1)  # translation as x, y and as z
 BATCH_SIZE = 8  # crops at a time; larger batches are no faster on a CPU

@@ -1,8 +1,8 @@
-"""Classes of diffusers, loaded in a quarter of the time.
+"""Classes of diffusers, imported in a quarter of the time.
 
-While diffusers is loaded, three libraries that it asks for and that nothing here needs of it stay away: transformers,
-for text encoders; PyTorch's compiler, for marks on blocks that count only where a network is compiled; SciPy's
-statistics, for one schedule of noise.
+While diffusers is imported, three of its imports that this project does not need are replaced by stand-ins:
+transformers (text encoders), PyTorch's compiler (decorators without effect unless a network is compiled) and SciPy's
+statistics (one noise schedule).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _loading = Lock()
 
 
 def diffusers_class(name: str) -> Any:
-    """Threads may ask for classes at once; while the first of them is loaded, none should load what stays away."""
+    """A class by name; thread-safe, so that no other thread sees the stand-ins."""
     with _loading:
         return _load(name)
 
@@ -34,5 +34,5 @@ def _load(name: str) -> Any:
 
 
 def _unmarked(function: Any = None, *_args: Any, **_settings: Any) -> Any:
-    """A mark for the compiler, with or without settings, that leaves the function or class as it is."""
+    """A compiler decorator, with or without settings, that returns the function or class unchanged."""
     return _unmarked if function is None else function

@@ -1,6 +1,6 @@
-"""Diffusers' residual and upsampling blocks with less work for the CPU: same weights, same names, same results.
+"""Diffusers' residual and upsampling blocks with fewer operations: same weights, same names, same results.
 
-Import this where diffusers is in use already: it loads it.
+Importing this module imports diffusers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Normalise = Callable[[nn.GroupNorm, Tensor], Tensor]
 
 
 class LeanResnetBlock(ResnetBlock2D):  # type: ignore[misc]  # diffusers is not typed
-    """A residual block that, without gradients, writes over what it made itself and does not divide by 1."""
+    """A residual block that, without gradients, works in place and skips a division by 1."""
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         if torch.is_grad_enabled() or not is_plain_resnet(self):

@@ -1,9 +1,9 @@
-"""The VAE's encoder on images with flat stretches: rows and columns that are all the same are computed once.
+"""The VAE's encoder on images with flat stretches: equal rows and columns are computed once.
 
 The masked crop is black from its middle down, the depth image everywhere but around the mouth. Convolutions of equal
 rows are equal rows again, but for those near the stretch's ends, so most of a stretch can be left out:
 
-    image          shown to the convolutions
+    image          input of the convolutions
     ······         ······
     ······         ······
     ██████ ┐       ██████   a margin as wide as the level's convolutions reach
@@ -31,7 +31,7 @@ Stretch = tuple[int, int]  # first row (or column) and the one after the last
 
 @dataclass(frozen=True)
 class Axis:
-    """The rows or columns of a feature map: how many there are, which are flat, and which of those are left out.
+    """The rows or columns of a feature map: their number, the flat stretches, and the omitted ones.
 
     The row before a stretch that is left out equals it, and so does the row after.
     """

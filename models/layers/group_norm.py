@@ -1,4 +1,4 @@
-"""Group normalisation that is exact and fast on the CPU."""
+"""Exact and fast group normalisation on the CPU, with a compiled kernel for bfloat16."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# Of PyTorch, up to which our kernel's one thread is used. By the figures below, taken on one thread, PyTorch's own wins
-# with several for groups of 4 channels, but by less than it loses for the odd widths of small networks.
+# Threads of PyTorch up to which our single-threaded kernel is used. By the figures below, measured on one thread,
+# PyTorch's own wins with several for groups of 4 channels, but loses more at the odd widths of small networks.
 MOST_THREADS = 4
 ROWS_AT_ONCE = 64  # pixels summed in float32 before they go into float64
 _FAST_MATHS = {"contract", "reassoc", "nsz"}  # sums in any order, so that they fill the vector registers
 
 
 class ContiguousGroupNorm(nn.GroupNorm):
-    """Group normalisation with two ways around PyTorch 2.13's CPU kernel for the channels-last layout.
+    """Group normalisation with two workarounds for PyTorch 2.13's CPU kernel for the channels-last layout.
 
     That kernel is off by up to 4e-4 in float32, and its bfloat16 backward pass takes 20 times as long as in the plain
     layout, so numbers go to the plain layout for the time of the sums and, since convolutions want channels-last, back.

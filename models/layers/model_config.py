@@ -1,4 +1,4 @@
-"""Networks that a config.json describes, in the form of diffusers and transformers."""
+"""Networks built from a config.json of diffusers or transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.weights.official_files import fetch_advice
 
 
 def build_described(build: Callable[[dict[str, Any]], nn.Module], path: Path) -> nn.Module:
-    """The network that a config.json describes; raises BadInput if the file is unusable or its values are."""
+    """Build a network from a config.json; raises BadInput if the file or its values are unusable."""
     config = read_model_config(path)
     try:
         return build(config)

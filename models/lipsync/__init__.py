@@ -1,4 +1,4 @@
-"""Do lips and sound belong together: agreement, sync expert, SyncNet.
+"""Synchrony of lips and sound: agreement, sync expert, SyncNet.
 Not here: reports about it (evaluation).
 May import: utils, layers to motion.
 """

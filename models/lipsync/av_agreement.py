@@ -1,9 +1,9 @@
-"""Audio-visual agreement without a trained network: does the mouth open when the sound says so?
+"""Audio-visual agreement of mouth and sound by a linear model.
 
 A ridge regression maps a window of log-mel bands to the opening of the inner lips. It is fitted on real clips and
 predicts the opening from the sound alone; the correlation of prediction and tracked opening, and the lag at which it
 is highest, measure sync. Beside the weights of all speakers the model keeps, for each speaker, the weights without
-that speaker, so that nobody is judged by a model that has seen them.
+that speaker, so that no speaker is scored by weights fitted on their own clips.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ N_BANDS = 20
 PENALTY = 0.3  # per frame of data, on standardised features
 DYNAMIC_RANGE = 3.0  # log10 of magnitude below the clip's loudest band that is kept: 60 dB
 MAX_LAG = 9  # frames either way
-MIN_FRAMES = 50  # that a score rests on: 2 s
+MIN_FRAMES = 50  # of a score: 2 s
 _BLOCK = 1024  # frames whose windows are held at once
-ALL_SPEAKERS = ""  # the row of weights that knows every speaker
+ALL_SPEAKERS = ""  # key of the weights fitted on all speakers
 
 
 @dataclass(frozen=True)
 class SpeakingClip:
-    """Frames of one clip: sound features [T, 20], opening [T] of the inner lips and which frames have a face."""
+    """One clip: sound features [T, 20], opening [T] of the inner lips, validity [T] of frames (face detected)."""
 
     name: str
     speaker: str
@@ -46,7 +46,7 @@ class SpeakingClip:
 
 @dataclass(frozen=True)
 class AvModel:
-    """weights float32 [S + 1, W]: by whom they leave out; clips: speaker of every clip that was fitted."""
+    """weights float32 [S + 1, W]: by the speaker left out; clips: speaker of every clip of the fit."""
 
     weights: Mapping[str, np.ndarray]
     scale: np.ndarray
@@ -78,18 +78,18 @@ class AvModel:
         save_weights(path, tensors, {"speakers": json.dumps(speakers), "clips": json.dumps(self.clips), **notes})
 
     def speaker_of(self, *names: str) -> str:
-        """Who speaks in the first of these clips that was fitted; "" for nobody it knows."""
+        """Speaker of the first of these clips that is in the fit; ALL_SPEAKERS if none is."""
         return next((self.clips[name] for name in names if name in self.clips), ALL_SPEAKERS)
 
     def predict(self, features: Float[np.ndarray, "t 20"], without: str = ALL_SPEAKERS) -> Float64[np.ndarray, " t"]:
-        """The opening that a sound asks for, about 0, in units of a speaker's own deviation."""
+        """Opening predicted from a sound, about 0, in units of a speaker's standard deviation."""
         view, weights = window_view(features), self.weights[without].astype(np.float64)
         blocks = (view[start : start + _BLOCK] for start in range(0, len(view), _BLOCK))
         return np.concatenate([flat_rows(block) / self.scale @ weights for block in blocks])
 
 
 def sound_features(wave: Float[np.ndarray, " n"], n_frames: int) -> Float32[np.ndarray, "t 20"]:
-    """log10 mel bands of a 16 kHz wave per video frame, four of the 80 bands averaged; beyond the end is silence."""
+    """log10 mel bands of a 16 kHz wave per video frame, four of the 80 bands averaged; silence beyond the end."""
     steps = FEATURE_RATE // MOTION_FPS
     mel = log_mel(wave)
     mel = np.maximum(mel, mel.max() - DYNAMIC_RANGE)
@@ -111,7 +111,7 @@ def fit_av_model(clips: Sequence[SpeakingClip]) -> AvModel:
 
 
 def _normal_equations(clips: Sequence[SpeakingClip], scale: np.ndarray) -> Float64[np.ndarray, "w1 w2"]:
-    """XᵀX, beside it Xᵀy, in the last corner the number of frames: what a fit needs, and it adds up over clips."""
+    """XᵀX with Xᵀy as last column and the number of frames in the last corner; sums over clips."""
     found: Float64[np.ndarray, "w1 w2"] = np.zeros((len(scale) + 1, len(scale) + 1))
     for clip in clips:
         x = context_windows(clip.features)[clip.valid] / scale
@@ -137,7 +137,7 @@ class Agreement:
 def agreement(
     opening: Float[np.ndarray, " t"], predicted: Float[np.ndarray, " u"], max_lag: int = MAX_LAG
 ) -> Agreement | None:
-    """Compare the frames that both have; an opening that is not known (NaN) is filled in from its neighbours.
+    """Compare the common frames; an unknown opening (NaN) is interpolated.
 
     None with fewer than MIN_FRAMES frames or known openings.
     """
@@ -150,5 +150,5 @@ def agreement(
 
 
 def rolled(predicted: Float[np.ndarray, " t"]) -> list[Float[np.ndarray, " t"]]:
-    """A clip's own prediction at wrong times, a quarter, half and three quarters of its length late."""
+    """A clip's prediction delayed cyclically by a quarter, half and three quarters of its length."""
     return [np.roll(predicted, len(predicted) * quarter // 4) for quarter in (1, 2, 3)]

@@ -1,7 +1,7 @@
-"""An expert that judges whether lips and sound belong together: two convolutional towers and a cosine.
+"""Sync expert, a network that scores lip sync: two convolutional towers and a cosine.
 
-Five frames of 468 landmarks (cm from the mean face) meet ten 50-Hz steps of speech features. The towers end in a ReLU,
-so the cosine lies in [0, 1] and serves as a probability. Sizes: Real3DPortrait (arXiv 2401.08503), audio_lm3d_syncnet.
+Inputs are five frames of 468 landmarks (cm from the mean face) and ten 50-Hz steps of speech features. The towers
+end in a ReLU, so the cosine lies in [0, 1] and serves as a probability. Sizes: Real3DPortrait (arXiv 2401.08503), audio_lm3d_syncnet.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SyncExpertSizes:
 
 @dataclass(frozen=True)
 class SyncExpertConfig:
-    """What an expert sees and hears, stored beside its weights.
+    """Inputs and sizes of an expert, stored beside its weights.
 
     use_identity: landmarks of the speaker's own face, as in the reference; false: of the mean face, so that voices
     cannot be matched to faces.
@@ -64,7 +64,7 @@ class _Layer(nn.Module):
 
 
 def _tower(n_in: int, n_steps: int, sizes: SyncExpertSizes) -> nn.Sequential:
-    """[B, n_in, n_steps] to [B, embedding, 1]: time is halved until three steps are left, which one kernel takes."""
+    """[B, n_in, n_steps] to [B, embedding, 1]: time is halved down to three steps, which one kernel covers."""
     layers: list[nn.Module] = [_Layer(n_in, sizes.hidden)]
     width = sizes.hidden
     for factor in (1, 2, 4):
@@ -91,7 +91,7 @@ class SyncExpert(nn.Module):
         return F.normalize(self.audio_tower(audio.transpose(1, 2)).flatten(1), dim=1)
 
     def forward(self, landmarks: Float[Tensor, "p 5 1404"], audio: Float[Tensor, "p 10 c"]) -> Float[Tensor, " p"]:
-        """Probability that they belong together."""
+        """Probability that landmarks and sound are in sync."""
         return (self.embed_motion(landmarks) * self.embed_audio(audio)).sum(dim=1).clamp(0, 1)
 
 
@@ -121,7 +121,7 @@ def save_expert(path: Path, expert: SyncExpert) -> None:
 
 
 def load_expert(path: Path, network: Audio2MotionConfig, audio_dim: int, device: torch.device) -> SyncExpert:
-    """An expert that no longer learns. Raises BadInput if it hears other features than the motion network."""
+    """Open a frozen expert. Raises BadInput if its features are not those of the motion network."""
     try:
         values = json.loads(read_metadata(path)["config"])
         config = SyncExpertConfig(**values | {"sizes": SyncExpertSizes(**values["sizes"])})
@@ -130,7 +130,7 @@ def load_expert(path: Path, network: Audio2MotionConfig, audio_dim: int, device:
         raise BadInput("not a sync expert", path, "a config in its metadata", "none", advice) from error
     if (config.audio_type, config.audio_dim) != (network.audio_type, audio_dim):
         expected, found = f"{network.audio_type}, {audio_dim} channels", f"{config.audio_type}, {config.audio_dim}"
-        raise BadInput("sync expert hears other features", path, expected, found, "train one on these features")
+        raise BadInput("sync expert for other features", path, expected, found, "train one on these features")
     expert = SyncExpert(config)
     load_strict(expert, read_weights(path), path)
     return expert.to(device).eval().requires_grad_(False)

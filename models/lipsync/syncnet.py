@@ -1,4 +1,4 @@
-"""SyncNet: how well lips and sound of a clip fit, and at which offset (LSE-C and LSE-D).
+"""SyncNet: synchrony of lips and sound of a clip, and their offset (LSE-C and LSE-D).
 
 Network: Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016). Attribute names are the keys of
 the public syncnet_v2.model (joonson/syncnet_python). Scores: Prajwal et al., "A Lip Sync Expert Is All You Need"
@@ -31,7 +31,7 @@ WINDOW_FRAMES = 5
 STEPS_PER_FRAME = STEPS_PER_SECOND // MOTION_FPS
 WINDOW_STEPS = WINDOW_FRAMES * STEPS_PER_FRAME  # 20 steps of 10 ms
 MAX_OFFSET = 15  # frames either way
-CROP_SCALE = 0.4  # of half the box's longer side: what the crop shows beside the box, twice that below
+CROP_SCALE = 0.4  # margin of the crop over half the box's longer side, twice that below
 CROP_FILL = 110  # grey level outside the frame
 SMOOTHED_FRAMES = 13  # median of the box's place and size
 BATCH_SIZE = 8
@@ -60,7 +60,7 @@ def _projection() -> nn.Sequential:
 
 
 class SyncNet(nn.Module):
-    """Two streams that put lips and sound of 0.2 s into one space. Layer numbers in the keys count pools too."""
+    """Two streams that embed lips and sound of 0.2 s in one space. Layer numbers in the keys count pools too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def face_windows(landmarks: Float[np.ndarray, "n 468 d"], valid: np.ndarray) -> 
 
 
 def cut_face(frame: UInt8[np.ndarray, "h w 3"], window: Float32[np.ndarray, " 3"]) -> UInt8[np.ndarray, "224 224 3"]:
-    """What SyncNet sees of a frame: the box, 0.4 of its half side more on either side and 0.8 below."""
+    """SyncNet's crop of a frame: the box with a margin of 0.4 of its half side on either side and 0.8 below."""
     x, y, half = (float(value) for value in window)
     side = half * (1 + CROP_SCALE)
     box = np.array([x - side, y - half, x + side, y + half * (1 + 2 * CROP_SCALE)]).round().astype(int)

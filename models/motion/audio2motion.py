@@ -1,7 +1,7 @@
 """Speech features to expression coefficients: conditioning encoders around the flow-VAE.
 
-Two variants exist in published checkpoints. The pitch variant hears audio and pitch and is told blinks and how far
-mouth and eyes open; the plain variant hears audio only. Architecture: Real3DPortrait (arXiv 2401.08503), whose
+Two variants exist in published checkpoints. The pitch variant takes audio, pitch, blinks and amplitudes of
+mouth and eyes; the plain variant takes audio only. Architecture: Real3DPortrait (arXiv 2401.08503), whose
 state-dict names are kept so that its checkpoints load strictly.
 """
 
@@ -27,7 +27,7 @@ from utils.files.disk_arrays import release
 from utils.weights.checkpoints import load_strict, newest_checkpoint, read_weights
 from utils.weights.official_files import fetch_advice
 
-DEFAULT_AMPLITUDE = 0.4  # of mouth and eyes, when a caller says nothing
+DEFAULT_AMPLITUDE = 0.4  # of mouth and eyes, if not given
 STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS
 _PITCH_EMBEDDINGS = 300
 _CONFIG_NAME = "config.yaml"
@@ -35,7 +35,7 @@ _CONFIG_NAME = "config.yaml"
 
 @dataclass(frozen=True)
 class Audio2MotionConfig:
-    """Which network: the published checkpoint is the pitch variant on HuBERT states with a mouth amplitude."""
+    """Variant and sizes; the published checkpoint is the pitch variant on HuBERT states with a mouth amplitude."""
 
     audio_type: str = "hubert"  # mfcc | mfcc_norm | hubert
     use_pitch: bool = True
@@ -61,12 +61,12 @@ class MotionInputs:
 
 
 class Audio2Motion(nn.Module, ABC):
-    """What both variants share; build one with build_audio2motion or load_audio2motion."""
+    """Base of both variants; build one with build_audio2motion or load_audio2motion."""
 
     def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.audio_dim = audio_dim  # channels of the features that it hears
+        self.audio_dim = audio_dim  # channels of the input features
         self.mel_encoder = _conv_encoder(audio_dim, config.cond_channels)
         self.blink_embed = nn.Embedding(2, config.cond_channels)
         self.vae = FlowVAE(N_EXP, config.cond_channels, config.sizes)
@@ -118,13 +118,13 @@ class Audio2Motion(nn.Module, ABC):
     def _predict_block(
         self, features: SpeechFeatures, noise: Float[Tensor, "1 z s"], read: range, mouth_amp: float, eye_amp: float
     ) -> Float[np.ndarray, "t 64"]:
-        """The motion of some latent steps, from their features and noise alone."""
+        """The motion of the latent steps ``read``."""
         device = next(self.parameters()).device
-        n_heard = STEPS_PER_FRAME * self.vae.sizes.stride
-        heard = slice(read.start * n_heard, read.stop * n_heard)
+        n_steps = STEPS_PER_FRAME * self.vae.sizes.stride
+        steps = slice(read.start * n_steps, read.stop * n_steps)
         inputs = MotionInputs(
-            torch.from_numpy(features.audio[heard])[None].to(device),
-            f0=torch.from_numpy(features.f0[heard])[None].to(device),
+            torch.from_numpy(features.audio[steps])[None].to(device),
+            f0=torch.from_numpy(features.f0[steps])[None].to(device),
             mouth_amp=torch.full((1, 1), mouth_amp, device=device),
             eye_amp=torch.full((1, 1), eye_amp, device=device),
         )
@@ -204,8 +204,8 @@ def build_audio2motion(config: Audio2MotionConfig, audio_dim: int | None = None)
 def load_audio2motion(path: Path, device: torch.device | str = "cpu") -> Audio2Motion:
     """Load a checkpoint file, or the newest ``model_ckpt_steps_*`` of a folder, ready for inference.
 
-    The weights tell the sizes, ``config.yaml`` beside them the variant; raises BadInput where the two disagree,
-    where the file is missing or unsafe, and where any weight is missing, unexpected or of another shape.
+    Sizes follow from the weights, the variant is checked against ``config.yaml`` beside them. Raises BadInput if the
+    two disagree, if the file is missing or unsafe, or if any weight is missing, unexpected or of another shape.
     """
     weights_path = newest_checkpoint(path) if path.is_dir() else path
     state = official_state(read_weights(weights_path), weights_path)
@@ -268,29 +268,29 @@ def _config_of(state: Mapping[str, Tensor], path: Path) -> Audio2MotionConfig:
 
 
 def _confirmed(found: Audio2MotionConfig, state: Mapping[str, Tensor], weights_path: Path) -> Audio2MotionConfig:
-    """Hold what the weights say against the config.yaml beside them, if there is one."""
+    """The config read off the weights, checked against the config.yaml beside them, if there is one."""
     config_path = weights_path.parent / _CONFIG_NAME
     if not config_path.is_file():
         return found
-    said = read_variant(config_path)
+    stated = read_variant(config_path)
     audio_dim = state["mel_encoder.0.weight"].shape[1]
-    if said["audio_type"] != found.audio_type:
-        expected = f"{AUDIO_DIMS[said['audio_type']]} channels for audio_type {said['audio_type']}"
+    if stated["audio_type"] != found.audio_type:
+        expected = f"{AUDIO_DIMS[stated['audio_type']]} channels for audio_type {stated['audio_type']}"
         raise BadInput("checkpoint and config.yaml disagree", weights_path, expected, f"{audio_dim} channels")
     names = ["use_pitch"] + (["use_mouth_amp_embed", "use_eye_amp_embed"] if found.use_pitch else [])
     for name in names:
-        if said[name] != getattr(found, name):
+        if stated[name] != getattr(found, name):
             advice = f"keep checkpoint and {_CONFIG_NAME} of the same training together"
             raise BadInput(
-                "checkpoint and config.yaml disagree", weights_path, f"{name}: {said[name]}", "the opposite", advice
+                "checkpoint and config.yaml disagree", weights_path, f"{name}: {stated[name]}", "the opposite", advice
             )
     return found
 
 
 def read_variant(config_path: Path) -> dict[str, Any]:
-    """The four keys of a training's config.yaml that name the variant; others are not this network's business.
+    """The four keys of a training's config.yaml that name the variant.
 
-    Absent keys mean what they mean to the reference: HuBERT, and everything else off.
+    Defaults of absent keys are the reference's: HuBERT, all else off.
     """
     try:
         text = config_path.read_text(encoding="utf-8")

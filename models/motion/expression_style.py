@@ -1,7 +1,7 @@
-"""A motion in the manner of the person who is to show it (stage 2, --style).
+"""Expression style: a motion adapted to the clip's speaker (stage 2, --style).
 
-What a face looks like at rest, how far its mouth opens and how it smiles meanwhile cannot be heard, but the clip that
-is edited shows it.
+The face at rest, the range of the mouth and slow changes such as smiles do not follow from sound; they are estimated
+from the clip that is edited.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from models.face3d.face_model import FaceModel
 from utils.core.types import MOTION_FPS
 from utils.media.timeline import nearest, time_scale
 
-TYPICAL_SPREAD = 0.045  # standard deviation of a talking mouth's opening, over the distance of the eyes
+TYPICAL_SPREAD = 0.045  # standard deviation of a talking mouth's opening, over the eye distance
 MIN_SCALE, MAX_SCALE = 0.7, 1.4
-STILL_SPREAD, TALKING_SPREAD = 0.01, 0.03  # a mouth that moves less than the first says nothing of how it talks
+STILL_SPREAD, TALKING_SPREAD = (
+    0.01,
+    0.03,
+)  # below the first the mouth counts as still, above the second as surely talking
 SHUT_SHARE = 0.1  # of the wide openings of a motion; frames below it are pauses
-SLOW = 25.0  # frames at 25 Hz, standard deviation of the smoothing: what changes over seconds is no speech
+SLOW = 25.0  # frames at 25 Hz, standard deviation of the smoothing: slower changes are not speech
 
 
-def in_persons_style(
+def in_speakers_style(
     motion: Float[np.ndarray, "t 64"],
     expression: Float[np.ndarray, "n 64"],
     identity: Float[np.ndarray, "n 80"],
@@ -33,22 +36,22 @@ def in_persons_style(
     face: FaceModel,
     fps: float = MOTION_FPS,
 ) -> Float32[np.ndarray, "t 64"]:
-    """The motion as the person of a clip with these coefficients would make it.
+    """The motion in the style of a clip's speaker, given the clip's coefficients.
 
-    frame_index int [T]: which of the clip's frames each frame of the motion is put on. fps: of clip and motion.
+    frame_index int [T]: the clip's frame under each frame of the motion. fps: of clip and motion.
     """
     gaps = LipGaps.of(face, identity[valid].mean(axis=0))
-    style = PersonStyle.of(expression, valid, gaps, fps)
-    return style.show(motion, frame_index, gaps, LipGaps.of(face))
+    style = SpeakerStyle.of(expression, valid, gaps, fps)
+    return style.apply(motion, frame_index, gaps, LipGaps.of(face))
 
 
 @dataclass(frozen=True)
-class PersonStyle:
-    """What a clip shows of a person's manner.
+class SpeakerStyle:
+    """Style of a clip's speaker.
 
-    closed [64]: the mean expression with the mouth shut; talking [64]: what leads from there to the mean expression;
-    certainty: 0 if the clip shows a still mouth, 1 if it surely talks; scale: of the mouth's movements beside others';
-    drift [N, 64]: how the expression changes slowly about its mean, without what opens the mouth.
+    closed [64]: the mean expression with the mouth shut; talking [64]: the mean expression less ``closed``;
+    certainty: 0 for a still mouth, 1 for a surely talking one; scale: of the mouth's movements, 1 is typical;
+    drift [N, 64]: slow changes of the expression about its mean, without the directions that open the mouth.
     """
 
     closed: np.ndarray
@@ -64,8 +67,8 @@ class PersonStyle:
         valid: Bool[np.ndarray, " n"],
         gaps: LipGaps,
         fps: float = MOTION_FPS,
-    ) -> PersonStyle:
-        """``gaps``: of the person's own face. Raises ValueError without any valid frame."""
+    ) -> SpeakerStyle:
+        """``gaps``: of the speaker's own face. Raises ValueError without any valid frame."""
         if not valid.any():
             raise ValueError("no frame shows a face")
         mean = expression[valid].mean(axis=0)
@@ -76,17 +79,17 @@ class PersonStyle:
         slow, within = smoothed(expression - mean, valid, fps), gaps.directions()
         return cls(closed, mean - closed, certainty, float(scale), slow - slow @ within @ within.T)
 
-    def show(
+    def apply(
         self, motion: Float[np.ndarray, "t 64"], frame_index: np.ndarray, gaps: LipGaps, motion_gaps: LipGaps
     ) -> Float32[np.ndarray, "t 64"]:
-        """The motion on this person: about their own mean, as lively as they are, and shut where the motion is shut.
+        """The motion about the speaker's mean, with the speaker's scale, and shut where the motion is shut.
 
-        frame_index [T]: the clip's frame under each frame of the motion. ``motion_gaps``: of the face that the motion
-        is meant for, the mean face.
+        frame_index [T]: the clip's frame under each frame of the motion. ``motion_gaps``: of the motion's
+        face, the mean face.
 
             shut ──────► mean ──────► wide open      of the motion
               │            │ scale
-            closed ─────► mean ──────► wide open      of the person
+            closed ─────► mean ──────► wide open      of the speaker
         """
         opening = np.maximum(motion_gaps.opening(motion), 0)
         mean = motion[is_open(opening)].mean(axis=0) if opening.any() else motion.mean(axis=0)
@@ -94,12 +97,12 @@ class PersonStyle:
         way = np.clip(opening / max(float(motion_gaps.opening(mean[None])[0]), 1e-6), 0, 1)[:, None]
         talking = self.certainty * self.talking + (1 - self.certainty) * (mean - shut)
         moved = motion - (shut + way * (mean - shut))
-        shown = self.closed + way * talking + self.scale * moved + self.drift[frame_index]
-        return gaps.uncrossed(shown)
+        styled = self.closed + way * talking + self.scale * moved + self.drift[frame_index]
+        return gaps.uncrossed(styled)
 
 
 def is_open(opening: Float[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
-    """Frames of a motion whose mouth is not shut as in a pause; at least one if any opens."""
+    """Frames of a motion whose mouth is open, unlike in pauses; at least one if any opens."""
     found: np.ndarray = opening > SHUT_SHARE * np.percentile(opening, 90)
     return found if found.any() else opening == opening.max()
 
@@ -107,7 +110,7 @@ def is_open(opening: Float[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
 def smoothed(
     values: Float[np.ndarray, "n c"], valid: Bool[np.ndarray, " n"], fps: float = MOTION_FPS
 ) -> Float[np.ndarray, "n c"]:
-    """Each series without its quick changes; frames that are not valid follow from those around them."""
+    """Series smoothed over time; invalid frames follow from their neighbours."""
     sigma = SLOW * time_scale(fps)
     weight = gaussian_filter1d(valid.astype(np.float64), sigma, mode="nearest")
     total = gaussian_filter1d(values * valid[:, None], sigma, axis=0, mode="nearest")

@@ -156,7 +156,7 @@ class FlowVAESizes:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What one training pass gives.
+    """Result of one training pass.
 
     output [B, C, T], masked; kl: scalar, nats per valid step and channel; mean, log_std, prior_latent [B, latent, S].
     """
@@ -169,7 +169,7 @@ class Reconstruction:
 
 
 class FlowVAE(nn.Module):
-    """VAE whose prior is a normal distribution seen through a conditional flow."""
+    """VAE whose prior is a normal distribution transformed by a conditional flow."""
 
     def __init__(self, channels: int, cond_channels: int, sizes: FlowVAESizes) -> None:
         super().__init__()

@@ -12,10 +12,10 @@ import pytest
 
 import evaluate
 from models.evaluation.clip_comparison import BadFrame
-from models.evaluation.clip_figures import FrameCurves, Listening
+from models.evaluation.clip_figures import FrameCurves, PredictedOpenings
 from models.evaluation.inception import InceptionV3
 from models.evaluation.lpips import Lpips
-from models.evaluation.pair_results import PairResult, says_other_words
+from models.evaluation.pair_results import PairResult, has_other_speech
 from models.lipsync.av_agreement import AvModel
 from models.lipsync.syncnet import SyncNet
 from tests.helpers.filled_weights import save_filled
@@ -103,9 +103,9 @@ def test_other_words_are_named(report):
     assert not any("different words" in note for clip in content["clips"] for note in clip["notes"])
     rng = np.random.default_rng(0)
     own, other = rng.normal(size=(2, 90))
-    assert says_other_words(Listening(own, other))
-    assert not says_other_words(Listening(own[:80], 2 * own))
-    assert not says_other_words(Listening(own, None))
+    assert has_other_speech(PredictedOpenings(own, other))
+    assert not has_other_speech(PredictedOpenings(own[:80], 2 * own))
+    assert not has_other_speech(PredictedOpenings(own, None))
 
 
 def test_settings_say_how(report):
@@ -168,7 +168,7 @@ def test_only_pictures_that_are_shown_are_kept(tmp_path):
         pair = ClipPair(tmp_path / f"{number}.mp4", tmp_path)
         worst = [BadFrame(index, psnr, picture, picture) for index, psnr in enumerate(sorted(rng.uniform(20, 40, 10)))]
         whole[pair] = kept[pair] = PairResult(
-            0, {}, [], FrameCurves(*[np.zeros(0)] * 4), {}, Listening(None, None), worst
+            0, {}, [], FrameCurves(*[np.zeros(0)] * 4), {}, PredictedOpenings(None, None), worst
         )
         evaluate.keep_worst(kept)
         assert evaluate.worst_of(kept) == evaluate.worst_of(whole)

@@ -1,4 +1,4 @@
-"""Which generated clip is compared with which reference: by file name."""
+"""Pairs of generated clip and reference, matched by file name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much encoding alone changes pixels: the yardstick for pixels that should not change."""
+"""Change of pixels by encoding alone: the floor for pixels that should not change."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from utils.core.types import PictureFormat
 from utils.media.video import VideoWriter, read_frames
 from utils.metrics.image_quality import mean_difference, upper_pixels
 
-N_FRAMES = 50  # of a clip's beginning that are encoded: 2 s
+N_FRAMES = 50  # encoded from the start of a clip: 2 s
 
 
 class CodecNoise:
-    """Encodes the first frames of a clip as the pipeline encodes its output, and compares the pixels above the mouth.
+    """Encodes the first N_FRAMES frames of a clip with the pipeline's settings and compares the pixels above the mouth.
 
-    Whole frames go to a temporary file; only the upper halves of the face boxes are held, N_FRAMES of them.
+    Whole frames go to a temporary file; only the upper halves of the face boxes are held in memory.
     """
 
     def __init__(self, picture: PictureFormat | None = None) -> None:
@@ -44,7 +44,7 @@ class CodecNoise:
         self._held.append((box, pixels))
 
     def measure(self) -> float:
-        """Mean absolute difference in grey levels of what was encoded to what was given; NaN without a face."""
+        """Mean absolute difference of encoded and original pixels in grey levels; NaN without a face."""
         self._encoding.close()
         frames = read_frames(self._path) if self._held else iter(())
         differences = [

@@ -1,4 +1,4 @@
-"""The figures that an evaluation reports: name, unit, which way is better, and what each means."""
+"""Table of the figures that an evaluation reports: name, metric, unit, better direction, meaning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ HIGHER, LOWER, NEITHER = "higher", "lower", ""
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of a report. ``beside``: the floor, ceiling or reference value that it has to be read against."""
+    """One row of a report. ``beside``: name of its floor, ceiling or reference value."""
 
     name: str
     metric: str
@@ -19,7 +19,7 @@ class Figure:
     beside: str = ""
 
 
-EYES = "% of the eye distance"  # of the outer corners
+EYES = "% of the eye distance"  # between the outer corners
 GREY = "grey levels"
 FIGURES = (
     Figure("psnr", "psnr", "dB", HIGHER, "lower face, mean of the frames' PSNR (60 at most)", "psnr_still"),

@@ -1,4 +1,4 @@
-"""Figures about mouths that need no network (pure)."""
+"""Measures of mouth motion from landmarks: opening, LMD, jitter, correlations (pure)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jaxtyping import Float
 
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, OUTER_LIPS, UPPER_INNER_LIP
 
-MIN_OVERLAP = 8  # frames that a correlation or a variance must rest on
+MIN_OVERLAP = 8  # least frames of a correlation or a variance
 LIPS = OUTER_LIPS + INNER_LIPS
-# Forehead, bridge of the nose, eye corners, temples: what stays put while a person talks.
+# Forehead, bridge of the nose, eye corners, temples: points that talking does not move.
 STILL_POINTS: tuple[int, ...] = (
     *(10, 151, 9, 8, 168, 6, 197, 195, 5, 33, 133, 362, 263, 127, 356, 234, 454, 162, 389, 21, 251, 54, 284),
     *(103, 332, 67, 297, 109, 338),
@@ -62,13 +62,13 @@ def lip_distance(generated: Float[np.ndarray, "n 468 d"], reference: Float[np.nd
 
 
 def eye_distance(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " n"]:
-    """Of the outer eye corners, in the image plane."""
+    """Distance of the outer eye corners in the image plane."""
     left, right = (landmarks[:, corner, :2] for corner in OUTER_EYE_CORNERS)
     return np.maximum(np.linalg.norm(left - right, axis=-1), 1e-6)
 
 
 def still_mouth(landmarks: Float[np.ndarray, "n 468 3"]) -> Float[np.ndarray, "n 468 3"]:
-    """The same moving head with its mean mouth: what a face that does not talk would show, the floor of LMD.
+    """The same moving head with its mean mouth: a face that does not talk, the floor of LMD.
 
     The mean face (all frames in the pose of the first) is laid over each frame by the affine map of its still points,
     depth included; the map is a least-squares fit, so turns and nods move the mouth as they move the head.
@@ -96,7 +96,7 @@ def lip_jitter(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " m
 
 
 def face_jitter(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " m"]:
-    """The same of the points that speech does not move, where they are in the image."""
+    """Mean second difference of the still points per frame 1 to n - 2, over the eye distance; in image coordinates."""
     return _second_difference(landmarks[:, list(STILL_POINTS), :2]) / eye_distance(landmarks)[1:-1]
 
 

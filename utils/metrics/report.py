@@ -42,7 +42,7 @@ def mean_interval(values: np.ndarray, seed: int = 0) -> MeanInterval | None:
 
 @dataclass(frozen=True)
 class ClipResult:
-    """One compared pair. figures: by name, NaN where one could not be measured; notes: what a reader must know."""
+    """One compared pair. figures: by name, NaN if not measured; notes: remarks on the clip."""
 
     name: str
     generated: str
@@ -54,7 +54,7 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class Report:
-    """settings: how it was measured. overall: figures of all clips together, such as FID. skipped: name and reason."""
+    """settings: method and weights. overall: figures of all clips together, such as FID. skipped: reason by name."""
 
     settings: Mapping[str, object]
     clips: Sequence[ClipResult]
@@ -81,7 +81,7 @@ class Report:
 
 
 def write_report(directory: Path, report: Report) -> None:
-    """Write report.json and report.md, each whole or not at all."""
+    """Write report.json and report.md, each atomically."""
     content = json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     for name, text in ((JSON_NAME, content), (MARKDOWN_NAME, as_markdown(report))):
         with atomic_path(directory / name) as temporary:
@@ -89,7 +89,7 @@ def write_report(directory: Path, report: Report) -> None:
 
 
 def as_json(report: Report) -> dict[str, object]:
-    """Everything, with null for what could not be measured."""
+    """The content of report.json; null for figures that could not be measured."""
     intervals = {figure.name: report.interval(figure.name) for figure in report.measured()}
     return {
         "schema": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: bars per clip, density curves over frames, and a sheet of the worst frames."""
+"""Plots of an evaluation: bars per clip, densities over frames, and a contact sheet of the worst frames."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from utils.metrics.report import Report
 
 BARS_NAME, DENSITY_NAME, WORST_NAME = "clips.png", "density.png", "worst_frames.png"
 GENERATED_COLOUR, BESIDE_COLOUR, FLOOR_COLOUR = "#1b6ca8", "#b8b8b8", "#e0a458"
-MAX_BARS = 40  # clips; more are unreadable, the first ones are drawn
+MAX_BARS = 40  # clips; only the first ones are plotted, more are unreadable
 DIFFERENCE_GAIN = 4
 _DPI = 110
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Values of all frames under one name. is_beside: a floor or the reference, drawn in grey."""
+    """Values of all frames under one name. is_beside: a floor or the reference, plotted in grey."""
 
     label: str
     values: np.ndarray
@@ -41,17 +41,17 @@ class WorstFrame:
 
 
 def save_bars(path: Path, report: Report) -> None:
-    """One panel per figure that has a better direction: a bar per clip, beside it floor or reference."""
+    """One panel per figure with a better direction: a bar per clip beside its floor or reference."""
     figures = [f for f in report.measured() if f.better != NEITHER and f.name not in report.overall]
     clips = report.clips[:MAX_BARS]
     names = [clip.name if len(clip.name) <= 24 else clip.name[:22] + "…" for clip in clips]
     width = max(4.5, 1.5 + 0.45 * len(clips))
     with _panels(path, [f.name for f in figures], width) as panels:
         for axes, figure in zip(panels, figures, strict=True):
-            _draw_bars(axes, report, figure, names)
+            _plot_bars(axes, report, figure, names)
 
 
-def _draw_bars(axes, report: Report, figure: Figure, names: Sequence[str]) -> None:  # type: ignore[no-untyped-def]
+def _plot_bars(axes, report: Report, figure: Figure, names: Sequence[str]) -> None:  # type: ignore[no-untyped-def]
     sides = [(figure.name, GENERATED_COLOUR)]
     if figure.beside:
         sides.append((figure.beside, BESIDE_COLOUR))
@@ -71,7 +71,7 @@ def _draw_bars(axes, report: Report, figure: Figure, names: Sequence[str]) -> No
 
 
 def save_densities(path: Path, groups: Mapping[str, Sequence[Curve]]) -> None:
-    """One panel per group: how often each value occurs over all frames of all clips."""
+    """One panel per group: density of the values over all frames of all clips."""
     with _panels(path, list(groups), width=4.5) as panels:
         for axes, (title, curves) in zip(panels, groups.items(), strict=True):
             for curve in curves:
@@ -81,7 +81,7 @@ def save_densities(path: Path, groups: Mapping[str, Sequence[Curve]]) -> None:
                     continue
                 label = f"{curve.label}, mean {values.mean():.3g}"
                 axes.axvline(values.mean(), color=colour, linewidth=0.8, linestyle="--")
-                if np.ptp(values) == 0:  # no density, only a place
+                if np.ptp(values) == 0:  # constant: a line instead of a density
                     axes.axvline(values.mean(), color=colour, label=label)
                     continue
                 places, heights = density(values)
@@ -93,7 +93,7 @@ def save_densities(path: Path, groups: Mapping[str, Sequence[Curve]]) -> None:
 
 
 def density(values: np.ndarray, n_places: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """A Gaussian kernel estimate with Scott's bandwidth of values that differ: places and heights; integral near 1."""
+    """Gaussian kernel density of non-constant values, Scott's bandwidth: places and heights; integral near 1."""
     bandwidth = float(values.std()) * len(values) ** -0.2
     counts, edges = np.histogram(values, bins=512)  # binned first, so that long clips cost no more
     centres = (edges[1:] + edges[:-1]) / 2
@@ -138,6 +138,6 @@ def save_worst(path: Path, frames: Sequence[WorstFrame]) -> None:
 def difference_tile(
     first: UInt8[np.ndarray, "h w 3"], second: UInt8[np.ndarray, "h w 3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Grey where two pictures are equal, brighter or darker where the second one is."""
+    """Signed difference of two images around grey 128; brighter where the second one is."""
     change = second.astype(np.int32) - first.astype(np.int32)
     return np.clip(128 + DIFFERENCE_GAIN * change, 0, 255).astype(np.uint8)

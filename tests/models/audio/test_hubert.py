@@ -107,7 +107,7 @@ def test_silence_is_finite(encoder: HubertEncoder) -> None:
     assert np.isfinite(encoder.encode(np.zeros(3000, np.float32))).all()
 
 
-def test_loudness_and_offset_are_not_heard(encoder: HubertEncoder, folder: Path) -> None:
+def test_loudness_and_offset_do_not_matter(encoder: HubertEncoder, folder: Path) -> None:
     wave = noise(3000)
     np.testing.assert_allclose(encoder.encode(0.5 * wave - 0.2), encoder.encode(wave), rtol=0, atol=1e-3)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR | {"do_normalize": False}))
@@ -116,7 +116,7 @@ def test_loudness_and_offset_are_not_heard(encoder: HubertEncoder, folder: Path)
     assert np.abs(as_it_is.encode(wave) - encoder.encode(wave)).max() > 1e-3
 
 
-def test_normalized_is_the_formula() -> None:
+def test_normalisation_is_the_formula() -> None:
     """Also over several blocks, and for a wave that is mostly offset."""
     for wave in (noise(700_000), 0.5 + 1e-3 * noise(700_000)):
         exact = wave.astype(np.float64)

@@ -53,5 +53,5 @@ def test_video_that_outlasts_the_sound_ends_in_silence():
 
 
 def test_runs_at_the_ends_go_on():
-    heard = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0, 1], bool)
-    np.testing.assert_array_equal(without_short_runs(heard), heard)
+    audible = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0, 1], bool)
+    np.testing.assert_array_equal(without_short_runs(audible), audible)

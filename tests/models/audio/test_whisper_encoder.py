@@ -45,7 +45,7 @@ def test_windows_can_be_cut_while_encoding(encoder):
 
 
 @pytest.mark.parametrize(
-    ("parts", "n_heard"),
+    ("parts", "n_encoded"),
     [
         ([range(16, 24)], 2),  # rows 28 to 51 of segments 1 and 2, the whole wave's rows being 93 in 5 segments
         ([range(0, 8), range(32, 40)], 3),  # rows 0 to 19 and 60 to 83
@@ -53,7 +53,7 @@ def test_windows_can_be_cut_while_encoding(encoder):
         ([range(0, 50)], 5),
     ],
 )
-def test_segments_that_no_part_needs_are_not_heard(encoder, monkeypatch, parts, n_heard):
+def test_segments_that_no_part_needs_are_not_encoded(encoder, monkeypatch, parts, n_encoded):
     """The windows of a video's missing parts are the same bits; frames at 25 Hz, batches of 8."""
     wave = speech_like(30_000)
     whole = list(stream_windows(encoder.encode_segments(wave), 50, batch_size=8))
@@ -62,7 +62,7 @@ def test_segments_that_no_part_needs_are_not_heard(encoder, monkeypatch, parts, 
     monkeypatch.setattr(encoder, "forward", lambda mel: (calls.append(1), forward(mel))[1])
     segments = encoder.encode_segments(wave, needed_rows(parts, len(wave) // 320))
     found = list(windows_of_parts(stream_windows(segments, 50, batch_size=8), parts, 8))
-    assert len(calls) == n_heard
+    assert len(calls) == n_encoded
     assert len(found) == len(expected)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 

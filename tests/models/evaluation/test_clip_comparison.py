@@ -8,7 +8,7 @@ import pytest
 from models.evaluation.clip_comparison import WORST_APART, Instruments, LowerFaceFeatures, compare_frames, of_one_size
 from models.evaluation.clip_figures import (
     ClipSound,
-    Listening,
+    PredictedOpenings,
     agreement_figures,
     frame_curves,
     jitter_figures,
@@ -118,8 +118,8 @@ def test_lengths_and_sizes_may_differ():
     still = np.full(30, 3.0)
     large = [np.kron(frame, np.ones((2, 2, 1), np.uint8)) for frame in frames_of(14)]
     found = compare_frames(frames_of(10), large, tools(still, still))
-    assert (found.n, found.reference_seen.n_frames, found.generated_seen.n_frames) == (10, 10, 14)
-    assert found.generated_seen.size == (2 * SIZE, 2 * SIZE)
+    assert (found.n, found.reference_size.n_frames, found.generated_size.n_frames) == (10, 10, 14)
+    assert found.generated_size.size == (2 * SIZE, 2 * SIZE)
     assert found.pixels["psnr"].min() > 45  # halved again
     padded = np.pad(portrait(SIZE), ((0, 1), (0, 0), (0, 0)), mode="edge")
     real, made = of_one_size(portrait(SIZE), padded)
@@ -162,7 +162,7 @@ def test_without_sound_everything_is_silence():
     assert sound.activity.silence.all()
     found = compare_frames(frames_of(20), frames_of(20), tools(np.full(20, 3.0), np.full(20, 3.0)))
     assert np.isnan(silence_of(frame_curves(found), sound, sound)["silence"])
-    assert agreement_figures(frame_curves(found), Listening(None, None), []) == {}
+    assert agreement_figures(frame_curves(found), PredictedOpenings(None, None), []) == {}
 
 
 def test_wrong_sounds_are_other_sounds():
@@ -171,13 +171,13 @@ def test_wrong_sounds_are_other_sounds():
     found = compare_frames(frames_of(200), frames_of(200), tools(opening + 10, opening + 10))
     curves = frame_curves(found)
     own, other = curves.opening + 0.01 * rng.normal(size=200), rng.normal(size=300)
-    figures = agreement_figures(curves, Listening(own, own), [other])
+    figures = agreement_figures(curves, PredictedOpenings(own, own), [other])
     assert (figures["av_r"] > 0.9, figures["av_lag"], figures["av_r_real"] > 0.9) == (True, 0, True)
     assert abs(figures["av_r_sync_wrong"]) < 0.2
     assert figures["av_r_wrong"] < 0.4
     # the same track beside another clip is not a wrong sound, nor is one that is too short
-    alone = agreement_figures(curves, Listening(own, own), [])
-    assert agreement_figures(curves, Listening(own, own), [own * 2, other[:20]]) == alone
+    alone = agreement_figures(curves, PredictedOpenings(own, own), [])
+    assert agreement_figures(curves, PredictedOpenings(own, own), [own * 2, other[:20]]) == alone
     assert abs(alone["av_r_sync_wrong"]) < 0.3
 
 

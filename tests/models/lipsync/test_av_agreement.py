@@ -113,7 +113,7 @@ def test_sound_features_last_as_long_as_the_video():
     assert np.ptp(features) <= 3.0 + 1e-5
 
 
-def test_a_long_sound_is_heard_in_blocks(clips):
+def test_a_long_sound_is_predicted_in_blocks(clips):
     model, features = fit_av_model(clips), np.random.default_rng(0).random((6000, 20), np.float32)
     whole = context_windows(features) / model.scale @ model.weights[""].astype(np.float64)
     tracemalloc.start()

@@ -71,7 +71,9 @@ def test_file(expert: SyncExpert, tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     inputs = noise(3, 5, 1404), noise(3, 10, 13)
     torch.testing.assert_close(loaded(*inputs), expert.eval()(*inputs))
-    with pytest.raises(BadInput, match=r"hears other features.*expected hubert, 1024 channels, found mfcc, 13"):
+    with pytest.raises(
+        BadInput, match=r"sync expert for other features.*expected hubert, 1024 channels, found mfcc, 13"
+    ):
         load_expert(path, Audio2MotionConfig(), 1024, CPU)
     save_weights(path, expert.state_dict())
     with pytest.raises(BadInput, match="not a sync expert"):

@@ -10,7 +10,7 @@ import pytest
 import inference_edit_expression
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import EXPRESSION, FaceModel
-from models.motion.expression_style import MAX_SCALE, PersonStyle, in_persons_style, smoothed
+from models.motion.expression_style import MAX_SCALE, SpeakerStyle, in_speakers_style, smoothed
 from tests.helpers.talking_clip import moving_face
 from utils.media.video import VideoWriter
 from utils.results import store
@@ -42,7 +42,7 @@ def talk(gaps: LipGaps, wide: float, seed: int = 0, rest: np.ndarray | None = No
 
 
 def show(motion: np.ndarray, clip: np.ndarray, gaps: LipGaps, valid: np.ndarray = ALL) -> np.ndarray:
-    return PersonStyle.of(clip, valid, gaps).show(motion, np.arange(len(motion)), gaps, gaps)
+    return SpeakerStyle.of(clip, valid, gaps).apply(motion, np.arange(len(motion)), gaps, gaps)
 
 
 def test_a_person_s_own_motion_keeps_its_mean_and_its_timing(gaps: LipGaps) -> None:
@@ -106,7 +106,7 @@ def test_frames_without_a_face_do_not_count(gaps: LipGaps) -> None:
         show(motion, spoilt, gaps, valid), show(motion, np.where(valid[:, None], clip, -9), gaps, valid)
     )
     with pytest.raises(ValueError, match="no frame shows a face"):
-        PersonStyle.of(clip, ~ALL, gaps)
+        SpeakerStyle.of(clip, ~ALL, gaps)
 
 
 def test_smoothing_reaches_over_long_gaps() -> None:
@@ -127,8 +127,8 @@ def test_slow_changes_last_as_long_at_any_rate(gaps: LipGaps, face: FaceModel) -
     assert np.abs(smoothed(changing, valid)[::2][inner] - slow[inner]).max() > 0.05
 
     identity, motion = np.zeros((2 * N, 80), np.float32), talk(gaps, 0.2)
-    quick = in_persons_style(motion, changing, identity, valid, 2 * np.arange(N), face, 50)
-    calm = in_persons_style(motion, changing[::2], identity[::2], valid[::2], np.arange(N), face)
+    quick = in_speakers_style(motion, changing, identity, valid, 2 * np.arange(N), face, 50)
+    calm = in_speakers_style(motion, changing[::2], identity[::2], valid[::2], np.arange(N), face)
     np.testing.assert_allclose(quick[inner], calm[inner], atol=0.05)
 
 
@@ -137,8 +137,8 @@ def test_frames_of_the_clip_under_the_motion(face: FaceModel, gaps: LipGaps) -> 
     clip, motion = talk(gaps, 0.2), talk(gaps, 0.2, seed=1)
     identity = np.random.default_rng(9).normal(size=(N, 80)).astype(np.float32)
     back = np.arange(N)[::-1]
-    forth, reversed_ = (in_persons_style(motion, clip, identity, ALL, index, face) for index in (back[::-1], back))
-    drift = PersonStyle.of(clip, ALL, LipGaps.of(face, identity.mean(axis=0))).drift
+    forth, reversed_ = (in_speakers_style(motion, clip, identity, ALL, index, face) for index in (back[::-1], back))
+    drift = SpeakerStyle.of(clip, ALL, LipGaps.of(face, identity.mean(axis=0))).drift
     open_enough = (LipGaps.of(face, identity.mean(axis=0)).opening(forth) > 1e-3)[:, None]
     np.testing.assert_allclose((reversed_ - forth) * open_enough, (drift[back] - drift) * open_enough, atol=1e-4)
 

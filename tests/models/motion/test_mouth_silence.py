@@ -64,8 +64,8 @@ def test_edges_are_soft_and_monotonic() -> None:
 def test_speech_is_found_in_noise_and_at_any_loudness() -> None:
     wave = np.concatenate([hiss(30, 1e-4), buzz(40), hiss(30, 1e-4)])
     expected = np.repeat([False, True, False], [30, 40, 30])
-    for heard in (wave, 0.1 * wave, 3 * wave, wave + pink(100, 0.3 / np.sqrt(10))):
-        assert np.flatnonzero(spoken_frames(heard.astype(np.float32), 100) != expected).size <= 2
+    for sound in (wave, 0.1 * wave, 3 * wave, wave + pink(100, 0.3 / np.sqrt(10))):
+        assert np.flatnonzero(spoken_frames(sound.astype(np.float32), 100) != expected).size <= 2
 
 
 def test_whispered_speech_is_speech() -> None:
