@@ -1,4 +1,4 @@
-"""How good are generated clips? Figures against references and honest floors, as JSON, Markdown and pictures.
+"""Evaluation of generated clips: figures against references and floors, as JSON, Markdown and plots.
 
 python evaluate.py --generated results/talk --reference CLIPS_DIR --out report/
 """
@@ -28,29 +28,33 @@ if TYPE_CHECKING:
     from utils.metrics.report import Report
     from utils.metrics.report_plots import WorstFrame
 
-AV_MODEL = packs.MINI_DIR / "av_agreement.safetensors"
 WEIGHT_FLAGS = {"lpips": "lpips_weights", "fid": "inception_weights", "lse": "syncnet_weights", "av": "av_model"}
 MAX_WORST, WORST_PER_CLIP = 10, 3  # frames on the sheet; fewer clips give more each
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure generated clips against references and floors.")
-    parser.add_argument("--generated", type=Path, required=True, help="generated clip, or folder of them")
+    parser.add_argument("--generated", type=Path, required=True, help="generated clip, or folder of clips")
     parser.add_argument(
-        "--reference", type=Path, required=True, help="real clip, or folder of them; <video>#<audio> belongs to <video>"
+        "--reference",
+        type=Path,
+        required=True,
+        help="real clip, or folder of clips; <video>#<audio> belongs to <video>",
     )
     parser.add_argument(
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help=f"of {', '.join(METRICS)} (default: all whose weights are there)",
+        help=f"metrics to compute, of {', '.join(METRICS)} (default: all with weights)",
     )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (default report/)")
     parser.add_argument("--lpips_weights", type=Path, help='saved lpips.LPIPS(net="alex").state_dict()')
     parser.add_argument("--inception_weights", type=Path, help="pt_inception-2015-12-05-6726825d.pth, for FID")
     parser.add_argument("--syncnet_weights", type=Path, help="syncnet_v2.model, for LSE-C and LSE-D")
-    parser.add_argument("--av_model", type=Path, default=AV_MODEL, help="model of audio-visual agreement")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument(
+        "--av_model", type=Path, default=packs.agreement_model(), help="model of audio-visual agreement"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default 0)")
     cli.add_device_argument(parser)
     return parser.parse_args(arguments)
 
@@ -78,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def wanted_metrics(options: argparse.Namespace) -> list[str]:
-    """Metrics in the table's order. Raises BadInput for an unknown name, or one whose weights are not given."""
+    """Metrics in the order of METRICS. Raises BadInput for an unknown name, or one whose weights are not given."""
     available = [name for name in METRICS if name not in NEEDS_WEIGHTS or vars(options)[WEIGHT_FLAGS[name]]]
     if options.metrics is None:
         return available
@@ -110,7 +114,7 @@ def load_networks(options: argparse.Namespace, metrics: Sequence[str]) -> Networ
 def measure_all(
     matches: Matches, metrics: Sequence[str], networks: Networks
 ) -> tuple[dict[ClipPair, PairResult], dict[str, str]]:
-    """Results by pair, and why others were left out. Raises the first pair's BadInput if nothing could be measured."""
+    """Results by pair, and reasons by name of pairs left out. Raises the first pair's BadInput if all failed."""
     from models.evaluation.pair_results import measure_pair
 
     results: dict[ClipPair, PairResult] = {}
@@ -170,7 +174,7 @@ def make_report(
 
 
 def settings(options: argparse.Namespace, metrics: Sequence[str]) -> dict[str, object]:
-    """What published figures differ by: crops, offsets, implementation and weights."""
+    """Settings that published figures differ by: crops, offsets, implementation and weights."""
     from importlib.metadata import version
 
     from utils.files.digests import sha256
@@ -210,7 +214,7 @@ def save(directory: Path, report: Report, results: dict[ClipPair, PairResult]) -
 
 
 def density_curves(results: Sequence[PairResult], report: Report) -> dict:
-    """Series of all clips one after the other, by panel."""
+    """Series of all clips, concatenated, by panel."""
     from utils.metrics.report_plots import Curve
 
     def pixels(name: str) -> np.ndarray:
@@ -235,17 +239,17 @@ def density_curves(results: Sequence[PairResult], report: Report) -> dict:
 
 
 def keep_worst(results: dict[ClipPair, PairResult]) -> None:
-    """Let go of the frames that worst_frames will not show, however many clips follow: they are pictures."""
+    """Drop frames that worst_frames cannot show any more, however many clips follow, to bound memory."""
     if len(results) * WORST_PER_CLIP < MAX_WORST:  # each clip's share may still fall
         return
-    n_shown = Counter(pair for _, pair in worst_of(results))
+    n_kept = Counter(pair for _, pair in worst_of(results))
     for pair, result in results.items():
-        if len(result.worst) > n_shown[pair]:
-            results[pair] = replace(result, worst=result.worst[: n_shown[pair]])
+        if len(result.worst) > n_kept[pair]:
+            results[pair] = replace(result, worst=result.worst[: n_kept[pair]])
 
 
 def worst_of(results: dict[ClipPair, PairResult]) -> list[tuple[BadFrame, ClipPair]]:
-    """The frames of lowest PSNR, not all from one clip if there are others."""
+    """The frames of lowest PSNR, with a limited share per clip."""
     share = max(WORST_PER_CLIP, -(-MAX_WORST // max(1, len(results))))
     candidates = [(bad, pair) for pair, result in results.items() for bad in result.worst[:share]]
     return sorted(candidates, key=lambda item: item[0].psnr)[:MAX_WORST]

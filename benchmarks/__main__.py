@@ -1,4 +1,4 @@
-"""All of the pipeline's figures in one run: networks in each size and number type, then commands and their steps.
+"""All benchmarks of the pipeline in one run: networks in each size and number type, then commands and their steps.
 
 python -m benchmarks demo/portrait.mp4 demo/speech.wav [--official DIR]
 """
@@ -16,7 +16,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmark the pipeline.")
     parser.add_argument("clip", type=Path)
     parser.add_argument("speech", type=Path)
-    parser.add_argument("--frames", type=int, default=100, help="of the clip, for the steps one by one (default 100)")
+    parser.add_argument(
+        "--frames", type=int, default=100, help="frames of the clip for the step benchmarks (default 100)"
+    )
     bench_networks.add_arguments(parser)
     cli.add_device_argument(parser)
     options = parser.parse_args(arguments)

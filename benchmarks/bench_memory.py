@@ -1,4 +1,4 @@
-"""Peak memory of every stage for a short and a long clip, and what the stages leave on the disk.
+"""Peak memory of every stage for a short and a long clip, and disk space of their results.
 
     python -m benchmarks.bench_memory demo/portrait.mp4 demo/speech.wav
 
@@ -32,9 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the memory of the three stages against the clip's length.")
     parser.add_argument("clip", type=Path)
     parser.add_argument("speech", type=Path)
-    parser.add_argument("--seconds", type=int, default=LONG_SECONDS, help=f"of the long clip (default {LONG_SECONDS})")
-    parser.add_argument("--width", type=int, default=WIDTH, help=f"of the frames in pixels (default {WIDTH})")
-    parser.add_argument("--img_size", type=int, help="of the face crops, for a quicker stage 3 (default: the pack's)")
+    parser.add_argument(
+        "--seconds", type=int, default=LONG_SECONDS, help=f"length of the long clip (default {LONG_SECONDS})"
+    )
+    parser.add_argument("--width", type=int, default=WIDTH, help=f"width of the frames in pixels (default {WIDTH})")
+    parser.add_argument("--img_size", type=int, help="size of the face crops; smaller is faster (default: the pack's)")
     cli.add_device_argument(parser)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -52,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\n| | {SHORT_SECONDS} s, MiB | {options.seconds} s, MiB | ratio |\n|---|---|---|---|")
     for script, short, long in zip(STAGES, peaks[SHORT_SECONDS], peaks[options.seconds], strict=True):
         print(f"| {script} | {short:.0f} | {long:.0f} | {long / short:.2f} |")
-    print(
-        f"\nLeft on the disk per minute of video, MiB: {', '.join(f'{name} {size:.1f}' for name, size in left.items())}"
-    )
+    print(f"\nDisk space per minute of video, MiB: {', '.join(f'{name} {size:.1f}' for name, size in left.items())}")
 
 
 def commands(options: argparse.Namespace, clip: Path, speech: Path, place: Path) -> Iterator[tuple[str, list[object]]]:
@@ -69,7 +69,7 @@ def commands(options: argparse.Namespace, clip: Path, speech: Path, place: Path)
 
 
 def repeat_clip(options: argparse.Namespace, place: Path, seconds: int) -> Path:
-    """The clip forwards and backwards until the time is up. It is encoded once and joined to itself after that."""
+    """The clip forwards and backwards for that long: encoded once, then joined to itself."""
     from utils.imaging.geometry import resize_image
     from utils.media.video import VideoWriter, read_frames
     from utils.media.video_parts import join_parts
@@ -100,7 +100,7 @@ def repeat_speech(path: Path, place: Path, seconds: int) -> Path:
 
 
 def disk_use(folder: Path, seconds: int) -> dict[str, float]:
-    """MiB per minute of video, as the disk counts them (its blocks), by kind of file."""
+    """MiB per minute of video in disk blocks, by kind of file."""
     sizes: dict[str, int] = {}
     for path in folder.rglob("*"):
         if path.is_file():

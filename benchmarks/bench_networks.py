@@ -1,13 +1,13 @@
-"""Stage 3's networks in each size and number type, and driven as upstream drives them.
+"""Speed of stage 3's networks in each size and number type, and in the reference's schedule.
 
     python -m benchmarks.bench_networks demo/portrait.mp4 demo/speech.wav [--official DIR] [--frames 4]
 
-Every row is a process of its own, so that its memory is its own; all rows see the same crops and depth images of the
-clip. FLOPs are counted while the row runs, so work that is left out does not count; their rate is compared with that of
+Every row runs in its own process, for its peak memory; all rows see the same crops and depth images of the
+clip. FLOPs are counted while the row runs, without skipped work; their rate is compared with that of
 a large matrix product in the same numbers. ``reference-schedule``: float32, the plain memory layout and diffusers' own
 blocks; of every frame the masked crop, the crop and the depth image encoded one at a time; frame, crop and depth image
-as JPEG files on the way. The ratio in brackets is to its frames/s. The milliseconds are one worker's; a CPU draws with
-several workers at once, one thread or more each.
+as JPEG files on the way. The ratio in brackets is to its frames/s. The milliseconds are one worker's; a CPU generates
+with several workers at once, one thread or more each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from utils.weights import packs
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "reference-schedule"
 SCHEDULES = (REFERENCE, "float32", "bfloat16")  # the reference first, for the ratio
-OFFICIAL_SIZE = 256  # pixels
 COLUMNS = (
     *("networks", "numbers", "frames/s", "ms per frame: encode, UNet, decode, rest"),
     *("GFLOP per frame", "GFLOP/s", "first batch", "peak MiB"),
@@ -53,8 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--official", type=Path, metavar="DIR", help="tree of official sizes; random weights if absent")
-    parser.add_argument("--batch", type=int, default=4, help="frames that the networks draw at once (default 4)")
+    parser.add_argument(
+        "--official", type=Path, metavar="DIR", help="tree of official sizes; made with random weights if absent"
+    )
+    parser.add_argument("--batch", type=int, default=4, help="frames per batch (default 4)")
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES, help="rows (default: all)")
 
 
@@ -92,29 +93,29 @@ def describe(name: str, schedule: str, found: dict[str, float], ratio: float | N
 
 def mini_networks() -> tuple[str, dict[str, Any]]:
     pack = packs.resolve_pack()
-    return pack.name, job_part(pack.unet, pack.vae, pack.whisper, pack.refiner, pack.image_size)
+    return pack.name, job_part(pack)
 
 
 def official_networks(folder: Path) -> tuple[str, dict[str, Any]]:
-    """Networks of a tree in the official layout; it is made first, with random weights, if it is not there."""
+    """Networks of a tree in the official layout; a missing tree is made with random weights."""
     from scripts import make_filled_weights
 
     if not folder.exists():
         make_filled_weights.main([str(folder)])
-    paths = (folder / "joygen", folder / "sd-vae-ft-mse", folder / "whisper" / "tiny.pt")
-    for path in paths:
+    pack = packs.official_pack(folder)
+    for path in (pack.unet, pack.vae, pack.whisper):
         if not path.exists():
             raise BadInput("incomplete tree of weights", path, "the official tree", "nothing", "name a new folder")
-    return "official size", job_part(*paths, None, OFFICIAL_SIZE)
+    return "official size", job_part(pack)
 
 
-def job_part(unet: Path, vae: Path, whisper: Path, refiner: Path | None, image_size: int) -> dict[str, Any]:
+def job_part(pack: packs.Pack) -> dict[str, Any]:
     return {
-        "unet": str(unet),
-        "vae": str(vae),
-        "whisper": str(whisper),
-        "refiner": str(refiner or ""),
-        "image_size": image_size,
+        "unet": str(pack.unet),
+        "vae": str(pack.vae),
+        "whisper": str(pack.whisper),
+        "refiner": str(pack.refiner or ""),
+        "image_size": pack.image_size,
     }
 
 
@@ -133,7 +134,7 @@ def edit_clip(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def run_row(job: dict[str, Any]) -> dict[str, float]:
-    """What a process of its own measures, and its peak memory."""
+    """Measurements of one row in its own process, and its peak memory."""
     command = [sys.executable, "-m", "benchmarks.network_schedules", json.dumps(job | {"started": time.time()})]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=log)

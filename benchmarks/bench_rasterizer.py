@@ -1,9 +1,9 @@
-"""Frames per second of the geometry on one core: drawing depth images and fitting the face model to landmarks.
+"""Frames per second of the geometry on one core: rendering depth images and fitting the face model to landmarks.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_rasterizer
 
 Prints one Markdown table; with a CUDA device it has rows for torch there, and for nvdiffrast if that is installed. The
-mesh waits on the CPU, so those rows include sending it and fetching the image. The meshes are made up, with as many
+mesh starts on the CPU, so those rows include the transfers of mesh and image. The meshes are synthetic, with as many
 vertices as the mini pack's face and (within 12) the BFM's, and fill about a third of the 224 px image, like a face.
 "256 px box" adds the 8-bit image and its way back to a 256 px box of a 720p frame, as stage 2 does per frame.
 """
@@ -35,7 +35,7 @@ N_FIT_FRAMES = 250  # ten seconds
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Benchmark the rasteriser and the landmark fit on one core.")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long each row is repeated")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds that each row is repeated (default 2)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     print("| work | vertices | triangles | frames/s |")
@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
         size = f"{len(vertices)} | {len(triangles)}"
         mesh = torch.from_numpy(vertices), torch.from_numpy(triangles), Camera()
         for renderer in renderers():
-            draw = rate(lambda r=renderer, m=mesh: r(*m), options.seconds)
-            print(f"| depth at 224², {name}: {renderer.name} | {size} | {draw:.0f} |")
+            rendered = rate(lambda r=renderer, m=mesh: r(*m), options.seconds)
+            print(f"| depth at 224², {name}: {renderer.name} | {size} | {rendered:.0f} |")
         to_box = rate(lambda v=vertices, t=triangles: depth_in_box(v, t), options.seconds)
         print(f"| depth in a 256 px box, {name} | {size} | {to_box:.0f} |")
     model = random_face_model()

@@ -1,18 +1,19 @@
-"""Does the generated mouth do what the motion says, and what the speech says?
+"""Lip sync of generated clips: correlation of the mouth's opening with the motion and with the original clip.
 
     python -m benchmarks.lip_sync CLIPS_DIR --clips menendez vr4 --work_dir work/lip_sync
 
-Each clip is driven three ways: by its own sound, by the next clip's sound (floor) and by a still mouth (floor). The
-output is tracked with MediaPipe. Columns, all Pearson correlations of the inner-lip opening over the eye distance:
+Each clip is generated three times: from its own sound, from the next clip's sound (floor) and with a still mouth
+(floor). The output is tracked with MediaPipe. Columns, all Pearson correlations of the inner-lip opening over the eye
+distance:
 
     follows   output against the fitted mesh with the new expression, same frame (own sound)
     own       output against the original clip, best lag within +-2 frames; `lag` is the best within +-9
     wrong, still   the same against the original clip for the two floors, best within +-2
     motion    stage 1's motion alone (mesh opening) against the original, best within +-2
-    amount, still amount   not correlations: how far the output's opening varies, as a share of the original's
+    amount, still amount   not correlations: deviation of the output's opening over the original's
 
-A correlation does not see how small a movement is, so a still mouth's figure has to be read with its amount: what is
-left of the source's own mouth shines through, more so if the frame itself is its reference (--reference same).
+A correlation does not depend on the size of a movement, so a still mouth's figure has to be read with its amount:
+traces of the source's own mouth remain, more so if the frame itself is its reference (--reference same).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ NEAR_LAG, FAR_LAG = 2, 9  # frames
 
 @dataclass(frozen=True)
 class Talk:
-    """Mouth openings of one run, per output frame: tracked in the output, drawn on the mesh, tracked in the source."""
+    """Mouth openings per output frame: tracked in the output, projected from the mesh, tracked in the source."""
 
     output: np.ndarray
     mesh: np.ndarray
@@ -45,7 +46,7 @@ class Talk:
 
 
 def make_talk(
-    clip: Path, speech: Path, work_dir: Path, options: list[str], drawing: list[str], still: bool = False
+    clip: Path, speech: Path, work_dir: Path, options: list[str], generation: list[str], still: bool = False
 ) -> Talk:
     """Run the three stages as their commands do and measure the openings of frames with a face in all three."""
     motion_path = work_dir / "a2m" / f"{speech.stem}.npy"
@@ -65,7 +66,7 @@ def make_talk(
     inference_joygen.main(
         [
             "--video_path", str(clip), "--audio_path", str(speech), "--intermediate_dir", str(edit_root),
-            "--result_dir", str(talk_dir), "--enable_pose_driven", "--debug", *drawing,
+            "--result_dir", str(talk_dir), "--enable_pose_driven", "--debug", *generation,
         ]
     )  # fmt: skip
     edit = store.load_edit(store.edit_dir(edit_root, clip, motion_path))
@@ -87,11 +88,11 @@ def tracked_opening(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table_row(
-    clip: Path, wrong_speech: Path, work_dir: Path, options: list[str], drawing: list[str]
+    clip: Path, wrong_speech: Path, work_dir: Path, options: list[str], generation: list[str]
 ) -> dict[str, float]:
-    own = make_talk(clip, clip, work_dir / "own", options, drawing)
-    wrong = make_talk(clip, wrong_speech, work_dir / "wrong", options, drawing)
-    still = make_talk(clip, clip, work_dir / "still", options, drawing, still=True)
+    own = make_talk(clip, clip, work_dir / "own", options, generation)
+    wrong = make_talk(clip, wrong_speech, work_dir / "wrong", options, generation)
+    still = make_talk(clip, clip, work_dir / "still", options, generation, still=True)
     return {
         "follows": correlation(own.output, own.mesh),
         "own": best_lag(own.output, own.source, NEAR_LAG).r,
@@ -109,14 +110,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("clips_dir", type=Path)
     parser.add_argument("--clips", nargs="+", required=True, help="stems of the clips to measure")
     parser.add_argument("--work_dir", type=Path, default=Path("work/lip_sync"))
-    parser.add_argument("--temperature", default="0.2", help="of stage 1")
-    parser.add_argument("--reference", choices=("auto", "same"), default="auto", help="of stage 3")
+    parser.add_argument("--temperature", default="0.2", help="temperature of stage 1 (default 0.2)")
+    parser.add_argument(
+        "--reference", choices=("auto", "same"), default="auto", help="reference of stage 3 (default auto)"
+    )
     options = parser.parse_args(arguments)
-    drawing = ["--reference", options.reference]
+    generation = ["--reference", options.reference]
     paths = [options.clips_dir / f"{stem}.mp4" for stem in options.clips]
     rows = {}
     for path, wrong in zip(paths, paths[1:] + paths[:1], strict=True):
-        rows[path.stem] = table_row(path, wrong, options.work_dir, ["--temperature", options.temperature], drawing)
+        rows[path.stem] = table_row(path, wrong, options.work_dir, ["--temperature", options.temperature], generation)
     names = list(next(iter(rows.values())))
     print(f"| clip | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     for stem, row in rows.items():

@@ -1,4 +1,4 @@
-"""One row of benchmarks/bench_networks.py, in a process of its own: stage 3's networks over a few frames of a clip.
+"""One row of benchmarks/bench_networks.py, run in its own process: stage 3's networks on a few frames of a clip.
 
 python -m benchmarks.network_schedules JSON
 """
@@ -41,7 +41,7 @@ REFERENCE = "reference-schedule"
 
 @dataclass(frozen=True)
 class Job:
-    """Which networks, over which frames, how. refiner: "" where there is none; started: time.time() of the request."""
+    """Networks, frames and schedule of a row. refiner: "" for none; started: time.time() of the request."""
 
     clip: str
     edit_dir: str
@@ -58,9 +58,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of each step, added up over frames and workers, of the whole, and to the first batch.
+    """Seconds of each step, summed over frames and workers, of the whole run, and to the first batch.
 
-    FLOPs of all frames; FLOP/s of a matrix product on all threads.
+    flops: of all frames; peak_rate: FLOP/s of a matrix product on all threads.
     """
 
     encode: float
@@ -76,7 +76,7 @@ class Measured:
 
 
 class Clock:
-    """Adds up the seconds of steps by name; waits for the accelerator."""
+    """Sums the seconds of steps by name; synchronises with the accelerator."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.seconds = device, dict.fromkeys(("encode", "unet", "decode", "rest"), 0.0)
@@ -93,26 +93,26 @@ class Clock:
 
 
 def measure(job: Job) -> Measured:
-    """Draw the frames twice: once, by one worker, to warm up and to count, once for the time."""
+    """Generate the frames twice: by one worker to warm up and count FLOPs, then for the time."""
     device = cli.resolve_device(job.gpu_id)
     dtype = torch.float32 if job.schedule == REFERENCE else getattr(torch, job.schedule)
     edit = load_edit(Path(job.edit_dir))
     schedule = (Upstream if job.schedule == REFERENCE else Ours)(job, edit, device, dtype)
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
-        schedule.draw(Clock(device), 1)
+        schedule.generate(Clock(device), 1)
     first = time.time() - job.started
     clock = Clock(device)
     with shared_threads(schedule.most_workers) as n_workers:
         start = time.perf_counter()
-        schedule.draw(clock, n_workers)
+        schedule.generate(clock, n_workers)
         seconds = time.perf_counter() - start
     counts = {"n_frames": len(schedule.sources), "n_workers": n_workers, "flops": counter.get_total_flops()}
     return Measured(**clock.seconds, **counts, seconds=seconds, peak_rate=matmul_rate(device, dtype), first=first)
 
 
 class Ours:
-    """As stage 3 draws them: one batch for each of the workers. The references of the clip are encoded before."""
+    """Stage 3's schedule: one batch per worker. The references of the clip are encoded before."""
 
     def __init__(self, job: Job, edit: EditResult, device: torch.device, dtype: torch.dtype) -> None:
         refiner = Path(job.refiner) if job.refiner else None
@@ -125,27 +125,29 @@ class Ours:
         self.sources = faces_of(job, edit, rows, min(torch.get_num_threads(), self.most_workers))
         self.audio, self.batch_size = windows_for(encoder, job.n_frames), job.n_frames
 
-    def draw(self, clock: Clock, n_workers: int) -> None:
+    def generate(self, clock: Clock, n_workers: int) -> None:
         networks = self.networks
         fresh = TalkingFace(networks.codec, networks.generator, networks.image_size, None, networks.refiner)
-        draw, batches = partial(self._draw_batch, clock, fresh), batched(self.sources, self.batch_size)
+        run, batches = partial(self._generate_batch, clock, fresh), batched(self.sources, self.batch_size)
         # FLOPs are counted in this thread alone
-        for _ in map_ahead(draw, batches, n_workers) if n_workers > 1 else map(draw, batches):
+        for _ in map_ahead(run, batches, n_workers) if n_workers > 1 else map(run, batches):
             pass
 
     @torch.inference_mode()
-    def _draw_batch(self, clock: Clock, fresh: TalkingFace, sources: list[SourceFrame]) -> None:
+    def _generate_batch(self, clock: Clock, fresh: TalkingFace, sources: list[SourceFrame]) -> None:
         sizes = (fresh.image_size, fresh.fine_size)
         (batch,) = clock("rest", lambda: list(prepare_batches(sources, sizes, len(sources), False, self.references)))
         crops = stack_images([face.crop for face in batch.faces])
         depths = stack_gray([face.depth for face in batch.faces])
         composed = [face.composed for face in batch.faces if face.composed is not None]
-        pictures = stack_images(composed) if composed else None
+        composed_images = stack_images(composed) if composed else None
         latents = clock(
-            "encode", lambda: fresh.encode(crops, depths, self._reference_latents(fresh, sources, pictures))
+            "encode", lambda: fresh.encode(crops, depths, self._reference_latents(fresh, sources, composed_images))
         )
-        drawn = clock("unet", lambda: fresh.generate(latents, self.audio[: len(sources)]))
-        images = clock("decode", lambda: fresh.decode(drawn, pictures, depths).permute(0, 2, 3, 1).cpu().numpy())
+        generated = clock("unet", lambda: fresh.generate(latents, self.audio[: len(sources)]))
+        images = clock(
+            "decode", lambda: fresh.decode(generated, composed_images, depths).permute(0, 2, 3, 1).cpu().numpy()
+        )
         clock("rest", lambda: [paste(s.image, i, s.face) for s, i in zip(sources, images, strict=True) if s.face])
 
     def _reference_latents(
@@ -157,9 +159,9 @@ class Ours:
 
 
 class Upstream:
-    """As the reference draws them, in one batch.
+    """The reference's schedule, in one batch.
 
-    Its JPEG files, encodes of one picture, drawn latents, float32, no layout chosen.
+    JPEG files, one image per encode, sampled latents, float32, default memory layout.
     """
 
     def __init__(self, job: Job, edit: EditResult, device: torch.device, dtype: torch.dtype) -> None:
@@ -178,7 +180,7 @@ class Upstream:
         return network.float().eval().requires_grad_(False)
 
     @torch.inference_mode()
-    def draw(self, clock: Clock, n_workers: int) -> None:  # noqa: ARG002  # it has one
+    def generate(self, clock: Clock, n_workers: int) -> None:  # noqa: ARG002  # one worker alone
         latents, frames = [], []
         for source in self.sources:
             frames.append(clock("rest", lambda source=source: jpeg_round_trip(source.image)))
@@ -190,8 +192,8 @@ class Upstream:
             latents.append(
                 clock("encode", lambda parts=parts: torch.cat([self._encode(part) for part in parts], dim=1))
             )
-        drawn = clock("unet", lambda: self.generator(torch.cat(latents), self.audio))
-        images = clock("decode", lambda: to_bytes(self.vae.decode(drawn / self.scale).sample))
+        generated = clock("unet", lambda: self.generator(torch.cat(latents), self.audio))
+        images = clock("decode", lambda: to_bytes(self.vae.decode(generated / self.scale).sample))
         shown = images.permute(0, 2, 3, 1).cpu().numpy()
         pasted = zip(frames, shown, self.sources, strict=True)
         clock("rest", lambda: [paste(frame, image, source.face, None, True) for frame, image, source in pasted])

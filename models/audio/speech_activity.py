@@ -1,8 +1,8 @@
 """Speech activity per video frame, from the loudness and the pitch of the sound.
 
 A frame is audible if it is within LOUD_RANGE of the clip's loud parts (the 95th percentile), or within VOICED_RANGE
-where Praat finds a pitch. Sounds shorter than SHORTEST_SOUND are dropped (clicks), pauses shorter than SHORTEST_PAUSE are
-speech (stops such as p, t, k, and breaths). The frames next to a change belong to neither: lips move ahead of sound.
+where Praat finds a pitch. Sounds shorter than SHORTEST_SOUND are dropped (clicks), pauses shorter than SHORTEST_PAUSE
+are speech (stops such as p, t, k, and breaths). Frames next to a change belong to neither: lips move ahead of sound.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sync expert, a network that scores lip sync: two convolutional towers and a cosine.
 
 Inputs are five frames of 468 landmarks (cm from the mean face) and ten 50-Hz steps of speech features. The towers
-end in a ReLU, so the cosine lies in [0, 1] and serves as a probability. Sizes: Real3DPortrait (arXiv 2401.08503), audio_lm3d_syncnet.
+end in a ReLU, so the cosine lies in [0, 1] and serves as a probability. Sizes: Real3DPortrait
+(arXiv 2401.08503), audio_lm3d_syncnet.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from tests.helpers.filled_weights import save_filled
 from tests.helpers.media import blank_frames, face_frames, speech_like, write_clip
 from utils.core.errors import BadInput
 from utils.metrics.clip_pairs import ClipPair
+from utils.weights.packs import agreement_model
 
 ROOT = Path(__file__).resolve().parents[2]
 N_FRAMES = 60
@@ -188,7 +189,7 @@ def test_the_shell_script_passes_everything_on(tmp_path):
 
 
 def test_the_shipped_model_left_everyone_out():
-    path = evaluate.AV_MODEL
+    path = agreement_model()
     assert path.stat().st_size < 100_000
     model = AvModel.load(path)
     assert set(model.clips.values()) | {""} == set(model.weights)
@@ -198,7 +199,7 @@ def test_the_shipped_model_left_everyone_out():
 def test_the_shipped_model_reports_its_figures():
     from utils.weights.checkpoints import read_metadata
 
-    figures = json.loads(read_metadata(evaluate.AV_MODEL)["left_out"])
+    figures = json.loads(read_metadata(agreement_model())["left_out"])
     assert len(figures) > 30
     assert 0.3 < np.median([row["r"] for row in figures.values()]) < 0.65
     assert abs(np.mean([row["r_wrong"] for row in figures.values()])) < 0.1

@@ -175,5 +175,5 @@ def test_cuda_without_nvdiffrast_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "nvdiffrast", None)
     renderer = choose_rasterizer("cuda:0")
     assert isinstance(renderer, NumbaRenderer)
-    assert renderer.note.startswith("depth is drawn on the CPU: nvdiffrast cannot be imported")
+    assert renderer.note.startswith("depth is rendered on the CPU: nvdiffrast cannot be imported")
     assert "requirements-gpu.txt" in renderer.note

@@ -154,5 +154,5 @@ def test_nvdiffrast_that_cannot_start(nvdiffrast, monkeypatch):
     renderer = choose_rasterizer("cuda", use_opengl=True)
     assert isinstance(renderer, NumbaRenderer)
     assert renderer.note == (
-        "depth is drawn on the CPU: nvdiffrast cannot start (Error building extension 'nvdiffrast_plugin')"
+        "depth is rendered on the CPU: nvdiffrast cannot start (Error building extension 'nvdiffrast_plugin')"
     )
