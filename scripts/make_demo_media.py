@@ -95,7 +95,7 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("--result_dir", type=Path, default=Path("demo"))
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the portrait clip (default 6)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--skip_speech", action="store_true", help="keep the speech that is there")
+    parser.add_argument("--skip_speech", action="store_true", help="keep the existing speech")
     arguments = parser.parse_args(argv)
     require_writable(arguments.result_dir)
     speech_path = arguments.result_dir / "speech.wav"

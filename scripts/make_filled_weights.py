@@ -1,4 +1,4 @@
-"""Make a complete tree of official weights that holds random numbers: for testing only, it draws noise.
+"""Make a complete tree of official weights with random values, for testing only: its output is noise.
 
     python scripts/make_filled_weights.py DIR [--tiny] [--seed 7] [--with recon parsing]
 
@@ -39,16 +39,18 @@ SPARE_BYTES = 100_000_000  # to leave free on the disk
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make a tree of official weights that holds random numbers.")
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder to fill, in place of pretrained_models")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to fill, in place of pretrained_models")
     parser.add_argument("--tiny", action="store_true", help="small networks")
-    parser.add_argument("--seed", type=int, default=7, help="of the weights (default 7, as in tests/parity)")
+    parser.add_argument(
+        "--seed", type=int, default=7, help="random seed of the weights (default 7, as in tests/parity)"
+    )
     parser.add_argument(
         "--with",
         dest="extras",
         nargs="+",
         choices=EXTRAS,
         default=[],
-        help="with --tiny: also these, in their only size (a full tree has them)",
+        help="parts to add to a --tiny tree, in their only size (a full tree has them)",
     )
     return parser.parse_args(arguments)
 

@@ -1,1 +1,1 @@
-"""Parts of scripts/make_filled_weights.py: the rule, the networks and the face model of a tree of random weights."""
+"""Parts of scripts/make_filled_weights.py: rule, networks and face model of a tree of random weights."""

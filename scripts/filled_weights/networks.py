@@ -145,7 +145,7 @@ def whisper(tiny: bool, seed: int) -> list[TreeFile]:
 
 
 def parsing(seed: int) -> list[TreeFile]:
-    """BiSeNet, and the ResNet-18 that it was once trained from (nothing here reads that)."""
+    """BiSeNet, and the ResNet-18 that its training started from (nothing here reads that)."""
     shapes = manifest("bisenet")["keys"]
     prefix = "cp.resnet."
     backbone = {
@@ -181,7 +181,7 @@ def torch_file(
     seed: int,
     content: Callable[[dict[str, Tensor]], Mapping[str, Any]] = dict,
 ) -> TreeFile:
-    """A torch.save file of what ``content`` makes of the filled weights."""
+    """A torch.save file with the result of ``content(filled weights)``."""
     return TreeFile(
         path, n_bytes(shapes), lambda target: save_checkpoint(target, content(filled(shapes, seed, path.name)))
     )
@@ -190,7 +190,7 @@ def torch_file(
 def safetensors_file(
     path: PurePosixPath, shapes: Shapes, seed: int, rename: Callable[[str], str] = lambda name: name
 ) -> TreeFile:
-    """A .safetensors file whose weights stand under the names that ``rename`` makes of the rule's."""
+    """A .safetensors file whose keys are ``rename(key of the rule)``."""
 
     def write(target: Path) -> None:
         state = filled(shapes, seed, f"{path.parent.name} weights")

@@ -1,4 +1,4 @@
-"""Random weights that any machine draws the same: the rule and the key lists that the parity tests use."""
+"""Reproducible random weights, by the rule and the key lists of the parity tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Shapes = Mapping[str, Mapping[str, Any]]  # a manifest's "keys": {name: {"shape"
 
 @dataclass(frozen=True)
 class TreeFile:
-    """One file of the tree: where it stands, its size in bytes (about), and what writes it to a given path."""
+    """One file of the tree: its path, approximate size in bytes, and a function that writes it to a given path."""
 
     path: PurePosixPath
     n_bytes: int
@@ -36,7 +36,7 @@ class TreeFile:
 
 @cache
 def fill_module() -> ModuleType:
-    """tests/parity/fill.py, of which there is one copy."""
+    """The module tests/parity/fill.py."""
     spec = importlib.util.spec_from_file_location("parity_fill", PARITY_DIR / "fill.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -45,7 +45,7 @@ def fill_module() -> ModuleType:
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """What a recorded key list says of a checkpoint: "keys" with shapes and types, and its "config" or "dims"."""
+    """Recorded key list of a checkpoint: "keys" with shapes and types, and its "config" or "dims"."""
     return json.loads((FIXTURES_DIR / f"{name}.manifest.json").read_text())
 
 

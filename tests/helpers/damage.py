@@ -1,4 +1,4 @@
-"""Hypothesis strategies: files and values as damage, other programs and slips of the hand make them."""
+"""Hypothesis strategies: damaged files, and values such as other programs and typing errors produce."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def examined(n_examples: int) -> Callable[[Any], Any]:
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """The bytes of a file: some overwritten, and perhaps cut off, or a stretch lost, doubled or strange."""
+    """Bytes of a file with some overwritten, and perhaps truncated, or a part lost, doubled or replaced."""
     spoilt = bytearray(content)
     for _ in range(draw(st.integers(0, 4))):
         piece = draw(st.sampled_from(EXTREMES) | st.binary(min_size=1, max_size=8))
@@ -73,7 +73,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 @st.composite
 def arrays(draw: st.DrawFn, like: np.ndarray) -> bytes:
-    """A .npy file that is nearly, or not at all, like an array."""
+    """A .npy file, nearly valid or not at all."""
     shape = draw(
         st.just(like.shape)
         | st.lists(st.integers(0, 5), max_size=4).map(tuple)

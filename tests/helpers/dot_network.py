@@ -1,4 +1,4 @@
-"""Small networks of DWPose's form, to check everything around the real one."""
+"""Small ONNX networks with DWPose's inputs and outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web server on this machine for tests of downloads: plain HTTP, and a proxy that plays every https server."""
+"""A local web server for tests of downloads: plain HTTP, and a proxy in the place of every https server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full from a chosen moment on, or that has no room for a chosen name. It serves this whole process.
+"""A simulated full disk, from a chosen write on or for a chosen name, for the whole process.
 
 Python says of every file that is opened, folder that is made and name that is changed (sys.addaudithook): there the
 limit is set. What is written to a file then fails for real, also from within FFmpeg: no file may grow (RLIMIT_FSIZE).

@@ -1,4 +1,4 @@
-"""Small clips and sounds, made on the spot: whatever a camera, a phone or an editor may hand over."""
+"""Small generated clips and sounds of many containers, codecs, rates and orientations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def numbered_frames(n_frames: int, width: int = 64, height: int = 48) -> list[np
 
 
 def number_of(frame: np.ndarray) -> int:
-    """What numbered_frames wrote."""
+    """Numbers that numbered_frames wrote into a frame."""
     width = frame.shape[1]
     bar = -(-width // N_BITS)
     centres = np.minimum(np.arange(N_BITS) * bar + bar // 2, width - 1)

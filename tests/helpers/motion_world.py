@@ -1,4 +1,4 @@
-"""A small invented world for the trainings of stage 1: lips that open as loudly as the sound is."""
+"""Small synthetic training data of stage 1: the mouth opens with the loudness of the sound."""
 
 from __future__ import annotations
 

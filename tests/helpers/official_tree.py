@@ -25,7 +25,7 @@ def tiny_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_tree(tree: Path, folder: Path) -> Path:
-    """A copy to spoil, <folder>/pretrained_models. Its files are hard links: replace them, never write into them."""
+    """A copy to damage, <folder>/pretrained_models. Its files are hard links: replace them, never write into them."""
     return Path(shutil.copytree(tree, folder / tree.name, copy_function=os.link))
 
 

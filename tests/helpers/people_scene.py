@@ -1,4 +1,4 @@
-"""Pictures with two real people in them, composed on the spot: the portrait of the demo and the astronaut."""
+"""Composed frames with two real people: the portrait of the demo and the astronaut."""
 
 from __future__ import annotations
 

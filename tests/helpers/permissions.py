@@ -1,4 +1,4 @@
-"""Permissions that hold for root as well: without its power to pass them by, root is a user like others (Linux)."""
+"""File permissions that hold for root as well: drops the capability to override them (Linux)."""
 
 from __future__ import annotations
 

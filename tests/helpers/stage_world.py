@@ -1,4 +1,4 @@
-"""Everything that the three stages need, small, in one folder; and the stages run in it as commands are."""
+"""A folder with small inputs of all three stages, and a runner of the stages in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stage 3 starts from, small: a real face in a short clip, stage 2's real result, tiny untrained networks."""
+"""Small inputs of stage 3: a short clip of a real face, stage 2's result for it, tiny untrained networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny made-up training data and networks."""
+"""Tiny synthetic training data and networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents name must exist."""
+"""Files, commands, tests and constants named in documents exist."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_links_and_commands_lead_somewhere(document):
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=name_of)
 def test_programs_say_commands_that_find_their_modules(program):
-    """Started by its path, a file in a folder looks for modules beside itself alone, unless it sees to that."""
+    """A file in a sub-folder that is started by its path finds the project only if it sets sys.path[0]."""
     text = program.read_text(encoding="utf-8")
     for as_module, named in PYTHON_COMMAND.findall(ast.get_docstring(ast.parse(text)) or ""):
         path = ROOT / (named.replace(".", "/") if as_module else named)
@@ -58,7 +58,7 @@ def test_fidelity_names_tests_that_exist():
 
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=name_of)
 def test_named_files_exist(document):
-    """A changelog may name what has gone."""
+    """Left out: the changelog, which names removed files."""
     for name in NAMED_FILE.findall(document.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), name
 

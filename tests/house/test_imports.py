@@ -1,4 +1,4 @@
-"""The house rules that imports can break: which layer knows which, who opens what, and what an import may do."""
+"""Rules on imports: order of layers and rooms, places of codecs, weights and file names, effects of an import."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOMS = {  # in the order in which they may import: a room uses itself and those
         *("editing", "generation", "training", "pipeline", "evaluation"),
     ),
 }
-# What decodes or encodes video and sound, what opens weights: an origin that begins so. Each may be used in its room.
+# Codecs of video and sound, and readers of weights, by the beginnings of their origins.
 CODECS = (
     *("av", "cv2.VideoCapture", "cv2.VideoWriter", "imageio", "librosa.load", "librosa.stream", "librosa.core.audio"),
     *(
@@ -58,7 +58,7 @@ ARRAY_READERS = ("numpy.load", "numpy.lib.format.read_array")  # anywhere, but n
 OPENED_ELSEWHERE = {
     # ONNX Runtime reads a graph together with its weights; the path comes from utils/weights/packs.py.
     ("models.tracking.dwpose", "onnxruntime.InferenceSession"),
-    # A benchmark's own speech of hours, written block by block; nothing of a user's is read.
+    # Writes the benchmark's own long speech; reads nothing.
     ("benchmarks.bench_memory", "wave"),
 }
 RESULT_NAMES = {
@@ -175,7 +175,7 @@ def codec_uses(project: Project, module: str) -> list[Use]:
 
 
 def weight_reads(project: Project, module: str) -> list[Use]:
-    """Uses of what opens weights, and calls that let numpy run the pickles of a file."""
+    """Uses of readers of weights, and calls of numpy that unpickle."""
     found = []
     for use in project.uses(module):
         is_own = use.origin.partition(".")[0] in OWN_PACKAGES
@@ -191,7 +191,7 @@ def runs_pickles(use: Use) -> bool:
 
 
 def named_results(project: Project, module: str) -> set[str]:
-    """Intermediate files that a module names, in words or by the constants of another module."""
+    """Intermediate files that a module names by a string or by a constant of another module."""
     constants = {project.constant(use.origin) for use in project.uses(module)}
     return {name for name in project.texts(module) | constants if name in RESULT_NAMES}
 

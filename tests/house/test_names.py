@@ -1,4 +1,4 @@
-"""Names of clips, speeches and folders with whatever a file system takes: used as they are, and shown in one line."""
+"""Any name that a file system accepts for clips, speeches and folders: used as it is, printed in one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.results import store
 
 # FFmpeg would take what is before the first colon for a protocol, and %d for the number of a picture.
 ODD = os.fsdecode(b'12:30 "it\'s"  #1 %d \n $HOME `x` \\ \xff \xc3\xbc\xf0\x9f\x98\x80.v2')
-ODD_SHOWN = '12:30 "it\'s"  #1 %d \\n $HOME `x` \\ \\xff ü😀.v2'
+ODD_PRINTABLE = '12:30 "it\'s"  #1 %d \\n $HOME `x` \\ \\xff ü😀.v2'
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +61,20 @@ def test_all_stages_take_any_name(world, capsys):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_odd_name_is_shown_in_one_line(world, capsys, stage):
+def test_an_odd_name_is_printed_in_one_line(world, capsys, stage):
     flag = {"inference_audio2motion": "drv_aud", "inference_joygen": "audio_path"}.get(stage, "infer_exp_coeff_path")
     before = contents(world)
     assert run_stage(stage, arguments_of(stage, world, {flag: ODD})) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"({ODD_SHOWN})" in error
+    assert f"({ODD_PRINTABLE})" in error
     (world / ODD).mkdir()
     (world / ODD).chmod(0o500)
     (world / ODD / "results").symlink_to("nowhere")
     flag = "infer_result_dir" if "edit" in stage else "result_dir"
     assert run_stage(stage, arguments_of(stage, world, {flag: f"{ODD}/results"})) == 2
     error = capsys.readouterr().err
-    assert (error.count("\n"), f"({ODD_SHOWN}/results" in error) == (1, True), error
+    assert (error.count("\n"), f"({ODD_PRINTABLE}/results" in error) == (1, True), error
     (world / ODD).chmod(0o700)
     shutil.rmtree(world / ODD)
     assert contents(world) == before
@@ -103,7 +103,7 @@ def test_names_are_printed_in_any_encoding(world, locale, encoding):
 
 
 def test_names_that_are_too_long(world, capsys):
-    """Each file's name fits, and the result's, which is made of two, does not."""
+    """Each input's name fits; the result's, composed of both, is too long."""
     name_media(world, "n" * 200)
     (world / "edit" / ("n" * 200)).mkdir()
     (world / EDIT).rename(world / "edit" / ("n" * 200) / ("n" * 200))
@@ -140,8 +140,8 @@ def test_the_pipeline_hands_any_name_to_its_scripts(stub_project, tmp_path, name
     assert f"--audio_path={speech}" in talk and f"--video_path={clip}" in talk
 
 
-def test_what_is_shown_of_a_name():
-    assert printable(ODD) == ODD_SHOWN
+def test_printable_names():
+    assert printable(ODD) == ODD_PRINTABLE
     assert printable("a\r\x1b[31m\u2028b\x00") == "a\\r\\x1b[31m\\u2028b\\x00"
     assert printable("\ud800") == "?"
     error = BadInput("broken", Path("two  spaces\n"), found="a\nb  c", advice="do\nthis")

@@ -1,4 +1,4 @@
-"""The rules of test_imports.py find what stands behind another name; each of them can be broken here."""
+"""The rules of test_imports.py fail for codecs, weights and file names behind aliases and re-exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all."""
+"""Atomic writing of files and folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: round trips, and files that are damaged."""
+"""Images: round trips and damaged files."""
 
 from __future__ import annotations
 

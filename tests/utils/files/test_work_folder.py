@@ -1,4 +1,4 @@
-"""Folders of parts: kept for the run that they belong to, and for one run at a time; and the keys that tell."""
+"""Work folders: parts kept by key, one run at a time; digests and keys."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_parts_stay_for_the_same_work_only(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), SystemExit(143)])
-def test_what_is_kept_is_said(tmp_path, error):
+def test_a_note_names_kept_parts(tmp_path, error):
     result = tmp_path / "result.mp4"
     with pytest.raises(type(error)), work_folder(result, "key"):
         raise error
@@ -67,7 +67,7 @@ def test_parts_of_bad_input_go(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_half_written_goes(tmp_path):
+def test_unfinished_files_are_removed(tmp_path):
     folder = parts_folder(tmp_path / "result")
     begin(tmp_path / "result")
     for place in (folder, folder / "inner"):
@@ -100,9 +100,7 @@ def parts_of_a_run_killed_at_the_end(result: Path, n_removed: int, monkeypatch, 
 
 @pytest.mark.parametrize("afresh", [True, False])
 @pytest.mark.parametrize("n_removed", range(4))
-def test_who_is_killed_while_removing_leaves_nothing_that_is_used_or_in_the_way(
-    tmp_path, monkeypatch, n_removed, afresh
-):
+def test_parts_of_a_run_killed_while_removing_are_not_used(tmp_path, monkeypatch, n_removed, afresh):
     for key in ("one", "another"):
         parts_of_a_run_killed_at_the_end(tmp_path / key, n_removed, monkeypatch, afresh)
         assert begin(tmp_path / key, key) == set()
@@ -139,7 +137,7 @@ def test_a_folder_that_vanishes_while_it_is_locked_is_named(tmp_path, monkeypatc
         pass
 
 
-def test_one_run_at_a_time_and_the_lock_of_a_dead_one_is_none(tmp_path):
+def test_one_run_at_a_time_and_no_lock_of_a_dead_one(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from utils.files.work_folder import work_folder\n"
         "with work_folder(Path(sys.argv[1]), 'key') as folder:\n"

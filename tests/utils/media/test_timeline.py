@@ -88,11 +88,11 @@ def test_ping_pong_shows_end_frames_twice():
         ([0, 1, 2, 3, 4, 5], [[0, 1, 2, 3, 4, 5]]),
     ],
 )
-def test_stretches(indices, expected):
+def test_monotonic_runs(indices, expected):
     assert list(monotonic_runs(indices, 3)) == expected
 
 
-def test_stretches_are_all_there_is():
+def test_monotonic_runs_cover_everything():
     rng = np.random.default_rng(0)
     for _ in range(50):
         indices = rng.integers(0, 20, rng.integers(0, 40)).tolist()

@@ -1,4 +1,4 @@
-"""Every weights file of the official tree, spoilt in every way that users report: one line that says what to do."""
+"""Every weights file of the official tree, damaged in the ways that users report: one line with advice."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_code_inside_of_a_container_is_not_run(tree, part):
     assert "mkdir" in message
 
 
-def test_what_trainings_leave_in_a_checkpoint_is_no_harm(tree):
+def test_training_states_in_a_checkpoint_are_accepted(tree):
     """Numpy's numbers, optimizer state and the like stand beside the weights in checkpoints that people have."""
     part = NETWORKS[0]
     leftovers = {

@@ -1,4 +1,4 @@
-"""Weights: read safely, loaded strictly, saved whole."""
+"""Weights: safe reading, strict loading, atomic saving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound of a stretch in the middle of a file, and sound that is read piece by piece."""
+"""Sound of an excerpt in the middle of a file, and sound that is read block by block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLICKS = [0.3, 1.1, 2.6, 3.3, 3.9, 5.3]
 @pytest.mark.parametrize(
     ("name", "sound_start"), [("a.mp4", 0.0), ("a.mp4", 0.4), ("a.mkv", 0.4), ("a.ts", 0.4), ("a.avi", 0.0)]
 )
-def test_the_sound_of_a_stretch_stays_in_time(tmp_path, name, sound_start):
+def test_the_sound_of_an_excerpt_stays_in_time(tmp_path, name, sound_start):
     codec = "mpeg4" if name.endswith("avi") else "libx264"
     frames = media.numbered_frames(150)
     sound = media.clicks(5.6, CLICKS)
