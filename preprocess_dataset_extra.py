@@ -1,4 +1,4 @@
-"""Choose what a training learns from: usable frames of every preprocessed clip, and a split into lists.
+"""Count the usable frames of every preprocessed clip, and split the clips into training and validation.
 
 python -u preprocess_dataset_extra.py DATA_DIR
 
@@ -20,7 +20,7 @@ from utils.files.atomic import require_writable
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Choose usable clips and split them into training and validation.")
-    parser.add_argument("data_dir", type=Path, help="what preprocess_dataset.py wrote")
+    parser.add_argument("data_dir", type=Path, help="folder written by preprocess_dataset.py")
     parser.add_argument(
         "--min_frames",
         type=cli.at_least(1),
@@ -28,11 +28,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="usable frames that a clip needs (default 7)",
     )
     parser.add_argument(
-        "--validation_share", type=share, default=0.05, help="of the frames, held out by whole speakers (default 0.05)"
+        "--validation_share",
+        type=share,
+        default=0.05,
+        help="share of the frames to hold out, by whole speakers (default 0.05)",
     )
-    parser.add_argument("--speakers", type=Path, help="lines of <clip> <speaker>; without it every clip is one's own")
-    parser.add_argument("--seed", type=int, default=0, help="of the order in which speakers are held out (default 0)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    parser.add_argument(
+        "--speakers", type=Path, help="file of <clip> <speaker> lines; an unlisted clip is a speaker of its own"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the order of speakers (default 0)")
+    parser.add_argument("--dry-run", action="store_true", help="print the split without writing it")
     return parser.parse_args(arguments)
 
 

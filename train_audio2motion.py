@@ -4,8 +4,8 @@
     python train_audio2motion.py --config config/audio2motion_mini.yaml --export pretrained_models/mini/audio2motion
     python train_audio2motion.py --config config/audio2motion_mini.yaml --task sync
 
-Stopped at any moment, the same command continues from <output_dir>/last.pt and ends with the same weights. What is
-exported is the checkpoint that does best on unheard speakers.
+An interrupted training resumes from <output_dir>/last.pt by the same command and ends with the same weights. --export
+writes the checkpoint with the best score on held-out speakers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from utils.core import cli
 from utils.files.atomic import require_writable
 
 if TYPE_CHECKING:
-    import torch
+    from accelerate import Accelerator
 
     from models.training.motion_training_config import MotionTrainingConfig
-    from utils.core.processes import Processes
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     from models.training.motion_training_config import MotionTrainingConfig, check_config
     from utils.core.config import load_config
-    from utils.core.processes import join_processes, leave_processes
+    from utils.training.learner import float32_accelerator
 
     config = load_config(MotionTrainingConfig, options.config, options.overrides)
     check_config(config)
@@ -37,23 +36,31 @@ def main(arguments: list[str] | None = None) -> None:
         if directory is not None:
             require_writable(directory)
 
-    processes, device = join_processes(options.gpu_id)
+    accelerator = float32_accelerator(options.gpu_id)
 
     def say(text: str) -> None:
-        if processes.is_first:
+        if accelerator.is_main_process:
             print(text, flush=True)
 
     train = train_sync_expert if options.task == "sync" else train_motion
-    train(config, options.export, device, processes, say)
-    leave_processes(processes)
+    train(config, options.export, accelerator, say)
+    accelerator.end_training()
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--config", type=Path, default=Path("config/audio2motion.yaml"), help="default config/audio2motion.yaml"
+        "--config",
+        type=Path,
+        default=Path("config/audio2motion.yaml"),
+        help="config file (default config/audio2motion.yaml)",
     )
-    parser.add_argument("--task", choices=("motion", "sync"), default="motion", help="the network, or its sync expert")
+    parser.add_argument(
+        "--task",
+        choices=("motion", "sync"),
+        default="motion",
+        help="motion: the network (default); sync: its sync expert",
+    )
     parser.add_argument("--export", type=Path, help="folder for the best checkpoint (motion: fp16) and its config")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, such as max_steps=100")
     cli.add_device_argument(parser)
@@ -63,34 +70,32 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def train_motion(
     config: MotionTrainingConfig,
     export_dir: Path | None,
-    device: torch.device,
-    processes: Processes,
+    accelerator: Accelerator,
     say: Callable[[str], None],
 ) -> None:
     from models.training.motion_learner import MotionLearner, export
     from utils.training.training_loop import TrainingLoop
 
-    learner = MotionLearner(config, device, processes)
+    learner = MotionLearner(config, accelerator)
     TrainingLoop(learner, config.output_dir, config.intervals, say).run()
-    if export_dir is not None and processes.is_first:
+    if export_dir is not None and accelerator.is_main_process:
         say(f"exported {export(config, export_dir, learner.mean_expression(), learner.face)}")
 
 
 def train_sync_expert(
     config: MotionTrainingConfig,
     export_dir: Path | None,
-    device: torch.device,
-    processes: Processes,
+    accelerator: Accelerator,
     say: Callable[[str], None],
 ) -> None:
-    """The expert is written into sync.output_dir, and into ``export_dir`` too."""
+    """Writes the expert into sync.output_dir and, if given, into ``export_dir``."""
     from models.training.sync_learner import SyncLearner
     from utils.training.training_loop import TrainingLoop
 
-    learner = SyncLearner(config, device, processes)
+    learner = SyncLearner(config, accelerator)
     TrainingLoop(learner, config.sync.output_dir, config.sync.intervals, say).run()
     for directory in (config.sync.output_dir, export_dir):
-        if directory is not None and processes.is_first:
+        if directory is not None and accelerator.is_main_process:
             say(f"exported {learner.export(directory)}")
 
 

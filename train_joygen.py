@@ -1,9 +1,9 @@
-"""Train the generator (stage 3) on what preprocess_dataset.py wrote.
+"""Train the generator (stage 3) on clips that preprocess_dataset.py has prepared.
 
     accelerate launch --config_file config/accelerate_config.yaml train_joygen.py [--config FILE] [key=value ...]
 
-Without --config the official size is trained (config/joygen.yaml); config/joygen_mini.yaml is the embedded pack.
-Stopped at any moment, the same command continues from <checkpoint_dir>/last.pt and ends with the same weights.
+Default config: the official size (config/joygen.yaml); config/joygen_mini.yaml is the mini pack's.
+An interrupted training resumes from <checkpoint_dir>/last.pt by the same command and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ def main(arguments: list[str] | None = None) -> None:
     loop = build_loop(learner)
     loop.run()
     final = config.checkpoint_dir / "final"
-    if learner.processes.is_first:
+    if learner.accelerator.is_main_process:
         learner.export(final)
     loop.say(f"wrote {final} after {learner.step} steps, {loop.seconds / 60:.1f} min")
+    learner.accelerator.end_training()
 
 
 def parse_config(arguments: list[str] | None) -> GeneratorTrainingConfig:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=Path("config/joygen.yaml"), help="default config/joygen.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as opti.max_steps=20")
+    parser.add_argument(
+        "--config", type=Path, default=Path("config/joygen.yaml"), help="config file (default config/joygen.yaml)"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, such as opti.max_steps=20")
     options = parser.parse_intermixed_args(arguments)
     from models.training.generator_training_setup import GeneratorTrainingConfig
     from utils.core.config import load_config
@@ -54,7 +57,7 @@ def build_loop(learner: GeneratorLearner) -> TrainingLoop[Batch]:
     config = learner.config
 
     def say(text: str) -> None:
-        if learner.processes.is_first:
+        if learner.accelerator.is_main_process:
             print(text, flush=True)
 
     return TrainingLoop(learner, config.checkpoint_dir, config.intervals, say, config.tensorboard)

@@ -1,11 +1,11 @@
-"""What training data costs: to prepare, to keep and to read, as folders of files and as shards.
+"""Cost of preparing, storing and reading training data, as folders of files and as shards.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_dataset DATA_DIR --clips CLIP.mp4 ...
 
 DATA_DIR holds clips that preprocess_dataset.py wrote as files; they are packed into shards in a temporary folder beside
 it. Reading is random in (clip, frame), as training does it: a face, its depth image and its landmarks, by one process.
-"Cold" are frames that the system does not have in memory yet (it is asked to forget them), "bytes" are not decoded.
-CPU seconds are those of all threads, so that other work on the machine does not count; video has 25 frames per second.
+"Cold" frames are not in the system's page cache (it is dropped before), "bytes" are not decoded. CPU seconds are those
+of all threads, so other work on the machine does not count; video has 25 frames per second.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from utils.results.store import depth_path, face_path
 from utils.weights import packs
 
 FRAMES_PER_HOUR = 3600 * MOTION_FPS
-STEP_COLD = 5  # every so many-th frame is read cold, once
+STEP_COLD = 5  # every fifth frame is read cold, once
 ALONE = "decoding alone (also part of the next row)"
-BLOCK = 4096  # bytes, what a file takes up is a multiple of it
+BLOCK = 4096  # bytes, the file system's block size
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Benchmark preparation and storage of training data.")
     parser.add_argument("data_dir", type=Path, help="clips as files, from preprocess_dataset.py")
-    parser.add_argument("--clips", type=Path, nargs="*", default=[], help="videos whose preparation is measured")
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long each reading is repeated")
+    parser.add_argument("--clips", type=Path, nargs="*", default=[], help="videos for the measurement of preparation")
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds that each reading is repeated")
     parser.add_argument("--shard_mb", type=int, default=1000)
     options = parser.parse_args(arguments)
     cli.quiet_third_party_logs()
@@ -117,7 +117,7 @@ def rate(
     seconds: float,
     clock: Callable[[], float],
 ) -> float:
-    """Frames per second of ``clock`` in random order: again and again for so many seconds, or each once."""
+    """Frames per second of ``clock`` in random order, repeated for ``seconds``; infinite: each frame once."""
     order = [frames[index] for index in np.random.default_rng(0).permutation(len(frames))]
     n_read, start = 0, clock()
     for place in order if math.isinf(seconds) else itertools.cycle(order):
@@ -129,7 +129,7 @@ def rate(
 
 
 def forget(files: Sequence[Path]) -> None:
-    """Ask the system to drop the files from memory."""
+    """Drop the files from the page cache."""
     for path in files:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)

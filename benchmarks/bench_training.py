@@ -1,11 +1,11 @@
-"""Samples per second, memory and the cost of each part of a training step of stage 3, and what its data loader gives.
+"""Samples per second, memory and seconds per part of a training step of stage 3, and the data loader's rate.
 
     python -m benchmarks.bench_training [--official] [--data_dir DATA_DIR] [--steps 3]
 
-Prints one Markdown table. Weights are random: their values do not change the cost. Without --data_dir the clips are
-made up, of the stored size and format. --official adds the official sizes; on a CPU with one sample per batch, where
-they take 15 GB of memory and some minutes, on a GPU with the config's batch size. Every row is a process of its own, so
-that its memory is too. The s/step are those of the trainer's own step; the parts are timed one by one.
+Prints one Markdown table. Weights are random, which does not change the cost. Without --data_dir the clips are
+synthetic, of the stored size and format. --official adds the official sizes: on a CPU with one sample per batch, 15 GB
+of memory and some minutes, on a GPU with the config's batch size. Every row is measured in a process of its own, for
+its peak memory. s/step is a step of the trainer; the parts are timed one by one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from utils.files.image_files import write_gray, write_rgb
 from utils.imaging.images import to_signed
 from utils.results.store import depth_path, face_path, save_edit_arrays, save_sound
 from utils.training.losses import generator_losses
-from utils.training.optimization import peak_memory
+from utils.training.training_loop import peak_memory
 from utils.weights.checkpoints import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,10 +59,10 @@ GIBIBYTE = 2**30
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Benchmark the training step of stage 3.")
-    parser.add_argument("--data_dir", type=Path, help="preprocessed clips (default: made up)")
-    parser.add_argument("--official", action="store_true", help="also the official sizes (15 GB on a CPU)")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not")
-    parser.add_argument("--row", choices=("mini", "official"), help="print this row alone, measured in this process")
+    parser.add_argument("--data_dir", type=Path, help="preprocessed clips (default: synthetic ones)")
+    parser.add_argument("--official", action="store_true", help="add the official sizes (15 GB on a CPU)")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one warm-up step")
+    parser.add_argument("--row", choices=("mini", "official"), help="print this row only, measured in this process")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         data_dir = options.data_dir or make_clips(Path(folder) / "data")
@@ -122,7 +122,7 @@ def read_config(name: str, data_dir: Path, folder: Path) -> GeneratorTrainingCon
 
 
 def measure(work: Callable[[], object], device: torch.device, n_timed: int) -> float:
-    """Mean seconds, after one run that allocates and warms up."""
+    """Mean seconds, after one warm-up run."""
     work()
     with Stopwatch(device).running("all") as watch:
         for _ in range(n_timed):
@@ -131,7 +131,7 @@ def measure(work: Callable[[], object], device: torch.device, n_timed: int) -> f
 
 
 class Stopwatch:
-    """Sums the seconds of named parts; waits for the GPU at their ends."""
+    """Sums the seconds of named parts, with GPU synchronisation."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = {}
@@ -150,7 +150,7 @@ class Stopwatch:
 
 
 def cost_of_parts(learner: GeneratorLearner, batch: Batch, n_timed: int) -> dict[str, float]:
-    """Mean seconds of each part of the learner's step, done one by one."""
+    """Mean seconds of each part of the learner's step, run one by one."""
     config, codec, watch = learner.config, learner.codec, Stopwatch(learner.device)
     n_items = len(batch.targets)
     n_decoded = min(config.decode_batch or n_items, n_items)
@@ -177,7 +177,7 @@ def cost_of_parts(learner: GeneratorLearner, batch: Batch, n_timed: int) -> dict
 
 
 def loader_rate(batches: TrainingBatches, config: GeneratorTrainingConfig) -> float:
-    """Samples per second that one loading process gives, images read and decoded each time."""
+    """Samples per second of one loading process that reads and decodes every image."""
     batches[0]  # log-mel spectra are kept
     started = time.perf_counter()
     for number in range(N_LOADED):
@@ -186,7 +186,7 @@ def loader_rate(batches: TrainingBatches, config: GeneratorTrainingConfig) -> fl
 
 
 def make_clips(data_dir: Path) -> Path:
-    """Clips of noise, which compresses worse than faces do, with a mouth in the middle of the lower half."""
+    """Clips of noise, which compresses worse than faces, with a mouth in the middle of the lower half."""
     rng = np.random.default_rng(0)
     for name in range(N_CLIPS):
         folder = data_dir / f"clip_{name}"

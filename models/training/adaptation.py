@@ -1,6 +1,6 @@
-"""Fine-tune the generator on one person's clip; only if that draws held-back frames better is the result kept.
+"""Fine-tuning of the generator on one person's clip, kept only if it improves the PSNR of held-back frames.
 
-The clip's first part is learned from, its end is held back. The audio encoder stays as it is.
+Training takes the clip's first part, validation its end. The audio encoder is frozen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from models.audio.whisper_encoder import WhisperEncoder
 from models.layers.model_config import read_model_config
 from models.training.generator_training_learner import GeneratorLearner
-from models.training.generator_training_setup import GeneratorTrainingConfig, gradient_dtype, sound_source
+from models.training.generator_training_setup import (
+    GeneratorOptimizerConfig,
+    GeneratorTrainingConfig,
+    gradient_dtype,
+    sound_source,
+)
 from models.training.generator_training_validation import Validation
 from utils.core.errors import BadInput
 from utils.data.augment import NO_AUGMENTATION, Augmentation
@@ -27,14 +32,13 @@ from utils.data.dataset import MIN_FRAMES, DatasetConfig, TrainingBatches
 from utils.data.segments import SegmentSource
 from utils.training.learner import Findings
 from utils.training.losses import LossWeights
-from utils.training.optimization import OptimizerConfig
 from utils.training.training_loop import BEST_NAME, Intervals, TrainingLoop
 from utils.weights.checkpoints import read_weights, weights_file
 from utils.weights.packs import Pack
 
-CHECK_INTERVAL = 50  # steps between looks at the held-back frames
-PATIENCE = 100  # steps without a gain on them after which there will be none
-N_CHECKED = 32  # held-back frames that are looked at
+CHECK_INTERVAL = 50  # steps between validations on the held-back frames
+PATIENCE = 100  # steps without a better PSNR after which the training stops
+N_CHECKED = 32  # held-back frames that are validated on
 VALIDATION_SEED = 1_000_003
 TRAINING_FOLDER = "training"  # in the work folder: checkpoints and log
 
@@ -52,7 +56,7 @@ class AdaptationSettings:
 
 @dataclass(frozen=True)
 class AdaptationResult:
-    """Lower-half PSNR in dB of the held-back frames: drawn before, by the kept weights, and by pasting a reference."""
+    """Lower-half PSNR in dB of the held-back frames: before, with the best weights, and of the reference frames."""
 
     psnr_before: float
     psnr_after: float
@@ -62,12 +66,12 @@ class AdaptationResult:
 
 
 class Adaptation(GeneratorLearner):
-    """One clip's fine-tuning; it continues where a stopped run left its last.pt in a folder below ``work_dir``."""
+    """Fine-tuning on one clip; resumes from last.pt in a folder below ``work_dir``."""
 
     def __init__(
         self, pack: Pack, clip_dir: Path, work_dir: Path, settings: AdaptationSettings, device: torch.device
     ) -> None:
-        """clip_dir: what preprocess_dataset.py writes. Raises BadInput if the clip is too short to hold frames back."""
+        """clip_dir: a clip of preprocess_dataset.py. Raises BadInput if it is too short to hold frames back."""
         from accelerate import Accelerator
 
         dtype = gradient_dtype(device)
@@ -85,7 +89,7 @@ class Adaptation(GeneratorLearner):
         self._report: Callable[[int, float], None] = lambda *_: None
 
     def run(self, report: Callable[[int, float], None]) -> AdaptationResult:
-        """Learn to the end; ``report`` hears the held-back frames' PSNR at every look."""
+        """Train to the end; ``report`` gets step and PSNR of every validation."""
         self._report = report
         directory, n_steps = self.config.checkpoint_dir, self.config.opti.max_steps
         intervals = Intervals(n_steps, CHECK_INTERVAL, CHECK_INTERVAL, CHECK_INTERVAL, patience=PATIENCE)
@@ -97,13 +101,13 @@ class Adaptation(GeneratorLearner):
         return AdaptationResult(self.psnr_before, loop.best, final.reference_psnr, loop.best_step, final.sheet)
 
     def _learned(self) -> nn.ModuleDict:
-        """The networks that adapt, as ``best_model`` has them."""
+        """The trained networks of ``best_model``."""
         model = self.best_model
         parts: dict[str, nn.Module] = {"unet": model.generator.unet}
         return nn.ModuleDict(parts if model.refiner is None else parts | {"refiner": model.refiner})
 
     def _look(self) -> Validation:
-        """At the held-back frames."""
+        """Validation on the held-back frames."""
         assert self.validation is not None
         return self.look(self.validation, 1)
 
@@ -119,7 +123,7 @@ class Adaptation(GeneratorLearner):
         return self._learned().state_dict()
 
     def write_networks(self, directory: Path) -> None:
-        """None but the best of the end count."""
+        """Nothing: only the best weights at the end are exported."""
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"psnr_before": self.psnr_before}
@@ -132,7 +136,7 @@ class Adaptation(GeneratorLearner):
 def adaptation_config(
     pack: Pack, data_dir: Path, work_dir: Path, settings: AdaptationSettings
 ) -> GeneratorTrainingConfig:
-    """The mini pack's recipe with gentler augmentation: there is one person, one light and one camera."""
+    """The mini pack's config with weaker augmentation, since one clip has one person, light and camera."""
     return GeneratorTrainingConfig(
         vae_path=pack.vae,
         unet_config_file=pack.unet / "config.json",
@@ -151,7 +155,7 @@ def adaptation_config(
                 (0.9, 1.0), color_jitter=0.05, grayscale=0.0, flip=0.0, depth=0.9, depth_shift=0.01, same_frame=0.4
             ),
         ),
-        opti=OptimizerConfig(
+        opti=GeneratorOptimizerConfig(
             max_steps=settings.steps, lr=settings.lr, min_lr=0.1 * settings.lr, warmup_steps=10, use_ema=True,
             ema_decay=0.95,
         ),
@@ -176,7 +180,7 @@ def build_batches(
 
 
 def split_valid(valid: Bool[np.ndarray, " n"], share: float) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Frames to learn from and, at the end, the held-back share; BadInput if either has too few."""
+    """Training frames and the held-back share at the end; raises BadInput if either has too few."""
     usable = np.flatnonzero(valid)
     n_last = max(MIN_FRAMES, round(share * len(usable)))
     if len(usable) - n_last < MIN_FRAMES:

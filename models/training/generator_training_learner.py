@@ -1,4 +1,4 @@
-"""How stage 3 learns: networks and optimisers, batches of clips, validation on held-out ones, and export."""
+"""Learner of generator training (stage 3): networks, optimizers, batches, losses, validation and export."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.audio.whisper_encoder import WhisperEncoder
+from models.generation.latent_codec import LatentCodec
 from models.training.discriminators import Discriminators
 from models.training.generator_training_model import GeneratorTrainingModel, Prediction, lower_faces, predict
 from models.training.generator_training_setup import (
@@ -22,26 +25,23 @@ from models.training.generator_training_setup import (
     speed_up,
 )
 from models.training.generator_training_validation import Validation, validate
-from models.training.perceptual import feature_distance
-from utils.core.processes import Processes
-from utils.data.batch_loader import numbered_batches
-from utils.data.dataset import Batch, TrainingBatches
-from utils.training.learner import Findings, Learner, NotFiniteError
+from utils.data.dataset import Batch, TrainingBatches, numbered_batches
+from utils.training.learner import Findings, Learner
 from utils.training.losses import lower_half
-from utils.training.optimization import RunningAverage, all_finite, batch_seed, cosine_rate, writing
+from utils.training.optimization import MovingAverage, all_finite, batch_seed, cosine_rate
+from utils.training.training_loop import writing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Numbered = tuple[int, Batch]
-Data = tuple[TrainingBatches, TrainingBatches | None]  # to learn from, and of held-out clips
+Data = tuple[TrainingBatches, TrainingBatches | None]  # for training, and of held-out clips
 
 
 class GeneratorLearner(Learner[Batch]):
-    """Generator and audio encoder, frozen VAE, and the discriminators if the config asks for any; batches of clips.
+    """Trains generator and audio encoder with a frozen VAE, and discriminators if the config has any.
 
-    What happens in a pass depends on the batch's number alone, so two processes, or two accumulated batches, give the
-    mean gradient of the same two batches.
+    A pass depends on the batch's number alone, so two processes and two accumulated batches give the same gradient.
     """
 
     def __init__(
@@ -50,14 +50,13 @@ class GeneratorLearner(Learner[Batch]):
         accelerator: Accelerator,
         data: Callable[[WhisperEncoder], Data] | None = None,
     ) -> None:
-        """data: gives the batches for an audio encoder; None: those that the config names."""
-        self.config, self.accelerator, self.device = config, accelerator, accelerator.device
-        self.processes = Processes(accelerator.process_index, accelerator.num_processes)
+        """data: makes the batches for an audio encoder; None: those of the config."""
+        self.config, self.accelerator = config, accelerator
         self.samples_per_step = config.opti.gradient_accumulation_steps * config.dataset.batch_size
         self.codec = build_codec(config, accelerator)
         model = build_model(config)
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.average = RunningAverage(model.to(self.device), config.opti.ema_decay) if config.opti.use_ema else None
+        self.average = MovingAverage(model.to(self.device), config.opti.ema_decay) if config.opti.use_ema else None
         speed_up(config, model)
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         opti = config.opti
@@ -69,7 +68,9 @@ class GeneratorLearner(Learner[Batch]):
             own = torch.optim.AdamW(discriminators.parameters(), lr=config.critics.lr, betas=config.critics.betas)
             self.discriminators, self.discriminator_optimizer = accelerator.prepare(discriminators.train(), own)
         encoder = self.plain_model.audio_encoder
-        self.training, self.validation = data(encoder) if data else build_data(config, encoder, self.processes.count)
+        self.training, self.validation = (
+            data(encoder) if data else build_data(config, encoder, self.accelerator.num_processes)
+        )
 
     def describe(self) -> str:
         return f"generator with mixed precision {self.accelerator.mixed_precision}, VAE {self.codec.dtype}"
@@ -87,15 +88,15 @@ class GeneratorLearner(Learner[Batch]):
         return cast(GeneratorTrainingModel, self.average.module) if self.average else self.plain_model
 
     def batches(self) -> Iterator[list[Numbered]]:
-        """As many batches per step as are accumulated."""
-        n_parts, n_processes = self.config.opti.gradient_accumulation_steps, self.processes.count
+        """Per step, the batches whose gradients are accumulated."""
+        n_parts, n_processes = self.config.opti.gradient_accumulation_steps, self.accelerator.num_processes
         first, n_workers = self.step * n_parts * n_processes, self.config.dataset.num_workers
-        coming = numbered_batches(self.training, first, self.processes.index, n_processes, n_workers)
+        coming = numbered_batches(self.training, first, self.accelerator.process_index, n_processes, n_workers)
         while parts := list(itertools.islice(coming, n_parts)):
             yield parts
 
     def update(self, parts: Sequence[Numbered], spent: float) -> dict[str, Tensor]:
-        """Gives the means of the accumulated batches' losses."""
+        """Returns the accumulated batches' mean losses."""
         opti = self.config.opti
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_rate(self.step, spent, opti.lr, opti.min_lr, opti.warmup_steps)
@@ -115,16 +116,16 @@ class GeneratorLearner(Learner[Batch]):
         torch.manual_seed(batch_seed(self.config.seed, number))
         prediction = self.predict(number, batch)
         losses = self.losses(prediction, batch)
-        self._require_finite(losses["total"], number, batch)
+        self.require_finite(losses["total"], number, batch.names)
         self.accelerator.backward(losses["total"])
         norm = self._clip(self.model)
         if norm is not None:
-            self._require_finite(norm, number, batch)
+            self.require_finite(norm, number, batch.names)
         self._take_step(self.optimizer)
         if self.discriminators is not None:
             real = lower_faces(prediction.fine_images, batch, prediction.decoded)
-            drawn = lower_faces(prediction.best_images.detach(), batch, prediction.decoded)
-            own = self.discriminators(real, drawn)
+            generated = lower_faces(prediction.best_images.detach(), batch, prediction.decoded)
+            own = self.discriminators(real, generated)
             self.accelerator.backward(torch.stack([*own.values()]).sum())
             self._clip(self.discriminators)
             self._take_step(self.discriminator_optimizer)
@@ -132,14 +133,14 @@ class GeneratorLearner(Learner[Batch]):
         return losses
 
     def _clip(self, model: nn.Module) -> Tensor | None:
-        """Norm of the gradients before; None while they accumulate, or where the loss's scale may overflow in fp16."""
+        """Gradient norm before clipping; None while gradients accumulate, and with fp16, whose scaled loss may overflow."""
         if not self.accelerator.sync_gradients:
             return None
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.opti.max_grad_norm)
         return None if self.accelerator.scaler else norm
 
     def _take_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Does nothing while gradients accumulate."""
+        """accelerate skips both calls while gradients accumulate."""
         optimizer.step()
         optimizer.zero_grad()
 
@@ -163,14 +164,8 @@ class GeneratorLearner(Learner[Batch]):
             losses["total"] = losses["total"] + getattr(weights, name) * value
         return losses | extra
 
-    def _require_finite(self, value: Tensor, number: int, batch: Batch) -> None:
-        """All processes hear of it, or they would wait for the one that stops."""
-        bad = self.processes.which(not bool(torch.isfinite(value.detach())), self.device)
-        if bad:
-            raise NotFiniteError(number, batch.names, bad)
-
     def validate(self) -> Findings | None:
-        """How well held-out clips are drawn, and a sheet with an item of each."""
+        """Figures of the held-out clips, and a contact sheet with an item of each."""
         if self.validation is None:
             return None
         found = self.look(self.validation, self.config.dataset.frames_per_clip)
@@ -180,7 +175,7 @@ class GeneratorLearner(Learner[Batch]):
         return Findings(text, figures, sheet=found.sheet)
 
     def look(self, batches: TrainingBatches, stride: int) -> Validation:
-        """How the best model draws ``batches``; see models.training.generator_training_validation."""
+        """Validation of ``best_model`` on ``batches``; see generator_training_validation."""
         found = validate(self.best_model.eval(), self.codec, batches, stride, self.accelerator.autocast)
         self.plain_model.train()
         return found
@@ -218,6 +213,33 @@ class GeneratorLearner(Learner[Batch]):
             self.average.module.load_state_dict(state["average"] or state["model"])
         if self.accelerator.scaler and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.discriminators is not None and "critics" in state:  # else they begin now
+        if self.discriminators is not None and "critics" in state:  # else they start now
             self.plain_discriminators.load_state_dict(state["critics"])
             self.discriminator_optimizer.load_state_dict(state["critic_optimizer"])
+
+
+def feature_distance(
+    codec: LatentCodec, images: Float[Tensor, "b 3 h w"], targets: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, ""]:
+    """Distance of images in the features of the frozen VAE's encoder, after each of its downsampling blocks.
+
+    The form of LPIPS (Zhang et al. 2018, equation 1) with equal weights: features of unit length at every position,
+    squared differences, averaged over positions, summed over layers. Images in [-1, 1], sides multiples of the VAE's
+    factor; gradients reach ``images``.
+    """
+    with torch.no_grad():
+        target_features = encoder_features(codec, targets)
+    features = encoder_features(codec, images)
+    distances = [(a - b).square().sum(dim=1).mean() for a, b in zip(features, target_features, strict=True)]
+    return torch.stack(distances).sum()
+
+
+def encoder_features(codec: LatentCodec, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+    """float32 [b, c, h', w'] after each downsampling block, of unit length along the channels."""
+    encoder = codec.vae.encoder
+    states = encoder.conv_in(images.to(dtype=codec.dtype, memory_format=torch.channels_last))
+    features = []
+    for block in encoder.down_blocks:
+        states = block(states)
+        features.append(F.normalize(states.float(), dim=1))
+    return features

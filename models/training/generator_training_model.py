@@ -1,4 +1,4 @@
-"""Audio encoder, generator and refiner as one network, so that all can learn together."""
+"""Audio encoder, generator and refiner as one trainable network."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ UNET_FOLDER = "unet"
 AUDIO_ENCODER_FILE = "whisper.pt"
 
 
-class Drawn(NamedTuple):
-    """Latents of b new faces; images of those that were decoded, as the VAE gives them and as the refiner does."""
+class Generated(NamedTuple):
+    """Latents of b new faces; of those that were decoded, the VAE's images and the refiner's."""
 
     latents: Float[Tensor, "b c h w"]
     images: Float[Tensor, "n 3 s s"] | None = None
@@ -45,7 +45,7 @@ class GeneratorTrainingModel(nn.Module):
         train_audio_encoder: bool,
         refiner: Refiner | None = None,
     ) -> None:
-        """Raises BadInput if the encoder's width is not what the generator attends to."""
+        """Raises BadInput if the encoder's width is not the generator's cross-attention width."""
         super().__init__()
         width = audio_encoder.dims.n_audio_state
         if width != generator.audio_channels:
@@ -64,11 +64,11 @@ class GeneratorTrainingModel(nn.Module):
         has_audio: Bool[Tensor, " g"],
         decode: Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "k 3 s s"]] | None = None,
         references: tuple[Float[Tensor, "k 3 p p"], Float[Tensor, "k 1 s s"]] | None = None,
-    ) -> Drawn:
+    ) -> Generated:
         """latents: masked, reference, depth; item k belongs to sound segment k // (b / g), its window is ``rows``.
 
-        decode: makes images of the latents or of some of them; references: what the refiner takes for these, composed
-        references and depth images.
+        decode: decodes all or some of the latents; references: composed references and depth images of these, for the
+        refiner.
         """
         with torch.set_grad_enabled(self.trains_audio_encoder and torch.is_grad_enabled()):
             states = self.audio_encoder(log_mel) * has_audio[:, None, None, None]
@@ -76,13 +76,13 @@ class GeneratorTrainingModel(nn.Module):
         windows = states[group[:, None], rows].flatten(1, 2)
         new = self.generator(latents, windows)
         if decode is None:
-            return Drawn(new)
+            return Generated(new)
         images = decode(new)
         refined = None if self.refiner is None or references is None else self.refiner(images, *references)
-        return Drawn(new, images, refined)
+        return Generated(new, images, refined)
 
     def export(self, directory: Path, half: bool) -> None:
-        """Write what inference_joygen.py loads: folders of UNet and refiner, the audio encoder if it was trained."""
+        """Write the files that inference_joygen.py loads: UNet, refiner, and the audio encoder if it was trained."""
         self.generator.save(directory / UNET_FOLDER, half)
         if self.refiner is not None:
             self.refiner.save(directory / REFINER_FOLDER, half)
@@ -92,7 +92,7 @@ class GeneratorTrainingModel(nn.Module):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one pass over a batch of b items gives; n of them are decoded, spread over the clips.
+    """Result of one pass over a batch of b items; n of them are decoded, spread over the clips.
 
     refined, fine_images and mouths have the size of the batch's pictures, the generator's own may be smaller.
     """
@@ -104,15 +104,15 @@ class Prediction:
     refined: Float[Tensor, "n 3 p p"] | None
     fine_images: Float[Tensor, "n 3 p p"]
     mouths: Float[Tensor, "n 1 p p"]
-    decoded: Int[Tensor, " n"]  # which items
+    decoded: Int[Tensor, " n"]  # indices of the decoded items
 
     @property
     def best_images(self) -> Float[Tensor, "n 3 p p"]:
-        """What is shown in the end."""
+        """The refiner's images if there is one, else the VAE's."""
         return self.images if self.refined is None else self.refined
 
     def losses(self, weights: LossWeights) -> GeneratorLosses:
-        """Of the generator's images and, where there is a refiner, of its images too; their image terms are added."""
+        """Losses of the VAE's images; with a refiner its image terms are added."""
         mouths = resize_pictures(self.mouths, self.images.shape[-1])
         losses = generator_losses(self.latents, self.target_latents, self.images, self.target_images, mouths, weights)
         if self.refined is None:
@@ -143,7 +143,7 @@ def predict(
     n_items = len(targets)
     n_decoded = min(n_decoded or n_items, n_items)
     decoded = torch.arange(n_decoded, device=targets.device) * n_items // n_decoded
-    drawn = model(
+    new = model(
         inputs,
         batch.log_mel,
         batch.rows,
@@ -152,11 +152,11 @@ def predict(
         (references[decoded], to_signed(batch.depths[decoded])),
     )
     return Prediction(
-        drawn.latents.float(),
+        new.latents.float(),
         target_latents,
-        drawn.images,
+        new.images,
         targets[decoded],
-        drawn.refined,
+        new.refined,
         fine_images[decoded],
         batch.mouths[decoded].float(),
         decoded,
@@ -164,7 +164,7 @@ def predict(
 
 
 def lower_faces(images: Float[Tensor, "n 3 hf wf"], batch: Batch, items: Int[Tensor, " n"]) -> LowerFaces:
-    """The lower halves of images of some of a batch's items, with what is heard at each."""
+    """Lower halves of the images of some of a batch's items, with the sound at each frame."""
     clips = items // (len(batch.targets) // len(batch.log_mel))
     columns = (MEL_PER_ROW * batch.rows[items, :, None] + torch.arange(MEL_PER_ROW, device=items.device)).flatten(1)
     sound = batch.log_mel.transpose(1, 2)[clips[:, None], columns].transpose(1, 2)

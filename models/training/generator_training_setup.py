@@ -1,4 +1,4 @@
-"""The config of a stage-3 training, and what is built from it."""
+"""Config of generator training (stage 3), and the parts built from it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from models.layers.model_config import read_model_config
 from models.training.discriminators import Discriminators
 from models.training.generator_training_model import GeneratorTrainingModel
 from utils.core.cli import resolve_dtype
-from utils.core.config import Amount, Count, Decay, Seed, Whole
+from utils.core.config import Amount, Count, Decay, Positive, Seed, Share, Whole
 from utils.core.errors import BadInput
 from utils.data.augment import NO_AUGMENTATION
 from utils.data.clips import open_clips
 from utils.data.dataset import DatasetConfig, TrainingBatches, split_clips
 from utils.data.segments import SegmentSource
 from utils.training.losses import LossWeights
-from utils.training.optimization import OptimizerConfig
 from utils.training.training_loop import Intervals
 
 if TYPE_CHECKING:
@@ -36,16 +35,33 @@ if TYPE_CHECKING:
 
 VALIDATION_SEED = 1_000_003
 MANY_WEIGHTS = 100_000_000
-MIN_SYNC_FRAMES = 2  # decoded frames of a clip that its sounds are told apart by
+MIN_SYNC_FRAMES = 2  # decoded frames per clip that the sync discriminator compares
+
+
+@dataclass(frozen=True)
+class GeneratorOptimizerConfig:
+    """AdamW with cosine_rate."""
+
+    max_steps: Count
+    lr: Amount
+    min_lr: Amount
+    warmup_steps: Whole = 0
+    max_minutes: Positive | None = None  # stop earlier after this much time; the schedule follows
+    gradient_accumulation_steps: Count = 1
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    weight_decay: Amount = 0.01
+    max_grad_norm: Positive = 1.0
+    use_ema: bool = False
+    ema_decay: Share = 0.999
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """How the networks behind loss.adversarial and loss.sync learn; they are made only if those weights are not 0."""
+    """Training of the discriminators of loss.adversarial and loss.sync, built if those weights are above 0."""
 
     lr: Amount = 1e-4  # constant
     betas: tuple[Decay, Decay] = (0.5, 0.99)
-    start: Whole = 0  # steps that the discriminators learn before the generator heeds them
+    start: Whole = 0  # steps that the discriminators train before their losses count for the generator
 
 
 @dataclass(frozen=True)
@@ -54,29 +70,29 @@ class GeneratorTrainingConfig:
     unet_config_file: Path
     checkpoint_dir: Path
     dataset: DatasetConfig
-    opti: OptimizerConfig
-    unet_resume_file: Path | None = None  # weights to start from
-    whisper_model_path: Path | None = None  # audio encoder to start from, or to use as it is
-    audio_encoder: EncoderDims | None = None  # or the sizes of a new one
+    opti: GeneratorOptimizerConfig
+    unet_resume_file: Path | None = None  # initial weights
+    whisper_model_path: Path | None = None  # audio encoder: initial weights, or frozen
+    audio_encoder: EncoderDims | None = None  # sizes of a new one instead
     train_audio_encoder: bool = False
-    refiner: RefinerConfig | None = None  # sizes of a new refiner; null: none, or the one to start from
-    refiner_resume_dir: Path | None = None  # refiner to start from
-    # last: only the UNet's last block and output; auto: last where all its weights and their gradients are too many;
-    # none: the refiner alone learns
+    refiner: RefinerConfig | None = None  # sizes of a new refiner; null: none, or refiner_resume_dir
+    refiner_resume_dir: Path | None = None  # initial refiner
+    # all: the whole UNet; last: its last block and output; auto: last for UNets of 100 million weights or more;
+    # none: the refiner only
     trained_blocks: Literal["all", "last", "auto", "none"] = "all"
     loss: LossWeights = field(default_factory=LossWeights)
     critics: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    decode_batch: Count | None = None  # items of a batch whose images are decoded for the loss; null: all
-    sample_posterior: bool = False  # draw latents from the VAE's posterior, as upstream does, instead of its mean
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None  # null: what accelerate's config says
-    # auto: bfloat16 where the hardware multiplies it, else float32; float16 only with mixed_precision fp16, whose
-    # scaled loss keeps the gradients of its decoder from vanishing
+    decode_batch: Count | None = None  # items per batch that are decoded for the image losses; null: all
+    sample_posterior: bool = False  # sample latents from the VAE's posterior, as upstream, instead of its mean
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None  # null: accelerate's setting
+    # auto: bfloat16 where the hardware supports it, else float32; float16 only with mixed_precision fp16, whose
+    # scaled loss keeps the decoder's gradients from underflowing
     vae_precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    gradient_checkpointing: bool = False  # compute the UNet's and the decoder's states again for their gradients
+    gradient_checkpointing: bool = False  # recompute activations of UNet and VAE decoder in the backward pass
     compile: bool = False  # torch.compile the UNet
     compile_backend: str = "inductor"
     seed: Seed = 0
-    tensorboard: bool | None = None  # write its event files; null: if it is installed
+    tensorboard: bool | None = None  # write event files; null: if TensorBoard is installed
     console_log_interval: Count = 2  # steps
     checkpoint_save_interval: Count = 5000
     checkpoint_validation_interval: Count = 5000
@@ -91,7 +107,7 @@ class GeneratorTrainingConfig:
 
 
 def build_accelerator(config: GeneratorTrainingConfig) -> Accelerator:
-    """Raises BadInput for what the machine or the number of processes does not allow."""
+    """Raises BadInput for a precision or a time limit that the machine or the number of processes does not allow."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(
@@ -118,7 +134,7 @@ def build_codec(config: GeneratorTrainingConfig, accelerator: Accelerator) -> La
 
 
 def gradient_dtype(device: torch.device) -> torch.dtype:
-    """The fastest number format whose range also holds gradients: bfloat16 where the hardware has it."""
+    """bfloat16 where the hardware supports it, else float32: fast, with a range that holds gradients."""
     if device.type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bfloat16 else torch.float32
@@ -140,7 +156,7 @@ def build_model(config: GeneratorTrainingConfig) -> GeneratorTrainingModel:
 
 
 def build_refiner(config: GeneratorTrainingConfig) -> Refiner | None:
-    """None if the config asks for none. Raises BadInput if the dataset does not give what it needs."""
+    """None if the config has none. Raises BadInput if the dataset's pictures do not fit it."""
     if config.refiner is not None and config.refiner_resume_dir is not None:
         raise BadInput("refiner not clear", expected="either refiner or refiner_resume_dir")
     if config.refiner_resume_dir is not None:
@@ -157,7 +173,7 @@ def build_refiner(config: GeneratorTrainingConfig) -> Refiner | None:
 
 
 def choose_trained_blocks(config: GeneratorTrainingConfig, generator: Generator) -> None:
-    """Freeze what is not to learn."""
+    """Freeze the UNet's blocks that config.trained_blocks leaves out."""
     n_weights = sum(parameter.numel() for parameter in generator.parameters())
     if config.trained_blocks == "all" or (config.trained_blocks == "auto" and n_weights < MANY_WEIGHTS):
         return
@@ -170,7 +186,7 @@ def choose_trained_blocks(config: GeneratorTrainingConfig, generator: Generator)
 
 
 def speed_up(config: GeneratorTrainingConfig, model: GeneratorTrainingModel) -> None:
-    """Apply the switches that change time and memory, but not the result."""
+    """Apply gradient checkpointing and compilation, which change time and memory, not the result."""
     unet: Any = model.generator.unet
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -183,7 +199,7 @@ def speed_up(config: GeneratorTrainingConfig, model: GeneratorTrainingModel) -> 
 
 
 def build_discriminators(config: GeneratorTrainingConfig, mixed_precision: str, n_mels: int) -> Discriminators | None:
-    """None if the config asks for none."""
+    """None if both of their losses are off."""
     loss, dataset = config.loss, config.dataset
     if not loss.adversarial and not loss.sync:
         return None
@@ -200,7 +216,7 @@ def build_discriminators(config: GeneratorTrainingConfig, mixed_precision: str, 
 def build_data(
     config: GeneratorTrainingConfig, encoder: WhisperEncoder, n_processes: int
 ) -> tuple[TrainingBatches, TrainingBatches | None]:
-    """All batches of the training, and those of the held-out clips, if there are any."""
+    """Batches of the training, and of the held-out clips if there are any."""
     sound = sound_source(encoder, config.train_audio_encoder)
     names, held_out = split_clips(config.dataset)
     clips = open_clips(config.dataset.root_dir, names, config.dataset.in_memory)
@@ -214,7 +230,7 @@ def build_data(
 
 
 def sound_source(encoder: WhisperEncoder, random_offset: bool) -> SegmentSource:
-    """Segments of sound as this encoder takes them; see SegmentSource for ``random_offset``."""
+    """Sound segments of this encoder's input length; see SegmentSource for ``random_offset``."""
     dims = encoder.dims
 
     def log_mel(wave: Float[np.ndarray, " n"]) -> Float[Tensor, "c t"]:

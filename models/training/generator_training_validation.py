@@ -1,4 +1,4 @@
-"""How well held-out clips are drawn, in figures and as a sheet of pictures."""
+"""Validation of the generator on held-out clips: PSNR, L1 and a contact sheet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Validation:
     """Means over the lower halves; ``sheet`` is RGB, its rows reference, masked, target, prediction and depth."""
 
     psnr: float  # dB
-    reference_psnr: float  # dB, of the reference frame: what showing another mouth of the clip would reach
+    reference_psnr: float  # dB, of the reference frames, that is another mouth of the clip
     l1: float
     sheet: UInt8[np.ndarray, "h w 3"]
 
@@ -39,7 +39,7 @@ def validate(
     stride: int,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> Validation:
-    """stride: the sheet shows every so many items, such as one per clip."""
+    """stride: the contact sheet shows every stride-th item, such as one per clip."""
     ratios, floors, distances, columns = [], [], [], []
     for index in range(len(batches)):
         batch = batches[index].to(codec.device)

@@ -1,10 +1,11 @@
-"""Between clips and the audio2motion network: labels, features and training batches."""
+"""Labels, audio features and training batches of audio2motion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,7 +28,6 @@ from models.audio.hubert import HubertEncoder, n_states, weights_path
 from models.face3d.face_model import FaceModel
 from models.motion.audio2motion import Audio2MotionConfig, MotionInputs
 from utils.core.cli import progress
-from utils.core.processes import Processes
 from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip, blink_labels, eye_amplitude, mouth_amplitude
 from utils.data.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionWindow, mask_features
 from utils.data.sound_variants import VariantConfig, variants
@@ -35,7 +35,10 @@ from utils.files.arrays import load_array, save_array
 from utils.files.digests import sha256
 from utils.results.training_clip import hubert_path
 
-_DIGEST_LENGTH = 12  # hexadecimal digits that tell one HuBERT's states from another's
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_DIGEST_LENGTH = 12  # hexadecimal digits of the weights' digest in the names of HuBERT states
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class MotionBatch:
 
 
 def labelled(clip: MotionClip, config: Audio2MotionConfig, face: FaceModel) -> MotionClip:
-    """Add what the pitch variant is told of a clip; the plain one needs none of it."""
+    """Add pitch, blinks and amplitudes, the inputs of the pitch variant; the plain variant has none of them."""
     if not config.use_pitch:
         return clip
     mean, *bases = face.landmark_bases()
@@ -69,12 +72,12 @@ def labelled(clip: MotionClip, config: Audio2MotionConfig, face: FaceModel) -> M
 
 
 def with_normalised(clips: Sequence[MotionClip]) -> list[MotionClip]:
-    """Add the features of whole clips that audio_type mfcc_norm hears; a window alone does not tell what is loud."""
+    """Add the features of audio_type mfcc_norm; they are normalised over whole clips, not windows."""
     return [replace(clip, audio=normalised_mfcc(clip.wave)) for clip in progress(clips, len(clips), "features")]
 
 
 def with_variants(clips: Sequence[MotionClip], settings: VariantConfig, seed: int) -> list[MotionClip]:
-    """The clips and their disturbed copies; each clip's depend on the seed and on its place alone."""
+    """The clips and their augmented copies, which depend on the seed and the clip's position alone."""
     numbered = progress(enumerate(clips), len(clips), "other voices and rooms")
     copies = [variants(clip, settings, np.random.default_rng([seed, number])) for number, clip in numbered]
     return [*clips, *(copy for of_clip in copies for copy in of_clip)]
@@ -84,24 +87,22 @@ def with_hubert(
     clips: Sequence[MotionClip],
     data_dir: Path,
     hubert_dir: Path,
-    device: torch.device,
-    processes: Processes | None = None,
+    accelerator: Accelerator,
 ) -> list[MotionClip]:
     """Add the states of HuBERT's last layer, in half precision: 0.4 GB per hour of speech for the large one.
 
-    They are computed once, each clip by one of the processes, and kept as <clip>/hubert-<weights>.npy. Raises BadInput
-    for an unusable HuBERT folder, and for kept states that are not those of the clip's sound.
+    They are computed once, each clip by one process, and stored as <clip>/hubert-<weights>.npy. Raises BadInput
+    for an unusable HuBERT folder, and for stored states that do not fit the clip's sound.
     """
     digest = sha256(weights_path(hubert_dir))[:_DIGEST_LENGTH]
     paths = {clip.name: hubert_path(data_dir / clip.name, digest) for clip in clips}
-    processes = processes or Processes()
-    own = clips[processes.index :: processes.count]
-    unheard = [clip for clip in own if not paths[clip.name].is_file()]
-    if unheard:
-        hubert = HubertEncoder.load(hubert_dir, device)
-        for clip in progress(unheard, len(unheard), "HuBERT"):
+    own = clips[accelerator.process_index :: accelerator.num_processes]
+    missing = [clip for clip in own if not paths[clip.name].is_file()]
+    if missing:
+        hubert = HubertEncoder.load(hubert_dir, accelerator.device)
+        for clip in progress(missing, len(missing), "HuBERT"):
             save_array(paths[clip.name], hubert.encode(clip.wave).astype(np.float16))
-    processes.wait()
+    accelerator.wait_for_everyone()
     return [
         replace(clip, audio=load_array(paths[clip.name], (n_states(len(clip.wave)), None), "f", "delete it"))
         for clip in clips
@@ -135,7 +136,7 @@ def collate(
 
 
 def window_features(window: MotionWindow) -> Float[np.ndarray, "s c"]:
-    """The window's states if it has them, else its MFCC as speech_features gives them, the margins cut off."""
+    """The window's states if it has them, else its MFCC, scaled as in speech_features, without the margins."""
     if window.audio.size:
         return window.audio.astype(np.float32)
     steps = mfcc(resample(window.wave, window.rate, MFCC_RATE)) * np.float32(MFCC_SCALE)

@@ -1,18 +1,17 @@
-"""How audio2motion learns: its losses on windows, its validation on unheard speakers, and its export."""
+"""Learner of audio2motion (stage 1): losses on windows, validation on held-out speakers, export."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import yaml
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
@@ -33,7 +32,6 @@ from models.training.motion_validation import (
 )
 from utils.core.config import to_dict
 from utils.core.errors import BadInput
-from utils.core.processes import Processes
 from utils.core.types import N_EXP
 from utils.data.motion_dataset import MotionClip, load_motion_clips
 from utils.data.motion_windows import WindowSampler
@@ -48,41 +46,44 @@ from utils.training.motion_losses import (
     magnitude,
     masked_mse,
 )
-from utils.training.optimization import batch_seed, writing
-from utils.training.training_loop import BEST_NAME
+from utils.training.optimization import MovingAverage, batch_seed
+from utils.training.training_loop import BEST_NAME, writing
 from utils.weights.checkpoints import half_precision, read_weights, save_weights
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class MotionLearner(NetworkLearner[MotionBatch]):
-    """The flow-VAE and its running average, the clips, and the sync expert if there is one."""
+    """Trains the flow-VAE and its moving average, with the sync expert's loss if the config names one."""
 
     network: Audio2Motion
     face: FaceModel
 
-    def __init__(self, config: MotionTrainingConfig, device: torch.device, processes: Processes | None = None) -> None:
-        self.config, self.device, self.processes = config, device, processes or Processes()
+    def __init__(self, config: MotionTrainingConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator = config, accelerator
         self.samples_per_step, self.clip_norm = config.data.batch_size, config.optimizer.clip_norm
         self.face = FaceModel.load(config.face_model)
-        self.clips, self.validation = load_clips(config, self.face, device, self.processes)
+        self.clips, self.validation = load_clips(config, self.face, accelerator)
         self.originals = [clip for clip in self.clips if not clip.is_copy]
         mirror = face_mirror(self.face)
         self.sampler = WindowSampler(self.clips, config.data.window_frames, config.augmentation, mirror)
         _, identity_basis, expression_basis = self.face.landmark_bases()
-        self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(device)
-        self.landmark_loss = LandmarkLoss(self.offsets).to(device)
+        self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(self.device)
+        self.landmark_loss = LandmarkLoss(self.offsets).to(self.device)
         self.opening = opening_direction(expression_basis.numpy())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             audio_dim = self.clips[0].audio.shape[1] or None  # else that of the audio type
-            self.network = build_audio2motion(config.network, audio_dim).to(device)
-        self.average = copy.deepcopy(self.network).eval()
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.optimizer.learning_rate)
+            network = build_audio2motion(config.network, audio_dim).to(self.device)
+        self.average = MovingAverage(network, config.optimizer.average_decay, ramps=False)
+        self.prepare(network, torch.optim.Adam(network.parameters(), lr=config.optimizer.learning_rate))
         self.expert = None
         if config.sync_expert is not None:
-            self.expert = load_expert(config.sync_expert, config.network, self.network.audio_dim, device)
+            self.expert = load_expert(config.sync_expert, config.network, network.audio_dim, self.device)
 
     def describe(self) -> str:
-        """What is learned from, and what a linear model reaches on the clips to validate on."""
+        """Clips and speakers, and the correlation that a linear model reaches on the validation clips."""
         n_speakers, n_held_out = (len({clip.speaker for clip in group}) for group in (self.clips, self.validation))
         n_clips, n_copies = len(self.originals), len(self.clips) - len(self.originals)
         copies = f" and {n_copies} copies with other voices and rooms" if n_copies else ""
@@ -98,7 +99,7 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         return f"{text}\n{match_line('linear baseline', matches)}"
 
     def mean_expression(self) -> Float[np.ndarray, " 64"]:
-        """Of all usable frames that are trained on."""
+        """Mean over all valid training frames."""
         return np.concatenate([clip.expression[clip.valid] for clip in self.originals]).mean(axis=0)
 
     def batch(self, number: int) -> MotionBatch:
@@ -120,7 +121,7 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         sizes, loss = self.network.vae.sizes, self.config.loss
         shape = (len(batch.motion), sizes.latent, batch.motion.shape[1] // sizes.stride)
         noise = torch.randn(shape, generator=generator).to(self.device)
-        result = self.network(batch.inputs, batch.motion, batch.mask, noise)
+        result = self.model(batch.inputs, batch.motion, batch.mask, noise)
         terms = {
             "kl": result.kl,
             "expression": masked_mse(result.output, batch.motion, batch.mask),
@@ -141,21 +142,21 @@ class MotionLearner(NetworkLearner[MotionBatch]):
     def _sync_loss(
         self, expert: SyncExpert, motion: Float[Tensor, "b t 64"], batch: MotionBatch, generator: torch.Generator
     ) -> Tensor:
-        """In the predicted motion, with the identity of each window's first frame."""
+        """Sync loss of the predicted motion, with the identity of each window's first frame."""
         landmarks = self.offsets(batch.identity[:, :1] * expert.config.use_identity, motion)
         return sync_loss(expert, landmarks, batch.speech, batch.mask, self.config.sync_clips, generator)
 
-    def rate(self, spent: float) -> float:  # noqa: ARG002  # the steps alone count
+    def rate(self, spent: float) -> float:  # noqa: ARG002  # depends on the step alone
         return self.config.optimizer.rate(self.step)
 
     def after_step(self) -> None:
-        follow(self.average, self.network, self.config.optimizer.average_decay)
+        self.average.update(self.network, self.step)
 
     def validate(self) -> Findings | None:
-        """The score is the median correlation of the mouth's opening, or none where the newest weights are kept."""
+        """Score: median correlation of the mouth's opening; None with keep_newest."""
         if not self.validation:
             return None
-        predicted = predict_clips(self.average, self.validation)
+        predicted = predict_clips(cast(Audio2Motion, self.average.module), self.validation)
         matches = opening_matches(predicted, self.validation, self.opening)
         errors = lip_errors(predicted, self.validation, self.mean_expression(), self.face)
         openings = {f"opening_r/{name}": match.r for name, match in matches.items()}
@@ -167,45 +168,35 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         return {"network": asdict(self.config.network), "audio channels": self.network.audio_dim}
 
     def best_weights(self) -> Mapping[str, Tensor]:
-        return self.average.state_dict()
+        return self.average.module.state_dict()
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"average": self.average.state_dict()}
+        return super().state() | {"average": self.average.module.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
-        self.average.load_state_dict(state["average"])
+        self.average.module.load_state_dict(state["average"])
 
 
 def face_mirror(face: FaceModel) -> Float[np.ndarray, "64 64"] | None:
-    """Left and right of an expression swapped, where the face model knows how."""
+    """Matrix that swaps left and right of an expression; None if the face model has none."""
     mirror: Tensor | None = face.get_buffer("mirror_exp")
     return None if mirror is None else mirror.numpy()
 
 
 def load_clips(
-    config: MotionTrainingConfig, face: FaceModel, device: torch.device, processes: Processes | None = None
+    config: MotionTrainingConfig, face: FaceModel, accelerator: Accelerator
 ) -> tuple[list[MotionClip], list[MotionClip]]:
-    """Clips to train on and to validate on, with the labels and the HuBERT states that the network takes."""
+    """Training and validation clips, with the labels and features that the network takes."""
     training, validation = load_motion_clips(config.data_dir, config.data)
     if config.variants.count:
         training = with_variants(training, config.variants, config.seed)
     clips = [labelled(clip, config.network, face) for clip in (*training, *validation)]
     if config.network.audio_type == "hubert" and config.hubert_dir is not None:
-        clips = with_hubert(clips, config.data_dir, config.hubert_dir, device, processes)
+        clips = with_hubert(clips, config.data_dir, config.hubert_dir, accelerator)
     if config.network.audio_type == "mfcc_norm":
         clips = with_normalised(clips)
     return clips[: len(training)], clips[len(training) :]
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged weights and statistics towards the trained ones."""
-    for slow, fast in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if slow.is_floating_point():
-            slow.lerp_(fast, 1 - decay)
-        else:
-            slow.copy_(fast)
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: LossConfig, step: int) -> Tensor:
@@ -220,11 +211,10 @@ def amplified(
     mean_expression: Float[np.ndarray, " 64"],
     directions: Float[np.ndarray, "64 r"],
 ) -> dict[str, Tensor]:
-    """The same network whose lips open ``gain`` times as far about the mean expression; its last layer is changed.
+    """The network with its last layer changed: lips open ``gain`` times as far from the mean expression.
 
-    What sound does not tell is averaged out in training, which leaves the mouth too still. Only the orthonormal
-    ``directions``, in which lips open and shut, are amplified: the others follow speech so little that it would
-    mostly add errors.
+    Motion that the sound does not determine is averaged out in training, so the mouth moves too little. Only the
+    orthonormal ``directions`` of opening lips are amplified; in the others mostly errors would grow.
     """
     spread = torch.from_numpy(directions).double()
     change = torch.eye(N_EXP, dtype=torch.float64) + (gain - 1) * spread @ spread.T
@@ -239,10 +229,10 @@ def amplified(
 def export(
     config: MotionTrainingConfig, directory: Path, mean_expression: Float[np.ndarray, " 64"], face: FaceModel
 ) -> Path:
-    """Write the best checkpoint as half-precision tensors under the official names, with the config it needs.
+    """Write the best checkpoint as half-precision tensors under the official names, with its config.
 
-    ``config.export_gain`` makes its lips open farther. Raises BadInput if the folder holds another checkpoint: a folder
-    stands for its newest.
+    See ``amplified`` for config.export_gain. Raises BadInput if the folder holds another checkpoint, because stage 1
+    loads a folder's newest.
     """
     best = read_weights(config.output_dir / BEST_NAME)
     path = directory / f"model_ckpt_steps_{best['step']}.safetensors"

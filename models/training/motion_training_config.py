@@ -1,4 +1,4 @@
-"""The config of the trainings of stage 1, and what it may not say."""
+"""Config of the trainings of stage 1, audio2motion and its sync expert, and its checks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from utils.data.motion_windows import AugmentationConfig
 from utils.data.sound_variants import VariantConfig
 from utils.data.sync_pairs import PAIR_FRAMES
 from utils.training.motion_losses import LossConfig
+from utils.training.optimization import exponential_rate, staircase_rate
 from utils.training.training_loop import Intervals
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """Adam; the rate rises linearly over the warm-up and falls by decay_factor every decay_steps.
-
-    The weights that are validated and exported follow the trained ones by (1 - average_decay) of the way each step.
-    """
+class MotionOptimizerConfig:
+    """Adam with exponential_rate; average_decay: decay of the moving average that is validated and exported."""
 
     learning_rate: Amount = 5e-4
     warmup_steps: Whole = 1000
@@ -33,13 +31,12 @@ class OptimizerConfig:
     average_decay: Decay = 0.0
 
     def rate(self, step: int) -> float:
-        warmth = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        return self.learning_rate * warmth * self.decay_factor ** (step / self.decay_steps)
+        return exponential_rate(step, self.learning_rate, self.decay_factor, self.decay_steps, self.warmup_steps)
 
 
 @dataclass(frozen=True)
 class SyncConfig:
-    """Training of the sync expert (--task sync); Adam, whose rate falls by decay_factor after every decay_steps."""
+    """Training of the sync expert (--task sync): Adam with staircase_rate."""
 
     output_dir: Path = Path("./results/train_sync_expert")
     max_steps: Count = 40_000
@@ -56,7 +53,7 @@ class SyncConfig:
     sizes: SyncExpertSizes = field(default_factory=SyncExpertSizes)
 
     def rate(self, step: int) -> float:
-        return max(self.min_rate, self.learning_rate * self.decay_factor ** (step // self.decay_steps))
+        return staircase_rate(step, self.learning_rate, self.decay_factor, self.decay_steps, self.min_rate)
 
     @property
     def intervals(self) -> Intervals:
@@ -83,7 +80,7 @@ class MotionTrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     variants: VariantConfig = field(default_factory=VariantConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: MotionOptimizerConfig = field(default_factory=MotionOptimizerConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
 
     @property
@@ -92,7 +89,7 @@ class MotionTrainingConfig:
 
 
 def check_config(config: MotionTrainingConfig) -> None:
-    """Refuse early what would fail late."""
+    """Raises BadInput for combinations that would fail later."""
     if config.data.window_frames % config.network.sizes.stride:
         raise BadInput(f"data.window_frames is no multiple of {config.network.sizes.stride}", expected="such as 100")
     if config.data.window_frames < PAIR_FRAMES:

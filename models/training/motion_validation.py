@@ -1,4 +1,4 @@
-"""How well predicted motion fits speakers that were never heard: opening of the mouth, distance of the lips."""
+"""Validation of audio2motion on held-out speakers: correlation of the mouth's opening, error of the lips."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def opening_of(expression: Float[np.ndarray, "t 64"], direction: Float[np.ndarra
 def opening_matches(
     predicted: Mapping[str, np.ndarray], clips: Sequence[MotionClip], direction: Float[np.ndarray, " e"]
 ) -> dict[str, LaggedCorrelation]:
-    """How well the prediction opens the mouth when the clip's speaker does, per clip."""
+    """Correlation of predicted and tracked opening of the mouth at the best lag, per clip."""
     return {clip.name: _match(opening_of(predicted[clip.name], direction), clip, direction) for clip in clips}
 
 
 def ridge_matches(
     training: Sequence[MotionClip], clips: Sequence[MotionClip], direction: Float[np.ndarray, " e"]
 ) -> dict[str, LaggedCorrelation]:
-    """What a linear model on MFCC reaches: the network should not be worse."""
+    """The same of a linear model on MFCC, the baseline."""
     openings = [opening_of(clip.expression, direction) for clip in training]
     train_features, clip_features = ([_frame_features(clip) for clip in group] for group in (training, clips))
     predictions = ridge_predictions(train_features, openings, clip_features)
@@ -88,8 +88,8 @@ def _frame_features(clip: MotionClip) -> Float[np.ndarray, "t c"]:
 class LipErrors:
     """Mean distance of 40 lip landmarks from the tracked ones, as a share of the distance of the outer eye corners.
 
-    network, and its floors: the mean expression of the training clips, and what the network says to the sound of
-    another speaker. The second three are the same after each clip's mean difference was taken out: motion alone.
+    network, and its baselines: the training clips' mean expression, and the network's motion for another speaker's
+    sound. The last three: the same with each clip's mean difference subtracted, which leaves the motion.
     """
 
     network: float
@@ -135,7 +135,7 @@ def _other_sound(predicted: Mapping[str, np.ndarray], clips: Sequence[MotionClip
 
 
 def _lip_error(predicted: Float[np.ndarray, "t 64"], clip: MotionClip, face: FaceModel) -> tuple[float, float]:
-    """Mean distance as it is, and after the mean difference was taken out."""
+    """Mean distance, and the same with the mean difference subtracted."""
     mean, identity_basis, expression_basis = (basis.cpu().numpy() for basis in face.landmark_bases())
     identity = clip.identity[clip.valid].mean(axis=0)[: identity_basis.shape[2]]
     left, right = (mean[corner] + identity_basis[corner] @ identity for corner in OUTER_EYE_CORNERS)

@@ -1,11 +1,11 @@
-"""How the sync expert learns, and what it can tell of speakers that it has never seen."""
+"""Learner of the sync expert: pairs of motion and sound, validation on held-out speakers, export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,48 +19,49 @@ from models.training.motion_batches import clip_features
 from models.training.motion_learner import load_clips
 from models.training.motion_training_config import MotionTrainingConfig
 from models.training.sync_validation import THRESHOLD, Embedded, curve_text, judge, judgement_table, pool
-from utils.core.processes import Processes
 from utils.core.types import FEATURE_RATE, SAMPLE_RATE
 from utils.data.motion_dataset import MotionClip
 from utils.data.sync_pairs import PairSampler, SyncClip, SyncPairs, sync_clip
 from utils.training.learner import Findings, NetworkLearner
 from utils.training.motion_losses import LandmarkOffsets
-from utils.training.optimization import writing
-from utils.training.training_loop import BEST_NAME
+from utils.training.training_loop import BEST_NAME, writing
 from utils.weights.checkpoints import load_strict, read_weights
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 _CHUNK = 1024  # pairs per pass in validation
 
 
 class SyncLearner(NetworkLearner[SyncPairs]):
-    """The expert, and pairs of the clips that the motion network would train on."""
+    """Trains the expert on pairs from the motion network's training clips."""
 
     network: SyncExpert
 
-    def __init__(self, config: MotionTrainingConfig, device: torch.device, processes: Processes | None = None) -> None:
-        """Raises BadInput if the training clips show a single speaker."""
-        self.config, self.device, self.processes = config, device, processes or Processes()
+    def __init__(self, config: MotionTrainingConfig, accelerator: Accelerator) -> None:
+        """Raises BadInput if the training clips have a single speaker."""
+        self.config, self.accelerator = config, accelerator
         self.samples_per_step = config.sync.batch_pairs
         face = FaceModel.load(config.face_model)
         self.clips, self.validation = (
-            [sync_clip(clip, self._features(clip)) for clip in group]
-            for group in load_clips(config, face, device, self.processes)
+            [sync_clip(clip, self._features(clip)) for clip in group] for group in load_clips(config, face, accelerator)
         )
         self.sampler = PairSampler(self.clips)
         _, identity_basis, expression_basis = face.landmark_bases()
-        self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(device)
+        self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(self.device)
         audio_dim = self.clips[0].audio.shape[1]
         sizes, use_identity = config.sync.sizes, config.sync.use_identity
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             expert = SyncExpert(SyncExpertConfig(config.network.audio_type, audio_dim, use_identity, sizes))
-        self.network = expert.to(device)
-        self.optimizer = torch.optim.Adam(
+        expert.to(self.device)
+        adam = torch.optim.Adam(
             expert.parameters(), lr=config.sync.learning_rate, weight_decay=config.sync.weight_decay
         )
+        self.prepare(expert, adam)
 
     def _features(self, clip: MotionClip) -> Float[np.ndarray, "a c"]:
-        """What the motion network hears of the whole clip."""
+        """The motion network's audio features of the whole clip."""
         if clip.audio.size:
             return clip.audio
         return clip_features(clip, self.config.network).audio[: len(clip.wave) * FEATURE_RATE // SAMPLE_RATE]
@@ -88,18 +89,18 @@ class SyncLearner(NetworkLearner[SyncPairs]):
         self.network.train()
         labels = torch.from_numpy(batch.labels).to(self.device)
         audio = torch.from_numpy(batch.audio).to(self.device)
-        found = self.network(self.landmarks(batch.expression, batch.identity), audio)
+        found = self.model(self.landmarks(batch.expression, batch.identity), audio)
         loss = F.binary_cross_entropy(found, labels)
         is_right = ((found > THRESHOLD) == (labels > 0)).float()
         rates = [is_right[labels == label].mean() for label in (0, 1)]
         return {"total": loss, "balanced_accuracy": torch.stack(rates).mean().detach()}
 
-    def rate(self, spent: float) -> float:  # noqa: ARG002  # the steps alone count
+    def rate(self, spent: float) -> float:  # noqa: ARG002  # depends on the step alone
         return self.config.sync.rate(self.step)
 
     @torch.no_grad()
     def validate(self) -> Findings | None:
-        """The score is how often the right sound wins against one that is off by 2 to 10 frames."""
+        """Score: share of comparisons in which the right sound beats one that is shifted by 2 to 10 frames."""
         self.network.eval()
         clips = [clip for clip in self.validation if clip.starts.any()]
         if not clips:

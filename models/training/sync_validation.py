@@ -1,4 +1,4 @@
-"""How well an expert tells the right sound from a wrong one, on whole clips (pure)."""
+"""Accuracy of a sync expert on whole clips: right sound against shifted and foreign sound."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from utils.data.sync_pairs import FAR_OFFSETS, NEAR_OFFSETS
 
-MAX_OFFSET = 15  # frames either way, of the curve
-THRESHOLD = 0.5  # of the cosine, above which a pair counts as in time
+MAX_OFFSET = 15  # frames, largest offset of the curve in both directions
+THRESHOLD = 0.5  # cosine above which a pair counts as in sync
 KINDS = ("near", "far", "other")
 
 
@@ -26,9 +26,9 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an expert says of a clip. wins: how often the right sound beats one that is a few frames off (near), more
-    frames off (far), or another speaker's, ties counting half; chance is 0.5. balanced: mean of the shares of right and
-    of shifted sounds that the threshold sorts rightly; chance is 0.5. curve: mean cosine by offset."""
+    """Figures of one clip. wins: share of comparisons in which the right sound beats one shifted a little (near), more
+    (far), or another speaker's; ties count half, chance is 0.5. balanced: balanced accuracy of the threshold on right
+    and shifted sounds; chance is 0.5. curve: mean cosine by offset in frames."""
 
     n_pairs: int
     wins: dict[str, float]
@@ -41,7 +41,7 @@ class Judgement:
 
 
 def judge(clip: Embedded, strangers: Sequence[Float[np.ndarray, "m e"]]) -> Judgement:
-    """strangers: sounds of other speakers; without any, wins["other"] is not there."""
+    """strangers: sounds of other speakers; without any there is no wins["other"]."""
     right = (clip.motion * clip.audio).sum(axis=1)
     place = {int(start): row for row, start in enumerate(clip.starts)}
     curve: dict[int, float] = {}
@@ -69,7 +69,7 @@ def judge(clip: Embedded, strangers: Sequence[Float[np.ndarray, "m e"]]) -> Judg
 
 @dataclass
 class _Wins:
-    """How often right sounds have won; a tie is half a win. The pairs themselves, all with all, are not kept."""
+    """Counts comparisons that the right sound wins; a tie is half a win."""
 
     n_won: float = 0.0
     n_pairs: int = 0
@@ -84,7 +84,7 @@ class _Wins:
 
 
 def pool(found: Sequence[Judgement]) -> Judgement:
-    """Means over clips, each by its number of pairs."""
+    """Means over clips, weighted by their numbers of pairs."""
 
     def mean(values: Sequence[tuple[int, float]]) -> float:
         return sum(n * value for n, value in values) / sum(n for n, _ in values)

@@ -1,12 +1,12 @@
-"""Fit the small model of audio-visual agreement that evaluate.py measures sync with.
+"""Fit the model of audio-visual agreement, evaluate.py's sync measure.
 
     python -m scripts.mini_pack.av_model --clips CLIPS_DIR --out pretrained_models/mini/av_agreement.safetensors \
         --same_speaker lieu_a lieu_b --same_speaker vox_00104 vox_741400163
 
-A ridge regression from log-mel windows to the opening of the inner lips, on every clip with sound and a face. Every
-speaker also gets the weights of a fit without him or her, with which his or her own clips are judged; the figures that
-this leaves are printed and stored with the model. Clips whose lips are out of time by the model's own first estimate
-are moved by it before the final fit, if the estimate is firm.
+Ridge regression from log-mel windows to the opening of the inner lips, on every clip with sound and a face. For every
+speaker the weights of a fit without that speaker's clips are stored too and judge these clips; the leave-one-out
+figures are printed and stored with the model. Clips whose lag by a first fit is reliable are shifted by it before the
+final fit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from utils.media.video import read_frames
 from utils.metrics.clip_pairs import list_videos
 from utils.metrics.mouth_motion import mouth_opening
 
-FIRM_R, FIRM_LAG = 0.35, 5  # a lag is believed from this correlation on, and up to so many frames
+FIRM_R, FIRM_LAG = 0.35, 5  # smallest correlation and largest lag in frames of a reliable estimate
 MIN_SECONDS = 2.0
 
 
@@ -53,7 +53,7 @@ def open_clip(path: Path, speaker: str) -> SpeakingClip | None:
 
 
 def scores(model: AvModel, clips: list[SpeakingClip]) -> dict[str, tuple[Agreement, float]]:
-    """Each clip by the weights that do not know its speaker, and the mean r at lag 0 of its sound at wrong times."""
+    """Agreement of each clip by the weights fitted without its speaker, and mean r at lag 0 with shifted sound."""
     found = {}
     for clip in clips:
         predicted = model.predict(clip.features, without=clip.speaker)
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fit_in_time(clips: list[SpeakingClip]) -> tuple[AvModel, dict[str, dict[str, float]]]:
-    """Fit twice, the second time with the lips moved into time; the figures are those of the clips as they are."""
+    """Fit twice, the second time with the lags removed; the figures are of the unshifted clips."""
     first = scores(fit_av_model(clips), clips)
     lags = {
         name: own.best.lag for name, (own, _) in first.items() if own.best.r >= FIRM_R and abs(own.best.lag) <= FIRM_LAG

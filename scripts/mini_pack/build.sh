@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Train the embedded mini pack from clips, from nothing to the finished folder. Every step continues where it stopped.
+# Train the whole mini pack from clips. Finished steps are skipped, an interrupted one resumes.
 #
 #   bash scripts/mini_pack/build.sh CLIPS_DIR [WORK_DIR]
 #
-# CLIPS_DIR/talk holds clips of talking people (25 fps, one face each), CLIPS_DIR/faces clips whose sound is of no use.
+# CLIPS_DIR/talk holds clips of talking people (25 fps, one face each), CLIPS_DIR/faces clips whose sound is not used.
 # The pack appears in WORK_DIR/pack (default work/mini_pack/pack); copy it over pretrained_models/mini to use it.
-# MAX_STEPS=10 in the environment cuts every training short, to see that all steps work.
+# MAX_STEPS=10 in the environment limits every training, as a test of all steps.
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ ! -d "$1/talk" ]; then
@@ -19,7 +19,7 @@ pack=$work/pack
 data=$work/dataset
 mkdir -p "$pack"
 
-# Never trained on, in no step: six speakers and two silent faces (docs: pretrained_models/mini/README.md).
+# Held out of every training: six speakers and two silent faces (docs: pretrained_models/mini/README.md).
 validation=(menendez vr4 itref astorfi ls1 vox_00086 lp13 lps29)
 folders=("$clips/talk")
 if [ -d "$clips/faces" ]; then folders+=("$clips/faces"); fi
@@ -35,7 +35,7 @@ for name in "${validation[@]}"; do
 done
 run() { bash scripts/python.sh "$@"; }
 
-# Copy folder $1 to $2, whole or not at all.
+# Copy folder $1 to $2 atomically.
 place() {
   rm -rf -- "$2.new"
   cp -r -- "$1" "$2.new"
@@ -71,7 +71,7 @@ if [ ! -f "$pack/refiner/config.json" ]; then
     ${MAX_STEPS:+"opti.max_steps=$MAX_STEPS"}
   place "$work/refiner/final/refiner" "$pack/refiner"
 fi
-if [ ! -f "$work/together/final/refiner/config.json" ]; then # the last file that its training writes
+if [ ! -f "$work/together/final/refiner/config.json" ]; then # the last file that this training writes
   run train_joygen.py --config config/joygen_mini_refiner.yaml dataset.root_dir="$data" \
     dataset.val_file="$work/validation.txt" vae_path="$pack/vae" whisper_model_path="$pack/whisper/mini.pt" \
     unet_resume_file="$work/joygen/final/unet/diffusion_pytorch_model.safetensors" \
@@ -84,6 +84,6 @@ if [ ! -f "$pack/audio2motion/config.yaml" ]; then
     data.validation_clips="[$speakers]" face_model="$pack/face_model.safetensors" \
     output_dir="$work/audio2motion" --export "$pack/audio2motion" ${MAX_STEPS:+"max_steps=$MAX_STEPS"}
 fi
-# The measuring stick of evaluate.py is no part of what is trained here; scripts/mini_pack/av_model.py made it.
+# evaluate.py's sync model is not trained here, but by scripts/mini_pack/av_model.py.
 cp pretrained_models/mini/pack.json pretrained_models/mini/av_agreement.safetensors "$pack/"
 echo "the pack is in $pack; copy it over pretrained_models/mini to use it"

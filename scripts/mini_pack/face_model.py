@@ -1,12 +1,12 @@
-"""Learn the mini pack's 3D face model from tracked clips.
+"""Fit the mini pack's 3D face model to tracked clips.
 
     python -m scripts.mini_pack.face_model --clips CLIPS_DIR --out pretrained_models/mini/face_model.safetensors \
         --exclude menendez vr4
 
-468 vertices in MediaPipe's topology. Every tracked frame is brought into one pose by a similarity fitted to points that
-neither speech nor blinking moves. A clip's neutral face is the mean of the frames with the most closed mouth; the
-principal components of the neutral faces are the identity, those of the deviations from neutral the expression. Each
-clip also counts mirrored, so the model is symmetric. Expression coefficients have unit variance over the training
+468 vertices in MediaPipe's topology. Every tracked frame is aligned by a similarity transform of points that neither
+speech nor blinking moves. A clip's neutral face is the mean of the frames with the most closed mouth; identity is the
+PCA of the neutral faces, expression that of the deviations from neutral. Mirrored clips are added, so the model is
+symmetric. Expression coefficients have unit variance over the training
 frames.
 """
 
@@ -30,7 +30,7 @@ from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_LIPS, UPP
 from utils.media.video import read_frames
 from utils.weights.checkpoints import save_weights
 
-# Forehead, nose bridge, eye corners, temples: what stays put while a person talks (MediaPipe indices).
+# Forehead, nose bridge, eye corners, temples: rigid during speech (MediaPipe indices).
 RIGID = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 2, 98, 327, 33, 133, 362, 263, 127, 356, 234, 454, 162, 389)
 RIGID += (21, 251, 54, 284, 103, 332, 67, 297, 109, 338)
 LIPS = OUTER_LIPS + INNER_LIPS
@@ -71,7 +71,7 @@ ALIGNMENT_ROUNDS = 4
 
 @dataclass(frozen=True)
 class Shapes:
-    """Posed-out frames of one clip: float64 [N, 468, 3] in face space (x right, y up, z to the camera)."""
+    """Aligned frames of one clip: float64 [N, 468, 3] in face space (x right, y up, z to the camera)."""
 
     frames: np.ndarray
 
@@ -187,7 +187,7 @@ def _identity_basis(offsets: np.ndarray) -> np.ndarray:
 
 
 def _expression_basis(deviations: np.ndarray) -> np.ndarray:
-    """[N, 1404] deviations from neutral → [1404, 64]; the components are chosen with the lips weighing most."""
+    """[N, 1404] deviations from neutral → [1404, 64]; PCA with the largest weights on the lips."""
     weights = np.full((N_LANDMARKS, 3), OTHER_WEIGHT)
     weights[list(JAW)] = JAW_WEIGHT
     weights[list(LIPS)] = LIP_WEIGHT
@@ -211,7 +211,7 @@ def track_clips(paths: list[Path]) -> list[np.ndarray]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Learn the mini pack's 3D face model from talking clips.")
+    parser = argparse.ArgumentParser(description="Fit the mini pack's 3D face model to clips of talking people.")
     parser.add_argument("--clips", type=Path, nargs="+", required=True, help="folders of clips")
     parser.add_argument("--out", type=Path, required=True, help="face_model.safetensors to write")
     parser.add_argument("--exclude", nargs="*", default=[], help="clips (stems) kept for validation")

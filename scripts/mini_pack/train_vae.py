@@ -1,11 +1,11 @@
-"""Train the mini pack's small VAE on preprocessed face crops.
+"""Train the mini pack's VAE on preprocessed face crops, in one process.
 
     python -m scripts.mini_pack.train_vae DATA_DIR --output_dir pretrained_models/mini/vae \
         --work_dir work/vae --steps 6000 --validation clip_a clip_b
 
-AutoencoderKL of diffusers, factor 4, sixteen latent channels, thin at full resolution, where the time goes. It sees
-128-px crops biased to the lower face, and what stage 3 also encodes: depth images and crops with a black half.
-Stopped at any moment, the same command continues from --work_dir and gives the same weights.
+AutoencoderKL of diffusers, factor 4, sixteen latent channels, few channels at full resolution, which takes most time.
+Training images are 128-px crops, mostly of the lower face, and stage 3's other inputs: depth images and crops with a
+black half. An interrupted training resumes from --work_dir by the same command and gives the same weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,17 +24,19 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.group_norm import use_contiguous_group_norm
-from utils.core.cli import resolve_device, run
-from utils.core.processes import Processes
+from utils.core.cli import run
 from utils.data.clips import STORED_SIZE, Clip, clip_names, open_clips
 from utils.files.atomic import require_writable
-from utils.training.learner import Findings, NetworkLearner
-from utils.training.optimization import RunningAverage
+from utils.training.learner import Findings, NetworkLearner, float32_accelerator
+from utils.training.optimization import MovingAverage
 from utils.training.training_loop import Intervals, TrainingLoop
 from utils.weights.checkpoints import half_precision, save_weights
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 CROP_SIZE = 128  # pixels, training crop
-CROP_SIDES = (112, 216)  # pixels of the stored 256-px face that a training crop spans
+CROP_SIDES = (112, 216)  # range of a training crop's side, pixels of the stored 256-px face
 LEARNING_RATE = 1e-3
 WARMUP_STEPS = 100
 KL_WEIGHT = 1e-6  # times the KL summed over a crop's latent, as in latent diffusion
@@ -42,8 +44,8 @@ GRADIENT_WEIGHT = 1.0
 EMA_DECAY = 0.99
 DEPTH_SHARE, BLACK_HALF_SHARE = 0.1, 0.15
 REPORT_STEPS = 100
-IMAGE_SIZE = 192  # pixels, where the latents' scale and the PSNR are measured
-N_MEASURED = 64  # frames that latent scale and PSNR are measured on
+IMAGE_SIZE = 192  # pixels, for the latents' scale and the PSNR
+N_MEASURED = 64  # frames for latent scale and PSNR
 BATCH_MEASURED = 8
 
 
@@ -64,11 +66,11 @@ class Crops(NamedTuple):
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_dir", type=Path, help="what preprocess_dataset.py wrote")
-    parser.add_argument("--output_dir", type=Path, required=True, help="diffusers folder to write at the end")
-    parser.add_argument("--work_dir", type=Path, required=True, help="folder of last.pt, to continue from")
-    parser.add_argument("--steps", type=int, help="length of the training")
-    parser.add_argument("--minutes", type=float, help="or its wall-clock time; whichever is reached first")
+    parser.add_argument("data_dir", type=Path, help="folder written by preprocess_dataset.py")
+    parser.add_argument("--output_dir", type=Path, required=True, help="diffusers folder to write")
+    parser.add_argument("--work_dir", type=Path, required=True, help="folder of last.pt, for resuming")
+    parser.add_argument("--steps", type=int, help="number of steps")
+    parser.add_argument("--minutes", type=float, help="wall-clock limit; the earlier of both ends the training")
     parser.add_argument("--validation", nargs="*", default=[], help="clips kept out of training")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64], help="widths, full resolution first")
@@ -180,22 +182,22 @@ def measured_frames(clips: list[Clip], device: torch.device) -> Tensor:
 
 
 class VaeLearner(NetworkLearner[Crops]):
-    """The VAE and its running average; step k depends on seed and k alone."""
+    """Trains the VAE and its moving average; step k depends on seed and k alone."""
 
     clip_norm = 1.0
 
-    def __init__(self, config: VaeConfig, clips: list[Clip], held_out: Tensor, device: torch.device) -> None:
-        """held_out: images that it is validated on."""
+    def __init__(self, config: VaeConfig, clips: list[Clip], held_out: Tensor, accelerator: Accelerator) -> None:
+        """held_out: validation images."""
         torch.manual_seed(config.seed)
         self.config, self.clips, self.held_out = config, clips, held_out
-        self.device, self.processes, self.samples_per_step = device, Processes(), config.batch_size
-        self.network = build_vae(config.channels, config.latent_channels)
-        self.network.to(device, memory_format=torch.channels_last)
-        use_contiguous_group_norm(self.network)
-        self.average = RunningAverage(self.network, EMA_DECAY)
-        parameters = self.network.parameters()
-        self.optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
-        self.dtype = torch.bfloat16 if device.type in ("cpu", "cuda") else torch.float32
+        self.accelerator, self.samples_per_step = accelerator, config.batch_size
+        network = build_vae(config.channels, config.latent_channels)
+        network.to(self.device, memory_format=torch.channels_last)
+        use_contiguous_group_norm(network)
+        self.average = MovingAverage(network, EMA_DECAY)
+        parameters = network.parameters()
+        self.prepare(network, torch.optim.AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4))
+        self.dtype = torch.bfloat16 if self.device.type in ("cpu", "cuda") else torch.float32
 
     def describe(self) -> str:
         return f"VAE of {self.config.latent_channels} latent channels: {len(self.clips)} clips to train on"
@@ -236,7 +238,7 @@ class VaeLearner(NetworkLearner[Crops]):
 def export(learner: VaeLearner, output_dir: Path) -> None:
     """Write the averaged network as a diffusers folder, fp16, with the scale that makes latents of unit variance.
 
-    config.json comes last and says that the folder is whole.
+    config.json is written last and marks the folder as complete.
     """
     vae = learner.average.module
     _, deviation = validate(vae, measured_frames(learner.clips, learner.device), learner.dtype)
@@ -251,10 +253,10 @@ def main(arguments: list[str] | None = None) -> None:
     require_writable(options.output_dir)
     names = [name for name in clip_names(options.data_dir) if name not in options.validation]
     clips = open_clips(options.data_dir, names, in_memory=True)
-    device = resolve_device(options.gpu_id)
-    held_out = measured_frames(open_clips(options.data_dir, options.validation) or clips, device)
+    accelerator = float32_accelerator(options.gpu_id)
+    held_out = measured_frames(open_clips(options.data_dir, options.validation) or clips, accelerator.device)
     config = VaeConfig(tuple(options.channels), options.latent_channels, options.batch_size, options.seed)
-    learner = VaeLearner(config, clips, held_out, device)
+    learner = VaeLearner(config, clips, held_out, accelerator)
     intervals = Intervals(options.steps, REPORT_STEPS, REPORT_STEPS, REPORT_STEPS, options.minutes)
     TrainingLoop(learner, options.work_dir, intervals, partial(print, flush=True)).run()
     export(learner, options.output_dir)

@@ -23,6 +23,7 @@ from utils.core.config import load_config, to_dict
 from utils.core.errors import BadInput
 from utils.data.motion_dataset import MotionClip, MotionDataConfig, load_motion_clips
 from utils.data.motion_windows import AugmentationConfig, cut_window
+from utils.training.learner import float32_accelerator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -222,7 +223,7 @@ def test_other_hubert_weights_are_heard_anew(world: Path) -> None:
 def test_windows_of_states_are_those_of_the_whole_clip(world: Path) -> None:
     hubert = write_hubert_folder(world / "hubert")
     clips, _ = load_motion_clips(world / "data", MotionDataConfig())
-    (clip, *_) = with_hubert(clips, world / "data", hubert, torch.device("cpu"))
+    (clip, *_) = with_hubert(clips, world / "data", hubert, float32_accelerator(-1))
     whole = speech_features(clip.wave, "hubert", hubert=HubertEncoder.load(hubert))
     network = load_config(MotionTrainingConfig, write_config(world, network=HEARD)).network
     features = clip_features(clip, network)

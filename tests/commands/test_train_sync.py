@@ -14,6 +14,7 @@ from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.motion_world import train, weights_of, write_config, write_world
 from utils.core.config import load_config
 from utils.core.errors import BadInput
+from utils.training.learner import float32_accelerator
 from utils.training.motion_losses import LossConfig
 from utils.training.training_log import read_log
 
@@ -67,7 +68,7 @@ def test_the_loss_moves_the_motion_network_alone(world: Path) -> None:
     path = world / "out_sync" / "sync_expert.safetensors"
     gradients = []
     for overrides in ([], [f"sync_expert={path}"], [f"sync_expert={path}", "loss.sync=0"]):
-        learner = MotionLearner(load_config(MotionTrainingConfig, config_path, overrides), CPU)
+        learner = MotionLearner(load_config(MotionTrainingConfig, config_path, overrides), float32_accelerator(-1))
         learner.losses(learner.batch(0), 0)["total"].backward()
         gradients.append(learner.network.vae.decoder.out_proj.weight.grad)
         if learner.expert is not None:

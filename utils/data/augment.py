@@ -1,5 +1,4 @@
-"""Random changes of training images. Those of place are shared by a target, its reference and its depth image,
-those of colour by target and reference."""
+"""Random augmentation of training images: placement shared by target, reference and depth, colour by the first two."""
 
 from __future__ import annotations
 
@@ -19,14 +18,14 @@ GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601 luma
 class Augmentation:
     """The defaults are the reference's."""
 
-    crop_scale: tuple[Factor, Factor] = (0.8, 1.0)  # share of the image's area that is kept, square
-    color_jitter: Amount = 0.1  # brightness, contrast and saturation change by up to this factor
+    crop_scale: tuple[Factor, Factor] = (0.8, 1.0)  # kept share of the image's area, square
+    color_jitter: Amount = 0.1  # largest relative change of brightness, contrast and saturation
     grayscale: Share = 0.1  # probability
     flip: Share = 0.0  # probability
-    depth: Share = 0.5  # probability that the depth image is used; else it is black
+    depth: Share = 0.5  # probability of the depth image; else it is black
     depth_shift: Share = 0.02  # of the size, largest shift of the depth image in x and in y
-    # probability that a composed reference has the very frame around its mouth, as at inference: so the network learns
-    # to keep skin that is right, and from the others to mend what is not
+    # probability that a composed reference is the target frame around the mouth, as at inference: the network learns
+    # to keep correct skin, from the other references to repair wrong skin
     same_frame: Share = 0.0
 
 
@@ -35,7 +34,7 @@ NO_AUGMENTATION = Augmentation((1.0, 1.0), color_jitter=0.0, grayscale=0.0, dept
 
 @dataclass(frozen=True)
 class Placement:
-    """A square part of an image, perhaps mirrored; left, top and side as shares of the image's side."""
+    """Square crop of an image, possibly mirrored; left, top and side as shares of the image's side."""
 
     left: float
     top: float
@@ -43,7 +42,7 @@ class Placement:
     mirrored: bool
 
     def apply(self, image: UInt8[np.ndarray, "h w *c"], size: int) -> UInt8[np.ndarray, "size size *c"]:
-        """Cut the part out of a square image and resize it."""
+        """Crop a square image and resize it."""
         n = len(image)
         side = round(self.side * n)
         left, top = (min(round(share * n), n - side) for share in (self.left, self.top))
@@ -55,7 +54,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class ColorChange:
-    """Factors of brightness, contrast and saturation; 1 leaves as is, saturation 0 is grey."""
+    """Factors of brightness, contrast and saturation; 1: unchanged, saturation 0: grey."""
 
     brightness: float
     contrast: float
@@ -90,6 +89,6 @@ def sample_shift(augment: Augmentation, size: int, rng: np.random.Generator) -> 
 
 
 def shift_image(image: UInt8[np.ndarray, "h w"], right: int, down: int) -> UInt8[np.ndarray, "h w"]:
-    """Move an image's content; what comes in from outside is 0."""
+    """Shift an image; pixels from outside are 0."""
     matrix = np.array([[1, 0, right], [0, 1, down]], np.float32)
     return cv2.warpAffine(image, matrix, image.shape[::-1], flags=cv2.INTER_NEAREST)

@@ -2,7 +2,7 @@
 
 faces/%08d.jpg   depth/%08d.png   boxes.npy   landmarks.npy   valid.npy   audio.npy (absent for a silent clip)
 
-The same files may lie in shards (utils/data/shards.py); what reads clips need not know.
+The same files may be packed in shards (utils/data/shards.py); readers need not know.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ADVICE = "run preprocess_dataset.py again for this clip"
 
 
 class FrameSequence:
-    """What a clip has one of per frame, by frame number; each is read once if ``in_memory``."""
+    """A clip's images or arrays by frame number; each is read once if ``in_memory``."""
 
     def __init__(self, read: Callable[[int], np.ndarray], in_memory: bool) -> None:
         self._read = read
@@ -51,7 +51,7 @@ class Clip:
     landmarks[i]: float32 [468, 2], pixels of the 256-px crop; valid: bool [N], false where no face was found or the
     sound has ended.
     sound: int16 [n] at 16 kHz from the time of frame 0, or None.
-    Only ``valid`` is in memory; the rest is read when it is asked for.
+    Only ``valid`` is in memory; the rest is read on access.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Clip:
 
     @cached_property
     def opened(self) -> np.ndarray:
-        """bool [N]: the frames whose mouths are open widest, and show the teeth best."""
+        """bool [N]: the frames with the most open mouths, whose teeth are visible."""
         usable = np.flatnonzero(self.valid)
         faces = np.stack([self.landmarks[index] for index in usable]) if len(usable) else np.zeros((0, N_LANDMARKS, 2))
         opened = np.zeros(len(self.valid), bool)
@@ -75,7 +75,7 @@ class Clip:
 
     @property
     def audio(self) -> np.ndarray | None:
-        """The whole sound, int16 [n], read anew each time."""
+        """The whole sound, int16 [n], read at each access."""
         return None if self.sound is None else self.sound.all()
 
 
@@ -102,7 +102,7 @@ def open_clip(directory: StoredPath, in_memory: bool = False) -> Clip:
 
 
 def clip_folders(data_dir: Path) -> dict[str, StoredPath]:
-    """Every preprocessed clip of a data folder by name, sorted, be it a folder or packed in a shard.
+    """Every preprocessed clip of a data folder by name, sorted, whether a folder or packed in a shard.
 
     Raises BadInput if a shard's index cannot be read. A clip that is both is read from its folder.
     """
@@ -116,7 +116,7 @@ def clip_names(data_dir: Path) -> list[str]:
 
 
 def open_clips(data_dir: Path, names: Sequence[str], in_memory: bool = False) -> list[Clip]:
-    """Open the named clips in order; raises BadInput for a name that is not there."""
+    """Open the named clips in order; raises BadInput for an unknown name."""
     known = _some_clips(data_dir)
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -1,11 +1,12 @@
 """Training batches of stage 3: faces, references, depth and sound of a few clips, augmented.
 
-Batch k depends on the seed and k only, so a stopped training continues with the very batches it would have seen.
+Batch k depends on the seed and k only, so a resumed training gets the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from utils.core.config import Count, Size, Whole
 from utils.core.errors import BadInput
@@ -28,21 +29,21 @@ from utils.imaging.masks import mouth_mask
 
 MIN_REFERENCE_DISTANCE = 5  # frames
 NEAR_DISTANCE = 25  # frames
-NEAR_FRAMES, OPEN_MOUTHS = 0.75, 0.75  # shares of composed references from a near frame, and with an open mouth in it
+NEAR_FRAMES, OPEN_MOUTHS = 0.75, 0.75  # shares of composed references: from a near frame; with an open mouth
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
     root_dir: Path
-    img_size: Size  # side of what the generator sees and draws
+    img_size: Size  # side of the generator's images, pixels
     batch_size: Count
     train_file: Path | None = None  # names of the training clips, one per line; null: see split_clips
     val_file: Path | None = None  # names of the held-out clips
     num_workers: Whole = 0
-    frames_per_clip: Count = 1  # frames of a batch that share a clip, and so one pass of the audio encoder
-    # other: another frame of the clip, as it is; composed: see compose_reference, from a near frame and an open mouth
+    frames_per_clip: Count = 1  # frames per clip in a batch, which share a pass of the audio encoder
+    # other: another frame of the clip; composed: a near frame with another frame's mouth, see compose_reference
     reference: Literal["other", "composed"] = "other"
-    fine_size: Size | None = None  # side of targets and references where a refiner is trained; null: img_size
+    fine_size: Size | None = None  # side of targets and references for a refiner; null: img_size
     in_memory: bool = False  # keep decoded images (200 kB and 65 kB per frame)
     augment: Augmentation = field(default_factory=Augmentation)
 
@@ -55,7 +56,7 @@ class DatasetConfig:
 class Batch:
     """B = G * F items: F frames of each of G clips, group after group. Images are uint8 RGB.
 
-    Depths have the size that the generator works at, the others may be larger, see DatasetConfig.fine_size.
+    Depths have the generator's image size, the others may be larger, see DatasetConfig.fine_size.
     """
 
     targets: UInt8[Tensor, "b 3 p p"]
@@ -63,7 +64,7 @@ class Batch:
     depths: UInt8[Tensor, "b 1 s s"]  # inside the lips; 0 where depth is dropped
     mouths: UInt8[Tensor, "b 1 p p"]  # 1 inside the lips of the target
     log_mel: Float[Tensor, "g c t"]
-    rows: Int[Tensor, "b 10"]  # states of the group's segment that make the frame's window
+    rows: Int[Tensor, "b 10"]  # states of the group's segment in the frame's window
     has_audio: Bool[Tensor, " g"]
     names: tuple[str, ...]  # "clip/frame" of every item, for messages
 
@@ -82,12 +83,12 @@ def join_batches(parts: Sequence[Batch]) -> Batch:
 
 
 class TrainingBatches(Dataset[Batch]):
-    """The batches of a training, by number."""
+    """Batches of a training by number."""
 
     def __init__(
         self, clips: Sequence[Clip], config: DatasetConfig, sound: SegmentSource, n_batches: int, seed: int
     ) -> None:
-        """Raises BadInput if no clip has enough usable frames, or the batch cannot be shared among clips."""
+        """Raises BadInput if no clip has enough usable frames, or batch_size is not a multiple of frames_per_clip."""
         self._clips = [clip for clip in clips if clip.valid.sum() >= MIN_FRAMES]
         if not self._clips:
             raise BadInput("no usable clip", config.root_dir, f"a clip of {MIN_FRAMES} frames with a face", "none")
@@ -109,7 +110,7 @@ class TrainingBatches(Dataset[Batch]):
         return join_batches([self._group(self._clips[i], rng) for i in chosen])
 
     def _group(self, clip: Clip, rng: np.random.Generator) -> Batch:
-        """Frames of one clip whose sound lies in one segment."""
+        """Items of one clip whose sound lies in one segment."""
         usable = np.flatnonzero(clip.valid)
         segment = self._sound.cut(clip.name, clip.audio, int(rng.choice(usable)), rng)
         heard = usable[segment.covers(usable)]
@@ -132,7 +133,7 @@ class TrainingBatches(Dataset[Batch]):
 def make_item(
     clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One frame as it is learned from: target and reference uint8 [p, p, 3], depth [s, s] and mouth [p, p] uint8."""
+    """One augmented training item: target and reference uint8 [p, p, 3], depth [s, s] and mouth [p, p] uint8."""
     augment, size, fine = config.augment, config.img_size, config.picture_size
     placement, color = sample_placement(augment, rng), sample_color(augment, rng)
     reference = make_reference(clip, frame, config, rng)
@@ -152,7 +153,7 @@ def make_item(
 def make_reference(
     clip: Clip, frame: int, config: DatasetConfig, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """What the generator is shown of the person; never the mouth that it has to draw."""
+    """The generator's reference image; never the target's own mouth."""
     if config.reference == "other":
         return clip.faces[choose_reference(clip.valid, frame, rng)]
     is_own = rng.random() < config.augment.same_frame
@@ -166,7 +167,7 @@ def make_reference(
 
 
 def frame_near(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:
-    """Mostly a neighbour, the nearer the likelier; now and then a distant frame."""
+    """A frame within NEAR_DISTANCE with probability inverse to its distance; with 1 - NEAR_FRAMES a distant one."""
     distances = np.abs(np.arange(len(valid)) - frame)
     near = np.flatnonzero(valid & (distances > 0) & (distances <= NEAR_DISTANCE))
     if len(near) and rng.random() < NEAR_FRAMES:
@@ -183,10 +184,38 @@ def choose_reference(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.G
     return int(rng.choice(distant)) if len(distant) else int(usable[distances.argmax()])
 
 
+class NumberedBatches(Dataset[tuple[int, "Batch | BadInput"]]):
+    """Batches with their numbers, or the BadInput of an unusable file, which a worker would raise with a traceback."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> tuple[int, Batch | BadInput]:
+        try:
+            return number, self._batches[number]
+        except BadInput as error:
+            return number, error
+
+
+def numbered_batches(
+    batches: TrainingBatches, first: int, process: int, n_processes: int, n_workers: int
+) -> Iterator[tuple[int, Batch]]:
+    """Numbers first + process, first + process + n_processes, ... and their batches, in this order."""
+    order = range(first + process, len(batches), n_processes)
+    n_workers = min(n_workers, os.cpu_count() or 1)
+    for number, batch in DataLoader(NumberedBatches(batches), batch_size=None, sampler=order, num_workers=n_workers):
+        if isinstance(batch, BadInput):
+            raise batch
+        yield number, batch
+
+
 def split_clips(config: DatasetConfig) -> tuple[list[str], list[str]]:
     """Names of the training and of the held-out clips; raises BadInput if a list is missing or they overlap.
 
-    Without lists in the config, those of preprocess_dataset_extra.py serve; without these, all clips are learned from.
+    Without lists in the config those of preprocess_dataset_extra.py are used; without these all clips are for training.
     """
     train_file, val_file = config.train_file, config.val_file
     if train_file is None and val_file is None and (config.root_dir / TRAIN_LIST).is_file():

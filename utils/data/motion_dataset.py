@@ -1,4 +1,4 @@
-"""Clips of speech with tracked expression: which are learned from, who speaks, and the labels of blinks and mouths.
+"""Clips of speech with tracked expression: splits, speakers, and labels of blinks and mouth amplitude.
 
 A clip (a folder, or packed in a shard, by preprocess_dataset.py) gives coeffs.npy [N, 257], valid.npy [N] at 25 Hz and
 audio.npy int16 at 16 kHz.
@@ -33,21 +33,21 @@ _DATA_ADVICE = "run preprocess_dataset.py on clips with sound"
 
 @dataclass(frozen=True)
 class MotionDataConfig:
-    """Which clips, how long the windows are, and what is known of each clip."""
+    """Validation clips, windows, and tables of speakers, lags and weights."""
 
-    validation_clips: tuple[str, ...] = ()  # without any, preprocess_dataset_extra.py's lists serve if they are there
-    speakers: Path | None = None  # lines of <clip> <speaker>; a clip that it does not name is a speaker of its own
+    validation_clips: tuple[str, ...] = ()  # none: the lists of preprocess_dataset_extra.py, if they exist
+    speakers: Path | None = None  # lines of <clip> <speaker>; an unlisted clip is a speaker of its own
     window_frames: Count = 100  # 4 s; a multiple of 4
     batch_size: Count = 16
     lag_table: Path | None = None  # YAML, clip: frames by which its lips come later than its sound
-    weight_table: Path | None = None  # YAML, clip: how much oftener than others a frame of it is drawn; 0 leaves it out
+    weight_table: Path | None = None  # YAML, clip: relative sampling weight of its frames; 0 leaves it out
     center_expression: bool = False  # replace each clip's mean expression by the mean of the training clips
 
 
 @dataclass(frozen=True)
 class MotionClip:
     """One clip. wave float32 [n]; expression [N, 64], identity [N, 80], valid [N] at 25 Hz; f0 (Hz), blink (0/1) and
-    audio (states of a network that has heard the whole clip) at 50 Hz, empty where they are not used; lag in frames;
+    audio (encoder states of the whole clip) at 50 Hz, empty where they are not used; lag in frames;
     weight, mouth_amp and eye_amp are numbers."""
 
     name: str
@@ -73,8 +73,7 @@ class MotionClip:
 def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[MotionClip], list[MotionClip]]:
     """Clips of a folder that have sound: those to train on, and those to validate on.
 
-    Raises BadInput for an empty folder, a damaged clip, and names in the config, its tables or the folder's lists that
-    are not there.
+    Raises BadInput for an empty folder, a damaged clip, and unknown names in the config or the folder's lists.
     """
     known = clip_folders(data_dir)
     folders = {name: folder for name, folder in known.items() if ClipArrays(folder, _DATA_ADVICE).has_sound}
@@ -100,7 +99,7 @@ def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[Mo
 def _split(
     data_dir: Path, config: MotionDataConfig, known: Collection[str], folders: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Names of clips with sound, to train on and to validate on, each list sorted."""
+    """Names of the training and validation clips with sound, each list sorted."""
     for name in config.validation_clips:
         if name not in folders:
             raise BadInput("validation clip is not there", data_dir / name, "a clip with sound", "none", _DATA_ADVICE)
@@ -120,7 +119,7 @@ def _split(
 
 
 def read_clip_table(path: Path | None) -> dict[str, float]:
-    """A YAML file of ``clip: number`` lines; no file means an empty table. Clips that do not exist are ignored."""
+    """A YAML file of ``clip: number`` lines; None: an empty table. Unknown clips are ignored."""
     if path is None:
         return {}
     try:
@@ -148,7 +147,7 @@ def _load_clip(folder: StoredPath, speaker: str) -> MotionClip:
 
 
 def center(clips: Sequence[MotionClip], training: Sequence[MotionClip]) -> list[MotionClip]:
-    """Give every clip the training clips' mean expression: what a face looks like at rest cannot be heard."""
+    """Replace every clip's mean expression by the training clips': a face's rest shape does not depend on the sound."""
     overall = np.concatenate([clip.expression[clip.valid] for clip in training]).mean(axis=0)
     return [
         replace(clip, expression=clip.expression - clip.expression[clip.valid].mean(axis=0) + overall) for clip in clips
@@ -156,17 +155,16 @@ def center(clips: Sequence[MotionClip], training: Sequence[MotionClip]) -> list[
 
 
 def mouth_amplitude(landmarks: Float[np.ndarray, "t 468 3"]) -> float:
-    """How far a clip's mouth opens: 90th percentile of the L1 distance between the outer lips' middles.
+    """Mouth amplitude of a clip: 90th percentile of the L1 distance between the outer lips' middles.
 
-    landmarks are those of the whole clip's unposed face, in face units, so that a shut mouth is not 0 (Real3DPortrait,
-    get_mouth_amp).
+    landmarks: the clip's unposed face in face units; a closed mouth is not 0 (Real3DPortrait, get_mouth_amp).
     """
     distance = np.abs(landmarks[:, UPPER_OUTER_LIP] - landmarks[:, LOWER_OUTER_LIP]).sum(axis=-1)
     return float(np.quantile(distance, AMPLITUDE_QUANTILE))
 
 
 def eye_amplitude(landmarks: Float[np.ndarray, "t 468 3"]) -> float:
-    """How far a clip's eyes open: 90th percentile of eye_opening (Real3DPortrait, get_eye_amp)."""
+    """Eye amplitude of a clip: 90th percentile of eye_opening (Real3DPortrait, get_eye_amp)."""
     return float(np.quantile(eye_opening(landmarks), AMPLITUDE_QUANTILE))
 
 
@@ -177,10 +175,10 @@ def eye_opening(landmarks: Float[np.ndarray, "t 468 3"]) -> Float[np.ndarray, " 
 
 
 def blink_labels(landmarks: Float[np.ndarray, "t 468 3"]) -> Int[np.ndarray, " s"]:
-    """1 in the middle frame of every blink, at 50 Hz; the eyes are shut below 0.85 of their usual opening.
+    """1 in the middle frame of every blink, at 50 Hz; closed: below 0.85 of the opening's 75th percentile.
 
-    landmarks are those of the whole unposed face (Real3DPortrait, get_blink, which loses a blink that lasts to the
-    clip's end; here it stays).
+    landmarks: the clip's unposed face (Real3DPortrait, get_blink, which drops a blink that lasts to the clip's end;
+    here it is kept).
     """
     opening = eye_opening(landmarks)
     shut = opening < BLINK_SHARE * np.quantile(opening, BLINK_QUANTILE)

@@ -1,6 +1,6 @@
-"""Training windows cut from clips, and the disturbances that keep lips and sound together.
+"""Training windows of audio2motion, and augmentation that keeps lips and sound in sync.
 
-Everything random comes from the generator that is passed in.
+All randomness comes from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from utils.core.errors import BadInput
 from utils.core.types import SAMPLE_RATE, SAMPLES_PER_FRAME
 from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip
 
-MARGIN_FRAMES = 1  # of sound on both sides of a window, so that its first feature step hears what came before
+MARGIN_FRAMES = 1  # sound on both sides of a window, context of its first and last feature steps
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random disturbances of training windows; the defaults are none, as in the reference."""
+    """Random augmentation of training windows; off by default, as in the reference."""
 
-    gain_db: Amount = 0.0  # loudness changes by up to this much either way
-    noise_probability: Share = 0.0  # not with HuBERT, whose features are computed once per clip
+    gain_db: Amount = 0.0  # largest change of loudness, up or down
+    noise_probability: Share = 0.0  # only with audio_type mfcc; other features are computed once per clip
     noise_snr_db: tuple[float, float] = (5.0, 40.0)  # uniform between the two
-    speed: Decay = 0.0  # sound and lips run up to this share faster or slower; pitch follows
+    speed: Decay = 0.0  # largest relative change of speed of sound and lips; pitch changes too
     channel: Amount = 0.0  # standard deviation of a constant added to each feature channel: another microphone
-    time_masks: Whole = 0  # up to this many runs of steps lose their features
+    time_masks: Whole = 0  # largest number of masked runs of feature steps
     time_mask_steps: Whole = 20  # longest run
-    coefficient_masks: Whole = 0  # up to this many feature channels are blanked over the whole window
-    mirror_probability: Share = 0.0  # swap left and right, where the face model knows how
+    coefficient_masks: Whole = 0  # largest number of feature channels masked over the whole window
+    mirror_probability: Share = 0.0  # probability of swapping left and right; needs the face model's mirror_exp
 
 
 @dataclass(frozen=True)
 class MotionWindow:
-    """A piece of one clip: T frames of motion, and their sound with one frame more on either side.
+    """T frames of motion of one clip, and their sound with one more frame on either side.
 
-    ``rate`` is the sample rate in Hz at which the sound is as long as the motion. mask [T] is 1 where the motion is
-    known; f0, blink and audio (if the clip has it) have 2 T steps. name: "clip/first frame", for messages.
+    rate: sample rate in Hz at which sound and motion have the same duration. mask [T]: 1 where the motion is
+    valid; f0, blink and audio (if the clip has it) have 2 T steps. name: "clip/first frame", for messages.
     """
 
     name: str
@@ -56,7 +56,7 @@ class MotionWindow:
 
 
 class WindowSampler:
-    """Draws windows: a clip by its length times its weight, a start uniformly, then the disturbances."""
+    """Samples windows: a clip by length times weight, a uniform start, then augmentation."""
 
     def __init__(
         self,
@@ -81,9 +81,9 @@ class WindowSampler:
         window = cut_window(clip, rng.uniform(0, last_start), self.n_frames, speed)
         if rng.random() < self.augmentation.mirror_probability and self.mirror_expression is not None:
             window = replace(window, expression=window.expression @ self.mirror_expression)
-        return replace(window, wave=self._disturbed(window.wave, rng))
+        return replace(window, wave=self._augmented(window.wave, rng))
 
-    def _disturbed(self, wave: Float[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+    def _augmented(self, wave: Float[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
         settings = self.augmentation
         if rng.random() < settings.noise_probability:
             wave = add_noise(wave, rng.uniform(*settings.noise_snr_db), rng)
@@ -91,10 +91,9 @@ class WindowSampler:
 
 
 def cut_window(clip: MotionClip, start: float, n_frames: int, speed: float = 1.0) -> MotionWindow:
-    """Frames start, start + speed, ... of a clip, and the sound that belongs to them.
+    """Frames start, start + speed, ... of a clip, and their sound, read ``clip.lag`` frames earlier.
 
-    ``start`` counts frames of the motion; the sound is read ``clip.lag`` frames earlier. Beyond the clip's ends the
-    sound is silence and the mask 0.
+    Beyond the clip's ends the sound is silent and the mask 0.
     """
     positions = start + speed * np.arange(n_frames)
     below = np.clip(np.floor(positions).astype(int), 0, clip.n_frames - 1)
@@ -125,7 +124,7 @@ def _cut_sound(wave: Float[np.ndarray, " n"], first_frame: float, n_frames: floa
 
 
 def cut_steps(steps: np.ndarray, first_frame: float, n_frames: int, speed: float = 1.0) -> np.ndarray:
-    """Nearest 50-Hz values under ``n_frames`` frames of 25 Hz; zeros where there are none."""
+    """Nearest 50-Hz values at ``n_frames`` frames of 25 Hz; zeros beyond the ends."""
     times = first_frame * STEPS_PER_FRAME + speed * np.arange(n_frames * STEPS_PER_FRAME)
     index = np.rint(times).astype(int)
     known = (index >= 0) & (index < len(steps))
@@ -147,7 +146,7 @@ def add_noise(wave: Float[np.ndarray, " n"], snr_db: float, rng: np.random.Gener
 def mask_features(
     features: Float[np.ndarray, "t c"], settings: AugmentationConfig, rng: np.random.Generator
 ) -> Float[np.ndarray, "t c"]:
-    """Another microphone, lost steps and lost channels (SpecAugment, arXiv 1904.08779) on a window's features."""
+    """A random offset per channel (another microphone), masked steps and channels (SpecAugment, arXiv 1904.08779)."""
     n_steps, n_coefficients = features.shape
     mean = features.mean(axis=0)
     masked = features + rng.normal(0, 1, n_coefficients).astype(np.float32) * np.float32(settings.channel)

@@ -1,4 +1,4 @@
-"""Cut the stretch of a clip's sound that the audio encoder takes at once, and find each frame's window in it."""
+"""Segments of a clip's sound of the audio encoder's input length, and each frame's window in them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from utils.media.windows import ROWS_BEFORE, WINDOW_ROWS, window_rows
 MEL_PER_ROW = 2  # log-mel frames per row of encoder states
 ROWS_PER_FRAME = FEATURE_RATE // MOTION_FPS
 ROWS_AFTER = WINDOW_ROWS - ROWS_BEFORE
-MIN_ROWS_HEARD = FEATURE_RATE  # a random segment leaves at least a second of sound
+MIN_ROWS_HEARD = FEATURE_RATE  # a random segment holds at least a second of sound
 INT16_SCALE = 32768.0
-MOST_KEPT = 256 * 2**20  # bytes of log-mel that a process keeps: over two hours of sound
+MOST_KEPT = 256 * 2**20  # bytes of log-mel cached per process: over two hours of sound
 
 LogMel = Callable[[Float[np.ndarray, " n"]], Float[Tensor, "c t"]]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """log_mel: as many frames as the encoder takes, filled up at the end. Rows count from ``start``."""
+    """log_mel: the encoder's number of frames, padded at the end. Rows count from ``start``."""
 
     log_mel: Float[Tensor, "c t"]
     start: int  # row of the clip that is the segment's row 0
     n_real_rows: int
-    is_last: bool  # nothing of the clip's sound follows
+    is_last: bool  # the clip's sound ends in this segment
 
     def covers(self, frames: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Whether a frame's centre lies in the segment; frames beyond the end of the sound hear its last row."""
+        """Whether a frame's centre lies in the segment; frames after the end of the sound use its last row."""
         centers = frames * ROWS_PER_FRAME - self.start
         return (centers >= 0) & ((centers < self.n_real_rows) | self.is_last)
 
@@ -45,13 +45,12 @@ class Segment:
 
 
 class SegmentSource:
-    """Segments of clips; a clip's log-mel (32 kB per second) is kept, until MOST_KEPT makes room for others."""
+    """Segments of clips; caches log-mel (32 kB per second) up to MOST_KEPT bytes, the oldest are dropped."""
 
     def __init__(self, log_mel: LogMel, n_mels: int, n_rows: int, padding: float, random_offset: bool) -> None:
-        """n_rows: rows of states that the encoder takes at once; padding: log-mel value after the end.
+        """n_rows: rows of states per segment; padding: log-mel value after the end.
 
-        random_offset: segments start anywhere, for an encoder in training; else at multiples of n_rows, as
-        at inference.
+        random_offset: random starts, for an encoder in training; else multiples of n_rows, as at inference.
         """
         self._compute, self._n_mels, self._n_rows = log_mel, n_mels, n_rows
         self._padding, self._random_offset = padding, random_offset

@@ -1,4 +1,4 @@
-"""Pack finished clips into shards (see shards.py), whole or not at all, with the same bytes in whatever order.
+"""Packs finished clips into shards (see shards.py), atomically, with the same bytes in any order of completion.
 
 A finished clip waits as DATA_DIR/.waiting/<clip>.tar, written by the process that prepared it. One process, the packer,
 copies waiting clips into shards in the order of their names, as soon as no earlier one is still being prepared.
@@ -32,7 +32,7 @@ def waiting_path(data_dir: Path, name: str) -> Path:
 
 
 def pack_clip(folder: Path, name: str, tar_path: Path) -> None:
-    """Write a clip's folder as one tar: its arrays first, then its frames in order. Same files, same bytes."""
+    """Write a clip's folder as one tar: arrays, then frames in order; the same files give the same bytes."""
     arrays = sorted(path for path in folder.iterdir() if path.is_file())
     images = [*(folder / "depth").glob("*.png"), *(folder / "faces").glob("*.jpg")]
     members = [(path, f"{RECORD}.{path.name}") for path in arrays]
@@ -79,17 +79,17 @@ class TarredClip:
 
 
 class ShardPacker:
-    """Packs clips as they are settled, that is: wait in their tar, or are left out for good."""
+    """Packs clips once they are settled: waiting as a tar, or left out."""
 
     def __init__(self, data_dir: Path, names: Iterable[str], shard_bytes: int) -> None:
-        """names: clips that a run works on; those that wait from a run before are packed with them."""
+        """names: clips of this run; clips waiting from an earlier run are packed too."""
         self._data_dir, self._shard_bytes = data_dir, shard_bytes
         self._settled = {path.stem for path in (data_dir / WAITING_FOLDER).glob("*.tar")}
         self._order = sorted({*names, *self._settled})
         self._position, self._batch = 0, list[Path]()
 
     def settle(self, name: str) -> None:
-        """Say that nothing more will come of a clip; shards that are full are written."""
+        """Mark a clip as settled; full shards are written."""
         self._settled.add(name)
         self._advance()
 
@@ -107,7 +107,7 @@ class ShardPacker:
         self._batch.append(path)
 
     def finish(self) -> int:
-        """Write the last shard if every clip is settled; returns how many still wait for the next run."""
+        """Write the last shard if every clip is settled; returns the number of clips left waiting for the next run."""
         self._advance()
         if self._position == len(self._order) and self._batch:
             self._write()
@@ -124,7 +124,7 @@ class ShardPacker:
 
 
 def write_shard(path: Path, waiting: Sequence[Path]) -> None:
-    """Join tars of clips to one shard with its index; then, and only then, remove them."""
+    """Join tars of clips into one shard with its index; remove them after both are written."""
     clips = [TarredClip.scan(tar) for tar in waiting]
     starts = list(accumulate((clip.n_bytes for clip in clips), initial=0))
     rows = list(accumulate((len(clip.frames) for clip in clips), initial=0))
@@ -161,13 +161,13 @@ def _moved(frames: np.ndarray, start: int) -> np.ndarray:
 
 
 def packed_names(data_dir: Path) -> Iterator[str]:
-    """Clips that lie in a finished shard."""
+    """Names of clips in finished shards."""
     for path in sorted(data_dir.glob(SHARD_PATTERN)):
         yield from (clip.name for clip in read_index(path))
 
 
 def finished_names(data_dir: Path) -> set[str]:
-    """Clips that need no more work: folders, packed, or waiting. Removes waiting tars that are in a shard already."""
+    """Names of finished clips: folders, packed, or waiting. Removes waiting tars that are already in a shard."""
     packed = set(packed_names(data_dir))
     waiting = {path.stem: path for path in (data_dir / WAITING_FOLDER).glob("*.tar")}
     for name in packed & set(waiting):

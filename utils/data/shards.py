@@ -1,12 +1,12 @@
-"""Clips packed into tar shards (the WebDataset layout), read in place: nothing is ever unpacked.
+"""Clips packed into tar shards (the WebDataset layout), read in place without unpacking.
 
     DATA_DIR/shard-000000.tar    <clip>/clip.valid.npy  <clip>/clip.landmarks.npy ...  <clip>/clip.track.json
                                  <clip>/00000000.depth.png  <clip>/00000000.face.jpg  <clip>/00000001.depth.png ...
     DATA_DIR/shard-000000.npy    int64 [frames of all its clips, 4]: offset and size of the face, then of the depth
     DATA_DIR/shard-000000.json   its clips: their rows in the .npy, offset and size of their arrays
 
-A WebDataset reader sees one sample per clip (key <clip>/clip) and one per frame (key <clip>/<frame>). A shard counts
-once its .json is there; that is written last. Offsets are bytes from the start of the tar.
+A WebDataset reader sees one sample per clip (key <clip>/clip) and one per frame (key <clip>/<frame>). A shard is
+complete once its .json exists, which is written last. Offsets are bytes from the start of the tar.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _N_OPEN = 64  # shards that a process keeps open
 
 @dataclass(frozen=True)
 class ShardedClip:
-    """Where a clip's files lie in a shard. arrays: file name → offset, size; rows: its part of the table of frames."""
+    """Positions of a clip's files in a shard. arrays: file name → offset, size; rows: its part of the frame table."""
 
     shard: Path
     name: str
@@ -59,7 +59,7 @@ class ShardedClip:
         return rows.reshape(-1, 2, 2)
 
     def find(self, inside: str) -> tuple[int, int] | None:
-        """Offset and size of a file by the name that it has in a clip's folder; None if the clip has no such file."""
+        """Offset and size of a file by its name in a clip's folder; None if the clip has no such file."""
         folder, _, name = inside.rpartition("/")
         if folder not in _FOLDERS:
             return self.arrays.get(inside)
@@ -100,7 +100,7 @@ class ShardPath:
 
 
 class _Descriptor:
-    """An open file for reading by position, which processes may share after a fork."""
+    """An open file, read by position so that forked processes can share it."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1
@@ -117,7 +117,7 @@ def _opened(path: Path) -> _Descriptor:
 
 
 class _Slice(io.RawIOBase):
-    """``size`` bytes of a file from ``offset`` on, as a file of their own."""
+    """``size`` bytes of a file from ``offset`` on, as a file object."""
 
     def __init__(self, file: _Descriptor, offset: int, size: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class _Slice(io.RawIOBase):
 
 
 def sharded_clips(data_dir: Path) -> dict[str, ShardPath]:
-    """Every packed clip of a data folder; raises BadInput for an index that cannot be read or a shard that is gone."""
+    """Every packed clip of a data folder; raises BadInput for an unreadable index or a missing shard."""
     found: dict[str, ShardPath] = {}
     for path in sorted(data_dir.glob(SHARD_PATTERN)):
         shard = path.with_suffix(".tar")

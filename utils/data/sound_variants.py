@@ -1,7 +1,7 @@
-"""Copies of a clip in which another voice says the same in another room, so that few clips train as if they were many.
+"""Augmented copies of clips with other voices, rooms and noise, for trainings on little speech.
 
-A copy keeps what lips and sound have in common: pitch, formants, loudness, room, microphone and noise change, and
-sound and motion run faster or slower together. Everything random comes from the generator that is passed in.
+Pitch, formants, loudness, room, microphone and noise of the sound change; speed changes for sound and motion together,
+so lips and sound stay in sync. All randomness comes from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from utils.core.types import SAMPLE_RATE, SAMPLES_PER_FRAME
 from utils.data.motion_dataset import MotionClip
 from utils.data.motion_windows import add_noise
 
-PITCH_FLOOR, PITCH_CEILING = 75.0, 600.0  # Hz, where Praat looks for the voice's periods
+PITCH_FLOOR, PITCH_CEILING = 75.0, 600.0  # Hz, range of Praat's pitch detection
 EQUALISER_POINTS = 6  # on a logarithmic scale between the two frequencies
 EQUALISER_RANGE = (80.0, 8000.0)  # Hz
 ROOM_SECONDS = (0.1, 0.5)  # until an echo has faded by 60 dB
@@ -26,21 +26,21 @@ ROOM_SHARE = (0.1, 0.7)  # amplitude of the echo beside the direct sound
 
 @dataclass(frozen=True)
 class VariantConfig:
-    """How many copies, and how far they go; the defaults are none, as in the reference."""
+    """Number of copies and ranges of the changes; off by default, as in the reference."""
 
     count: Whole = 0  # copies of every clip; only with network.audio_type mfcc_norm, whose features are kept in memory
-    pitch: Amount = 0.0  # semitones up or down, the mouth's resonances staying
-    formants: Decay = 0.0  # share by which the resonances go up or down, pitch staying: another size of head
-    speed: Decay = 0.0  # share by which sound and lips run faster or slower
+    pitch: Amount = 0.0  # largest change of pitch in semitones, formants unchanged
+    formants: Decay = 0.0  # largest relative change of formants, pitch unchanged: another size of head
+    speed: Decay = 0.0  # largest relative change of speed of sound and lips
     equaliser_db: Amount = 0.0  # standard deviation of a smooth change of the spectrum: another microphone
     room_probability: Share = 0.0
     noise_probability: Share = 0.0
     noise_snr_db: tuple[float, float] = (5.0, 40.0)  # uniform between the two
-    gain_db: Amount = 0.0  # loudness, up to this much either way
+    gain_db: Amount = 0.0  # largest change of loudness, up or down
 
 
 def variants(clip: MotionClip, settings: VariantConfig, rng: np.random.Generator) -> list[MotionClip]:
-    """The clip's copies; none of them is the clip itself."""
+    """The clip's copies, without the clip itself."""
     return [variant(clip, settings, rng) for _ in range(settings.count)]
 
 
@@ -64,7 +64,7 @@ def variant(clip: MotionClip, settings: VariantConfig, rng: np.random.Generator)
 
 
 def at_speed(clip: MotionClip, speed: float) -> MotionClip:
-    """The motion ``speed`` times as fast; the sound is left as it is."""
+    """The clip with its motion ``speed`` times as fast and its sound unchanged."""
     n_frames = max(1, int((clip.n_frames - 1) / speed) + 1)
     positions = np.minimum(speed * np.arange(n_frames), clip.n_frames - 1)
     below = np.floor(positions).astype(int)
@@ -82,10 +82,10 @@ def at_speed(clip: MotionClip, speed: float) -> MotionClip:
 def other_voice(
     wave: Float[np.ndarray, " n"], pitch: float = 1.0, formants: float = 1.0, duration: float = 1.0, seed: int = 0
 ) -> Float[np.ndarray, " m"]:
-    """A voice with ``pitch`` times the pitch and ``formants`` times the resonances, ``duration`` times as long.
+    """The sound with ``pitch`` times the pitch, ``formants`` times the formants and ``duration`` times the length.
 
-    Praat's overlap-add of pitch periods, with pieces taken at random where there is no voice: there only resonances
-    and length change.
+    Praat's overlap-add of pitch periods; unvoiced parts are resynthesised from random periods and change only in
+    formants and length.
     """
     import parselmouth
     from parselmouth.praat import call, run
@@ -99,7 +99,7 @@ def other_voice(
     new_median = median * pitch if np.isfinite(median) else 0.0  # 0 keeps the pitch
     run(f"random_initializeWithSeedUnsafelyButPredictably({seed + 1})")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", parselmouth.PraatWarning)  # that there is no voice
+        warnings.simplefilter("ignore", parselmouth.PraatWarning)  # sound without voice
         changed = call(sound, "Change gender", PITCH_FLOOR, PITCH_CEILING, formants, new_median, 1.0, duration)
     return _fitted(changed.values[0].astype(np.float32), n_samples)
 
@@ -109,7 +109,7 @@ def _fitted(wave: Float[np.ndarray, " n"], n_samples: int) -> Float[np.ndarray, 
 
 
 def equalised(wave: Float[np.ndarray, " n"], gains_db: Float[np.ndarray, " p"]) -> Float[np.ndarray, " n"]:
-    """The spectrum weighted by gains at points spread evenly over EQUALISER_RANGE on a logarithmic scale."""
+    """The spectrum times gains, interpolated between points on a logarithmic scale over EQUALISER_RANGE."""
     if not np.any(gains_db) or not len(wave):
         return wave
     spectrum = np.fft.rfft(wave)
@@ -120,7 +120,7 @@ def equalised(wave: Float[np.ndarray, " n"], gains_db: Float[np.ndarray, " p"]) 
 
 
 def in_room(wave: Float[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
-    """Add an echo that fades exponentially; the direct sound stays where it is in time."""
+    """Add an exponentially decaying echo; the direct sound keeps its time."""
     from scipy.signal import fftconvolve
 
     seconds, share = rng.uniform(*ROOM_SECONDS), rng.uniform(*ROOM_SHARE)

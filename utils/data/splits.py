@@ -1,4 +1,4 @@
-"""Which frames and clips of a preprocessed data folder are learned from, and which are held out."""
+"""Splits of a preprocessed data folder into training and held-out clips, and their usable frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ADVICE = "run preprocess_dataset.py again for this clip"
 
 @dataclass(frozen=True)
 class ClipCount:
-    """One clip's frames: all, those with a face, those that have sound too (all with a face in a silent clip)."""
+    """Numbers of a clip's frames: all, with a face, usable (with face and sound; in a silent clip with a face)."""
 
     name: str
     n_frames: int
@@ -34,7 +34,7 @@ class ClipCount:
 
 @dataclass(frozen=True)
 class Split:
-    """Names of clips, each list sorted; ``dropped`` says why a clip is in neither."""
+    """Names of clips, each list sorted; ``dropped``: reasons of clips in neither."""
 
     training: list[str]
     validation: list[str]
@@ -43,8 +43,8 @@ class Split:
 
 def usable_frames(valid: Bool[np.ndarray, " n"], n_samples: int | None) -> Int32[np.ndarray, " k"]:
     """Indices of frames with a face that begin before the sound (16 kHz samples; None: a silent clip) ends."""
-    n_heard = len(valid) if n_samples is None else -(-n_samples // SAMPLES_PER_FRAME)
-    return np.flatnonzero(valid[:n_heard]).astype(np.int32)
+    n_with_sound = len(valid) if n_samples is None else -(-n_samples // SAMPLES_PER_FRAME)
+    return np.flatnonzero(valid[:n_with_sound]).astype(np.int32)
 
 
 def count_clip(directory: StoredPath) -> ClipCount:
@@ -59,10 +59,9 @@ def count_clip(directory: StoredPath) -> ClipCount:
 def split_by_speaker(
     clips: Sequence[ClipCount], speakers: Mapping[str, str], share: float, seed: int, min_frames: int = MIN_FRAMES
 ) -> Split:
-    """Hold out whole speakers (a clip without a named one is a speaker of its own) until ``share`` of frames is.
+    """Hold out whole speakers until they have ``share`` of the frames; an unlisted clip is a speaker of its own.
 
-    The order of speakers is drawn from ``seed``. One speaker always remains to learn from; with a single one nothing
-    is held out.
+    The order of speakers is random by ``seed``. At least one speaker stays for training.
     """
     dropped = {
         clip.name: f"{clip.n_usable} usable frames, {min_frames} needed" for clip in clips if clip.n_usable < min_frames
@@ -110,14 +109,14 @@ def read_names(path: Path) -> list[str]:
 
 
 def write_split(data_dir: Path, clips: Sequence[ClipCount], split: Split, seed: int) -> None:
-    """Write train.txt, val.txt and summary.json into the data folder, each whole or not at all."""
+    """Write train.txt, val.txt and summary.json into the data folder, each atomically."""
     for file_name, names in ((TRAIN_LIST, split.training), (VALIDATION_LIST, split.validation)):
         _write(data_dir / file_name, "".join(f"{name}\n" for name in names))
     _write(data_dir / SUMMARY, json.dumps(summarise(clips, split) | {"seed": seed}, indent=2) + "\n")
 
 
 def summarise(clips: Sequence[ClipCount], split: Split) -> dict[str, object]:
-    """What a data folder holds, in clips, frames and hours."""
+    """Numbers of clips, frames and hours in a data folder."""
     counts = {clip.name: clip for clip in clips}
     parts = {"training": split.training, "validation": split.validation}
     totals = {

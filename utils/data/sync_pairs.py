@@ -1,7 +1,7 @@
-"""Pairs of lip motion and sound, in time or not, that a sync expert learns from.
+"""Pairs of lip motion and sound, in sync or not, for the training of a sync expert.
 
-A pair is five frames of motion and ten 50-Hz steps of sound. Shares and offsets are Real3DPortrait's; its two slips are
-not: another person is always another speaker, and sound is never called wrong where it is right.
+A pair is five frames of motion and ten 50-Hz steps of sound. Shares and offsets are Real3DPortrait's, with two fixes:
+sound of another clip is always another speaker's, and a pair that is in sync by chance is labelled so.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from utils.data.motion_windows import cut_steps
 
 PAIR_FRAMES = 5
 PAIR_STEPS = STEPS_PER_FRAME * PAIR_FRAMES
-NEAR_OFFSETS, FAR_OFFSETS = (2, 5), (5, 10)  # frames either way, ends included
-NEAR_SHARE, FAR_SHARE, OTHER_SHARE = 0.3, 0.2, 0.1  # of a batch; the rest is in time
+NEAR_OFFSETS, FAR_OFFSETS = (2, 5), (5, 10)  # frames in both directions, ends included
+NEAR_SHARE, FAR_SHARE, OTHER_SHARE = 0.3, 0.2, 0.1  # of a batch; the rest is in sync
 
 
 @dataclass(frozen=True)
 class SyncClip:
-    """One clip with its sound laid over its frames. expression [T, 64], identity [T, 80], audio [2 T, C];
-    starts: frames at which a pair may begin, by its motion or by its sound."""
+    """One clip with its sound aligned to its frames. expression [T, 64], identity [T, 80], audio [2 T, C];
+    starts: frames at which a pair may begin, for motion and for sound."""
 
     name: str
     speaker: str
@@ -36,7 +36,7 @@ class SyncClip:
     starts: Bool[np.ndarray, " n"]
 
     def motion(self, starts: np.ndarray) -> tuple[Float[np.ndarray, "p 5 64"], Float[np.ndarray, "p 5 80"]]:
-        """Expression and identity of the pairs that begin there."""
+        """Expression and identity of the pairs that begin at ``starts``."""
         rows = starts[:, None] + np.arange(PAIR_FRAMES)
         return self.expression[rows], self.identity[rows]
 
@@ -47,8 +47,8 @@ class SyncClip:
 
 @dataclass(frozen=True)
 class SyncPairs:
-    """A batch. labels: 1 in time, 0 not; offsets: frames by which the sound is later, of another clip where it is one
-    of ``others``; clips: names of the motion's and of the sound's clip."""
+    """A batch. labels: 1 in sync, 0 not; offsets: frames by which the sound is later, within one clip; clips: names of
+    the motion's and of the sound's clip."""
 
     expression: Float[np.ndarray, "p 5 64"]
     identity: Float[np.ndarray, "p 5 80"]
@@ -59,10 +59,10 @@ class SyncPairs:
 
 
 def sync_clip(clip: MotionClip, features: Float[np.ndarray, "a c"]) -> SyncClip:
-    """Lay a whole clip's 50-Hz features over its frames, lag taken out."""
+    """Align a whole clip's 50-Hz features to its frames, with its lag removed."""
     audio = cut_steps(features, -clip.lag, clip.n_frames, speed=1.0)
-    heard = cut_steps(np.ones(len(features), bool), -clip.lag, clip.n_frames, speed=1.0)
-    usable = clip.valid & heard.reshape(-1, STEPS_PER_FRAME).all(axis=1)
+    has_sound = cut_steps(np.ones(len(features), bool), -clip.lag, clip.n_frames, speed=1.0)
+    usable = clip.valid & has_sound.reshape(-1, STEPS_PER_FRAME).all(axis=1)
     if len(usable) < PAIR_FRAMES:
         starts = np.zeros(0, bool)
     else:
@@ -71,10 +71,10 @@ def sync_clip(clip: MotionClip, features: Float[np.ndarray, "a c"]) -> SyncClip:
 
 
 class PairSampler:
-    """Draws batches of pairs; a clip by the number of its usable starts times its weight."""
+    """Samples batches of pairs; a clip by its number of usable starts times its weight."""
 
     def __init__(self, clips: Sequence[SyncClip]) -> None:
-        """Raises BadInput if there are not two speakers, or no clip in which the largest offset fits."""
+        """Raises BadInput for fewer than two speakers, or if the largest offset fits into no clip."""
         self.clips = [clip for clip in clips if clip.starts.any()]
         speakers = {clip.speaker for clip in self.clips}
         if len(speakers) < 2:
@@ -122,7 +122,7 @@ class PairSampler:
         )
 
     def _positions(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Clips and starts within them."""
+        """Random clips and starts within them."""
         chosen = rng.choice(len(self.clips), n, p=self._shares)
         places = rng.random(n)
         starts = [self._starts[i][int(place * len(self._starts[i]))] for i, place in zip(chosen, places, strict=True)]
@@ -142,7 +142,7 @@ class PairSampler:
         return kept[:, :n]
 
     def _of_another(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Pairs of two people."""
+        """Pairs of two speakers: [4, n] as _shifted."""
         speakers = np.unique([clip.speaker for clip in self.clips], return_inverse=True)[1]
         kept = np.zeros((4, 0), np.int64)
         while kept.shape[1] < n:

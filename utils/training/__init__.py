@@ -1,4 +1,4 @@
-"""What all trainings share: loop, log, checkpoints of a run, optimiser settings, losses.
+"""The training loop, its log and checkpoints, schedules, averages and losses of all trainings.
 Not here: networks (models/training).
 May import: core to curation.
 """

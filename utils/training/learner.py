@@ -1,27 +1,31 @@
-"""What a training loop trains: something that turns numbered batches into steps."""
+"""Learner: networks, optimizer and numbered batches, as the training loop drives them."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.core.processes import Processes
+from utils.core.cli import resolve_device
 from utils.training.optimization import all_finite
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 B = TypeVar("B")
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Of a validation. score: the higher the better, None if the newest weights count as the best; sheet: RGB."""
+    """Result of a validation. score: higher is better, None: the newest weights are best; sheet: contact sheet, RGB."""
 
     text: str
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -30,10 +34,10 @@ class Findings:
 
 
 class NotFiniteError(Exception):
-    """A loss or gradient is NaN or infinite; nothing was learned from the batch."""
+    """A loss or gradient is NaN or infinite; the weights are as before the batch."""
 
     def __init__(self, number: int, items: Sequence[str], processes: Sequence[int]) -> None:
-        """number, items: of this process's batch; processes: those that have found it."""
+        """number, items: of this process's batch; processes: indices of those that found it."""
         super().__init__(number)
         self.number, self.items, self.processes = number, items, processes
 
@@ -41,31 +45,34 @@ class NotFiniteError(Exception):
 class Learner(ABC, Generic[B]):
     """Networks, their optimizers, their batches by number, and the step that they have reached."""
 
-    config: Any  # a dataclass; a continued training says what has changed in it
-    device: torch.device
-    processes: Processes
-    optimizer: torch.optim.Optimizer  # whose rate is reported
+    config: Any  # a dataclass; a resumed training prints what has changed in it
+    accelerator: Accelerator
+    optimizer: torch.optim.Optimizer  # its learning rate is reported
     samples_per_step: int  # in each process
     step: int = 0  # done so far
 
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
     @abstractmethod
     def describe(self) -> str:
-        """For the first line of a training."""
+        """Text that a training prints first."""
 
     @abstractmethod
     def batches(self) -> Iterator[Sequence[tuple[int, B]]]:
-        """What this process still has to learn from: for each step one or more batches with their numbers."""
+        """This process's remaining batches: for each step one or more, with their numbers."""
 
     @abstractmethod
     def update(self, parts: Sequence[tuple[int, B]], spent: float) -> dict[str, Tensor]:
-        """One step; gives this process's loss terms.
+        """One step; returns this process's loss terms.
 
         spent: share of the training's budget. Raises NotFiniteError in all processes at once.
         """
 
     @abstractmethod
     def validate(self) -> Findings | None:
-        """In the first process. None: there is nothing to validate on."""
+        """Called in the first process. None: there are no validation clips."""
 
     @abstractmethod
     def is_sound(self) -> bool:
@@ -73,36 +80,63 @@ class Learner(ABC, Generic[B]):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that continuing needs besides the step; randomness follows batch numbers, so no generators."""
+        """State for resuming, besides the step; randomness depends on batch numbers, so no generators."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Raises RuntimeError, ValueError or KeyError for the state of another network."""
 
     def description(self) -> dict[str, Any]:
-        """Plain values that tell whose weights a checkpoint holds."""
+        """Plain values that identify the network of a checkpoint."""
         return {}
 
     def best_weights(self) -> Mapping[str, Tensor] | None:
-        """What to keep as best.pt after a validation, if anything."""
+        """Weights for best.pt after a validation; None: no best.pt."""
         return None
 
     def write_networks(self, directory: Path) -> None:
-        """What to leave beside each checkpoint, if anything."""
+        """Write exported networks beside a checkpoint, if the learner has any."""
+
+    def require_finite(self, value: Tensor, number: int, items: Sequence[str]) -> None:
+        """Raises NotFiniteError in all processes if ``value`` is not finite in one of them."""
+        found = self.accelerator.gather((~torch.isfinite(value.detach())).reshape(1).float())
+        bad = cast(Tensor, found).nonzero().flatten().tolist()
+        if bad:
+            raise NotFiniteError(number, items, bad)
+
+
+def float32_accelerator(gpu_id: int) -> Accelerator:
+    """For trainings in float32, whatever mixed_precision the launcher is told; see resolve_device for ``gpu_id``.
+
+    Of several processes each has the CUDA device of its own number.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    device = resolve_device(gpu_id)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a config may switch a network's parts off
+    return Accelerator(mixed_precision="no", cpu=device.type == "cpu", kwargs_handlers=[unused])
 
 
 class NetworkLearner(Learner[B]):
-    """One network and one optimizer; gradients and running statistics are averaged over the processes."""
+    """One network and one optimizer. accelerate averages gradients over the processes; running statistics are those of
+    the first."""
 
     network: nn.Module
-    clip_norm: float | None = None
+    clip_norm: float = math.inf
+
+    def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Hand both to accelerate. ``model`` is called for losses; ``network`` is the same without its wrapper."""
+        self.network = network
+        self.model, self.optimizer = self.accelerator.prepare(network, optimizer)
 
     @abstractmethod
     def batch(self, number: int) -> B: ...
 
     @abstractmethod
     def item_names(self, batch: B) -> Sequence[str]:
-        """What the batch is made of, for messages."""
+        """Names of the batch's items, for messages."""
 
     @abstractmethod
     def losses(self, batch: B, number: int) -> dict[str, Tensor]:
@@ -113,11 +147,11 @@ class NetworkLearner(Learner[B]):
         """Learning rate of the next step."""
 
     def after_step(self) -> None:
-        """Once the weights have changed."""
+        """Called after each update of the weights."""
 
     def batches(self) -> Iterator[Sequence[tuple[int, B]]]:
         for step in itertools.count(self.step):
-            number = step * self.processes.count + self.processes.index
+            number = step * self.accelerator.num_processes + self.accelerator.process_index
             yield [(number, self.batch(number))]
 
     def update(self, parts: Sequence[tuple[int, B]], spent: float) -> dict[str, Tensor]:
@@ -127,20 +161,16 @@ class NetworkLearner(Learner[B]):
         before = [buffer.clone() for buffer in self.network.buffers()]  # running statistics
         terms = self.losses(batch, number)
         self.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        is_finite = torch.stack([terms["total"].detach(), *torch._foreach_norm(gradients)]).isfinite().all()
-        bad = self.processes.which(not is_finite, self.device)
-        if bad:
+        try:
+            self.require_finite(terms["total"], number, self.item_names(batch))
+            self.accelerator.backward(terms["total"])
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            self.require_finite(cast(Tensor, norm), number, self.item_names(batch))
+        except NotFiniteError:
             for buffer, value in zip(self.network.buffers(), before, strict=True):
                 buffer.copy_(value)
-            raise NotFiniteError(number, self.item_names(batch), bad)
-        self.processes.average(gradients)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            raise
         self.optimizer.step()
-        self.processes.average([buffer for buffer in self.network.buffers() if buffer.is_floating_point()])
         self.after_step()
         self.step += 1
         return {name: term.detach() for name, term in terms.items()}

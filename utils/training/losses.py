@@ -1,4 +1,4 @@
-"""What the generator is trained to: right latents, and a right lower half once decoded."""
+"""Losses of generator training: L1 of latents and of decoded lower halves, and PSNR."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from utils.core.config import Amount
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms; the reference has latent 1 and pixel 2 and nothing else.
+    """Weights of the loss terms; the reference has latent 1, pixel 2 and no others.
 
-    The last three ask for more than the images, so the trainer adds them.
+    The last three need networks and are added by GeneratorLearner.
     """
 
     latent: Amount = 1.0  # L1 between latents
     pixel: Amount = 2.0  # L1 between lower halves of the images, in [-1, 1]
     gradient: Amount = 0.0  # L1 between the horizontal and vertical differences of the lower halves: crisper edges
     mouth: Amount = 0.0  # extra weight of pixels inside the lips, in the pixel term
-    perceptual: Amount = (
-        0.0  # distance of the lower halves in the VAE encoder's features (models/training/perceptual.py)
-    )
+    perceptual: Amount = 0.0  # distance of the lower halves in the VAE encoder's features, see feature_distance
     adversarial: Amount = 0.0  # patch discriminator on the lower halves (models/training/discriminators.py)
-    sync: Amount = 0.0  # expert of lower halves and sound (models/training/discriminators.py)
+    sync: Amount = 0.0  # sync discriminator on lower halves and sound (models/training/discriminators.py)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def image_losses(
     mouths: Float[Tensor, "n 1 hf wf"],
     weights: LossWeights,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Of the lower halves: L1, where ``weights.mouth`` counts, and L1 of the differences between neighbours."""
+    """L1 of the lower halves, weighted by ``weights.mouth``, and L1 of their horizontal and vertical differences."""
     difference = lower_half(images - target_images)
     emphasis = 1 + weights.mouth * lower_half(mouths)
     pixel = (emphasis * difference.abs()).mean()
@@ -71,7 +69,7 @@ def image_losses(
 
 
 def lower_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w"]:
-    """Rows from h // 2 on: what the generator has to invent."""
+    """Rows from h // 2 on, the part that the generator makes."""
     return images[:, :, images.shape[2] // 2 :]
 
 

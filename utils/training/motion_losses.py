@@ -1,4 +1,4 @@
-"""What audio2motion is trained on: losses on expression coefficients and the landmarks that they move.
+"""Losses of audio2motion on expression coefficients and the landmarks that they move.
 
 Shapes: B clips, T motion frames, E expression and I identity coefficients. Masks are 1 on valid frames; every
 loss is a mean over valid frames. Formulas and weights: Real3DPortrait (arXiv 2401.08503), audio-to-motion training.
@@ -30,10 +30,10 @@ class LossConfig:
     landmarks: Amount = 0.5
     laplacian: Amount = 1.0
     magnitude: Amount = 0.1
-    sync: Amount = 0.2  # sync_loss of the sync expert, if the config names one
-    prior_expression: Amount = 0.0  # of what the most likely prior sample decodes to; not in the reference
-    prior_landmarks: Amount = 0.0  # the same, on landmarks
-    prior_sync: Amount = 0.0  # the same, of the sync expert
+    sync: Amount = 0.2  # sync_loss of models/lipsync/sync_expert.py, if the config names an expert
+    prior_expression: Amount = 0.0  # as expression, of the most likely prior sample; not in the reference
+    prior_landmarks: Amount = 0.0  # as landmarks, of that sample
+    prior_sync: Amount = 0.0  # as sync, of that sample
 
 
 def cyclic_weight(step: int, top: float, period: int) -> float:
@@ -49,12 +49,12 @@ def masked_mse(
 
 def laplacian_energy(motion: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]) -> Float[Tensor, ""]:
     """Mean square of the second difference in time, kernel (-.5, 1, -.5), where three valid frames meet."""
-    bend = motion[:, 1:-1] - 0.5 * (motion[:, :-2] + motion[:, 2:])
-    return _frame_mean(bend.square().mean(dim=-1), mask[:, 1:-1] * mask[:, :-2] * mask[:, 2:])
+    second = motion[:, 1:-1] - 0.5 * (motion[:, :-2] + motion[:, 2:])
+    return _frame_mean(second.square().mean(dim=-1), mask[:, 1:-1] * mask[:, :-2] * mask[:, 2:])
 
 
 def magnitude(motion: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]) -> Float[Tensor, ""]:
-    """Mean square of the coefficients; large ones are unlikely faces."""
+    """Mean square of the coefficients, a prior of small ones."""
     return _frame_mean(motion.square().mean(dim=-1), mask)
 
 
@@ -72,7 +72,7 @@ class LandmarkOffsets(nn.Module):
     def forward(
         self, identity: Float[Tensor, "b #t i"], expression: Float[Tensor, "b t e"]
     ) -> Float[Tensor, "b t 1404"]:
-        """Coefficients that a smaller face model lacks are left out."""
+        """Coefficients beyond the face model's bases are ignored."""
         n_expression, n_identity = self.expression_basis.shape[1], self.identity_basis.shape[1]
         moved = expression[..., :n_expression] @ self.expression_basis.T
         return moved + identity[..., :n_identity] @ self.identity_basis.T

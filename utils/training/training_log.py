@@ -1,4 +1,4 @@
-"""What a training reports: lines on the terminal, a file of JSON lines and, if it is installed, TensorBoard."""
+"""Log of a training: a file of JSON lines and, if it is installed, TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from utils.files.atomic import atomic_path
 
 LOG_NAME = "log.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
-TENSORBOARD_PIN = "tensorboard==2.20.0"  # the newest that takes MediaPipe's protobuf 4
+TENSORBOARD_PIN = "tensorboard==2.20.0"  # the newest that works with MediaPipe's protobuf 4
 
 
 class TrainingLog:
     """Appends one JSON object per report; every figure is also a TensorBoard scalar ``<kind>/<name>``."""
 
     def __init__(self, directory: Path, after_step: int = 0, tensorboard: bool | None = None) -> None:
-        """after_step: where a continued training stands; reports of later steps, which it repeats, are removed.
+        """after_step: step that a resumed training starts from; reports of later steps are removed.
 
-        tensorboard: None writes its files if it is installed. Raises BadInput if it is asked for and is not.
+        tensorboard: write its files, None: if it is installed. Raises BadInput for True if it is not.
         """
         if tensorboard and find_spec("tensorboard") is None:
             raise BadInput("TensorBoard is not installed", advice=f"pip install {TENSORBOARD_PIN}, or tensorboard=null")
@@ -61,7 +61,7 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
 
 
 def _step_of(line: str) -> int | None:
-    """None for a line that a killed process left unfinished."""
+    """None for a line that a killed process left incomplete."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The loop of all trainings: steps, reports, validations, checkpoints, exact resumption, and what ends it early.
+"""The training loop: steps, reports, validations, checkpoints, exact resumption, early stopping.
 
 Batch k depends on the seed and k only. Process p of n takes batches p, n + p, 2 n + p, ...; gradients are averaged.
 """
@@ -6,15 +6,18 @@ Batch k depends on the seed and k only. Process p of n takes batches p, n + p, 2
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import Tensor
 
 from utils.core.config import changed_keys, to_dict
@@ -22,7 +25,6 @@ from utils.core.errors import BadInput, StageFailure
 from utils.files.atomic import PARTIAL, atomic_path
 from utils.files.image_files import write_rgb
 from utils.training.learner import Learner, NotFiniteError
-from utils.training.optimization import Budget, peak_memory, writing
 from utils.training.training_log import TrainingLog
 from utils.weights.checkpoints import read_weights, save_checkpoint
 
@@ -37,8 +39,8 @@ B = TypeVar("B")
 class Intervals:
     """In steps. A training ends with a report, a validation and a checkpoint.
 
-    max_minutes: it ends after this much time too, or instead. patience: in a single process, it ends after so many
-    steps without a better score, and the weights that it starts with are validated too.
+    max_minutes: limit of wall-clock time, besides or instead of max_steps. patience: steps without a better score
+    after which a training of one process ends; the initial weights are validated too.
     """
 
     max_steps: int | None
@@ -49,8 +51,26 @@ class Intervals:
     patience: int | None = None
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Length of a training: steps or minutes, whichever ends first; at least one is given.
+
+    With minutes the result depends on the machine's speed.
+    """
+
+    max_steps: int | None
+    max_minutes: float | None = None
+
+    def spent(self, step: int, seconds: float) -> float:
+        """Share of the budget used, 0 to 1."""
+        share = step / self.max_steps if self.max_steps is not None else 0.0
+        if self.max_minutes is not None:
+            share = max(share, seconds / (60 * self.max_minutes))
+        return min(1.0, share)
+
+
 class TrainingLoop(Generic[B]):
-    """Trains to the end of the budget, from <directory>/last.pt if there is one; the first process alone writes."""
+    """Trains to the end of the budget, from <directory>/last.pt if it exists; only the first process writes."""
 
     def __init__(
         self,
@@ -62,7 +82,7 @@ class TrainingLoop(Generic[B]):
     ) -> None:
         """say: prints a line, in the first process. tensorboard: see TrainingLog."""
         self.learner, self.directory, self.intervals, self.say = learner, directory, intervals, say
-        self.processes, self.tensorboard = learner.processes, tensorboard
+        self.accelerator, self.tensorboard = learner.accelerator, tensorboard
         self.budget = Budget(intervals.max_steps, intervals.max_minutes)
         self.seconds, self._last_time = 0.0, 0.0
         self.best, self.best_step = float("-inf"), 0
@@ -94,7 +114,7 @@ class TrainingLoop(Generic[B]):
                 self._validate(log)
                 is_over = is_over or self._is_over()
             if is_over or learner.step % intervals.checkpoint == 0:
-                self._keep()  # last: a run that is killed before does the rest again
+                self._keep()  # last, so that a run killed before it repeats report and validation
         if log is not None:
             log.close()
 
@@ -106,8 +126,8 @@ class TrainingLoop(Generic[B]):
             raise self._stopped(error) from error
 
     def save(self) -> None:
-        """Write everything that continuing needs."""
-        if not self.processes.is_first:
+        """Write last.pt, the state for resuming."""
+        if not self.accelerator.is_main_process:
             return
         learner = self.learner
         state = {"config": yaml.safe_dump(to_dict(learner.config)), "description": learner.description()}
@@ -116,7 +136,7 @@ class TrainingLoop(Generic[B]):
             save_checkpoint(self.directory / LAST_NAME, state | learner.state())
 
     def restore(self) -> None:
-        """Continue where the last run in this folder stopped, if there was one."""
+        """Load last.pt if it exists; raises BadInput if it is another network's."""
         path, learner = self.directory / LAST_NAME, self.learner
         if not path.is_file():
             return
@@ -149,29 +169,35 @@ class TrainingLoop(Generic[B]):
         self.seconds, self._last_time = self.seconds + now - self._last_time, now
 
     def _sizes(self) -> str:
-        n_processes, n_samples = self.processes.count, self.processes.count * self.learner.samples_per_step
+        n_processes, n_samples = (
+            self.accelerator.num_processes,
+            self.accelerator.num_processes * self.learner.samples_per_step,
+        )
         processes = "1 process" if n_processes == 1 else f"{n_processes} processes"
         return f"in {processes} on {self.learner.device.type}, {n_samples} samples per step"
 
     def _open_log(self) -> TrainingLog | None:
-        if not self.processes.is_first:
+        if not self.accelerator.is_main_process:
             return None
-        for leftover in self.directory.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote
+        for leftover in self.directory.glob(f"{PARTIAL}*"):  # of a run that was killed while writing
             with suppress(OSError):
                 leftover.unlink()
         return TrainingLog(self.directory, self.learner.step, self.tensorboard)
 
     def _stopped(self, error: NotFiniteError) -> StageFailure:
-        """Write which batch it was, and keep the state before it if that is sound."""
+        """Write the batch's number and items, and the state before it if its weights are finite.
+
+        A gradient is averaged before the check, so it is not finite in all processes; the first one's batch is named.
+        """
         path, names = self.directory / BAD_BATCH_NAME, error.items
-        if self.processes.index == error.processes[0]:
+        if self.accelerator.process_index == error.processes[0]:
             record = {"step": self.learner.step, "batch": error.number, "items": list(names)}
             with writing(path), atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         is_sound = self.learner.is_sound()
         if is_sound:
             self.save()
-        self.processes.wait()
+        self.accelerator.wait_for_everyone()
         items = ", ".join(names[:N_NAMED_ITEMS]) + (", ..." if len(names) > N_NAMED_ITEMS else "")
         kept = "holds the state before it" if is_sound else "is as it was, because the weights are not finite"
         where = f"loss or gradient is not finite at step {self.learner.step}, batch {error.number} ({items})"
@@ -179,13 +205,12 @@ class TrainingLoop(Generic[B]):
         return StageFailure(f"{where}; {LAST_NAME} {kept}, {path} names the batch; {advice}")
 
     def _report(self, log: TrainingLog | None, means: _Means) -> None:
-        """Losses and speed of all processes, memory of the first. To be called in all."""
-        values = means.losses()
-        self.processes.average([values])
+        """Losses and speed of all processes, memory of the first. Must be called in all of them."""
+        values = self.accelerator.reduce(means.losses(), "mean")
         if log is None:
             return
         losses = dict(zip(means.names(), values.tolist(), strict=True))
-        pace = means.steps_per_s() * self.processes.count * self.learner.samples_per_step
+        pace = means.steps_per_s() * self.accelerator.num_processes * self.learner.samples_per_step
         memory = peak_memory(self.learner.device) / GIBIBYTE
         rate = self.learner.optimizer.param_groups[0]["lr"]
         log.report("train", self.learner.step, losses | {"lr": rate, "samples_per_s": pace, "memory_gib": memory})
@@ -194,7 +219,7 @@ class TrainingLoop(Generic[B]):
         self.say(f"{share}  {terms}  {pace:.2f} samples/s  peak {memory:.2f} GiB")
 
     def _validate(self, log: TrainingLog | None) -> None:
-        """Keep the network if it was never better; without anything to validate on, the newest."""
+        """Validate, and keep the weights as best.pt if the score is the best; without a score the newest are kept."""
         if log is None:
             return
         step, found = self.learner.step, self.learner.validate()
@@ -218,13 +243,13 @@ class TrainingLoop(Generic[B]):
 
     def _keep(self) -> None:
         self._count_time()
-        if self.processes.is_first and self.learner.step % self.intervals.checkpoint == 0:
+        if self.accelerator.is_main_process and self.learner.step % self.intervals.checkpoint == 0:
             self.learner.write_networks(self.directory)
         self.save()
 
 
 class _Means:
-    """Of the loss terms since the last report; a term counts in the steps that have it."""
+    """Means of the loss terms since the last report, each over the steps that have it."""
 
     def __init__(self) -> None:
         self._terms: dict[str, list[Tensor]] = {}
@@ -243,3 +268,22 @@ class _Means:
 
     def steps_per_s(self) -> float:
         return self._n_steps / self._seconds
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak memory of this process in bytes, on the CUDA device or, for other devices, in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of writing, such as a full disk, into a one-line StageFailure; for files written atomically."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0][:160]
+        kept = "the one before it is intact" if path.exists() else "nothing is left of it"
+        raise StageFailure(f"cannot write {path}: {reason}; {kept}; check the free space and the disk") from error

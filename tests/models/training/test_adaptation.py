@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +40,6 @@ def clip_dir(clip, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     prepare_clip(PreparationJob(packs.mini_pack(), folder, keep_silent=True), clip)
     return folder / clip.stem
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    """Accelerate's state belongs to the process; other tests ask for other precisions."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(autouse=True)

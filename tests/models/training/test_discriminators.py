@@ -7,7 +7,7 @@ import torch
 
 from models.generation.latent_codec import LatentCodec, build_vae
 from models.training.discriminators import Discriminators, LowerFaces, SyncDiscriminator
-from models.training.perceptual import feature_distance
+from models.training.generator_training_learner import feature_distance
 from tests.helpers.training_data import VAE_CONFIG
 from utils.core.errors import BadInput
 

@@ -22,13 +22,6 @@ from utils.imaging.images import to_signed
 from utils.weights.checkpoints import save_weights
 
 
-@pytest.fixture(autouse=True)
-def other_precision():
-    """accelerate allows one mixed precision per process."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learning")

@@ -1,26 +1,19 @@
+"""Learning-rate schedules, moving average of weights, seeds and frozen weights."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
-from utils.core.errors import StageFailure
 from utils.training.optimization import (
-    Budget,
-    RunningAverage,
+    MovingAverage,
     all_finite,
     batch_seed,
     cosine_rate,
+    exponential_rate,
     frozen,
-    peak_memory,
-    writing,
+    staircase_rate,
 )
-
-
-def test_budget_of_steps_and_minutes():
-    assert Budget(10).spent(5, seconds=1e9) == 0.5
-    assert Budget(10, max_minutes=2).spent(1, seconds=60) == 0.5
-    assert Budget(10, max_minutes=2).spent(9, seconds=60) == 0.9
-    assert Budget(10, max_minutes=2).spent(11, seconds=600) == 1.0
 
 
 def test_cosine_rate():
@@ -30,10 +23,10 @@ def test_cosine_rate():
     assert cosine_rate(0, 0.0, peak=1e-5, floor=5e-6, warmup_steps=0) == 1e-5
 
 
-def test_running_average():
+def test_moving_average():
     module = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(module.weight, 1.0)
-    average = RunningAverage(module, decay=0.9)
+    average = MovingAverage(module, decay=0.9)
     torch.nn.init.constant_(module.weight, 2.0)
     average.update(module, step=1000)
     assert average.module.weight.item() == pytest.approx(1.1)
@@ -64,15 +57,20 @@ def test_finite_weights():
     assert not all_finite(module)
 
 
-def test_peak_memory_counts_bytes():
-    before = peak_memory(torch.device("cpu"))
-    held = torch.ones(64 << 20, dtype=torch.uint8)
-    assert peak_memory(torch.device("cpu")) >= before and before > 16 << 20
-    assert held.sum() == 64 << 20
+def test_moving_average_of_running_statistics():
+    """Without a ramp the decay holds from the first step; statistics are averaged, counters copied."""
+    module = torch.nn.BatchNorm1d(1)
+    average = MovingAverage(module, decay=0.75, ramps=False)
+    module(torch.full((4, 1), 20.0))
+    average.update(module, step=0)
+    assert module.running_mean.item() == pytest.approx(2.0)
+    assert average.module.running_mean.item() == pytest.approx(0.5)
+    assert average.module.num_batches_tracked.item() == 1
 
 
-def test_failed_write_is_one_line(tmp_path):
-    with pytest.raises(StageFailure, match=r"cannot write .*last.pt: disk full; the one before it is intact"):
-        (tmp_path / "last.pt").touch()
-        with writing(tmp_path / "last.pt"):
-            raise RuntimeError("disk full\nand many more lines")
+def test_rates_of_stage_1():
+    rates = [exponential_rate(step, peak=1.0, factor=0.1, decay_steps=100, warmup_steps=10) for step in (0, 9, 100)]
+    assert rates == pytest.approx([0.1, 10**-0.09, 0.1])
+    assert exponential_rate(0, peak=1.0, factor=0.1, decay_steps=100, warmup_steps=0) == 1.0
+    rates = [staircase_rate(step, peak=1.0, factor=0.5, decay_steps=10, floor=0.2) for step in (0, 9, 10, 20, 30)]
+    assert rates == [1.0, 1.0, 0.5, 0.25, 0.2]

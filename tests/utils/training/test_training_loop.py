@@ -19,7 +19,9 @@ from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.motion_world import SMALL, train, weights_of, write_config, write_world
 from utils.core.config import load_config
 from utils.core.errors import BadInput, StageFailure
+from utils.training.learner import float32_accelerator
 from utils.training.training_log import read_log
+from utils.training.training_loop import Budget, peak_memory, writing
 
 ROOT = Path(__file__).resolve().parents[3]
 PITCH = {"audio_type": "mfcc", "use_pitch": True, "use_mouth_amp_embed": True, "cond_channels": 16, "sizes": SMALL}
@@ -153,9 +155,10 @@ def launch(config: Path, n_processes: int, *arguments: str) -> subprocess.Comple
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_two_processes_average_their_gradients(world: Path) -> None:
+@pytest.mark.parametrize("losses", [{}, {"prior_expression": 0.5, "prior_landmarks": 0.5}], ids=["reference", "prior"])
+def test_two_processes_average_their_gradients(world: Path, losses: dict[str, float]) -> None:
     """Adam's first moment after a step of two processes is a tenth of the mean gradient of batches 0 and 1."""
-    config = write_config(world, augmentation={})
+    config = write_config(world, augmentation={}, loss=losses)
     result = launch(config, 2, "max_steps=1")
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.count("step 1 (100 %)  total") == 1
@@ -170,7 +173,7 @@ def test_two_processes_average_their_gradients(world: Path) -> None:
 
 
 def one_step(config: Path, number: int) -> list[torch.Tensor]:
-    learner = MotionLearner(load_config(MotionTrainingConfig, config), torch.device("cpu"))
+    learner = MotionLearner(load_config(MotionTrainingConfig, config), float32_accelerator(-1))
     learner.losses(learner.batch(number), number)["total"].backward()
     return [parameter.grad for parameter in learner.network.parameters() if parameter.grad is not None]
 
@@ -184,3 +187,24 @@ def test_one_process_under_accelerate_equals_none(world: Path) -> None:
     train(config, "max_steps=2")
     for key, value in weights_of(world).items():
         torch.testing.assert_close(launched[key], value)
+
+
+def test_budget_of_steps_and_minutes():
+    assert Budget(10).spent(5, seconds=1e9) == 0.5
+    assert Budget(10, max_minutes=2).spent(1, seconds=60) == 0.5
+    assert Budget(10, max_minutes=2).spent(9, seconds=60) == 0.9
+    assert Budget(10, max_minutes=2).spent(11, seconds=600) == 1.0
+
+
+def test_peak_memory_counts_bytes():
+    before = peak_memory(torch.device("cpu"))
+    held = torch.ones(64 << 20, dtype=torch.uint8)
+    assert peak_memory(torch.device("cpu")) >= before and before > 16 << 20
+    assert held.sum() == 64 << 20
+
+
+def test_failed_write_is_one_line(tmp_path):
+    with pytest.raises(StageFailure, match=r"cannot write .*last.pt: disk full; the one before it is intact"):
+        (tmp_path / "last.pt").touch()
+        with writing(tmp_path / "last.pt"):
+            raise RuntimeError("disk full\nand many more lines")
