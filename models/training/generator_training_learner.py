@@ -133,7 +133,7 @@ class GeneratorLearner(Learner[Batch]):
         return losses
 
     def _clip(self, model: nn.Module) -> Tensor | None:
-        """Gradient norm before clipping; None while gradients accumulate, and with fp16, whose scaled loss may overflow."""
+        """Gradient norm before clipping; None during accumulation, and with fp16, whose scaled loss may overflow."""
         if not self.accelerator.sync_gradients:
             return None
         norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.opti.max_grad_norm)

@@ -20,12 +20,11 @@ from models.audio.whisper_encoder import WhisperEncoder
 from models.generation.generator import Generator
 from models.training.generator_training_learner import GeneratorLearner
 from models.training.generator_training_setup import build_accelerator
-from tests.helpers.training_data import SIZE, UNET_CONFIG, write_clip, write_config, write_networks
+from tests.helpers.training_data import SIZE, UNET_CONFIG, read_log, write_clip, write_config, write_networks
 from utils.core.errors import BadInput, StageFailure
 from utils.data.dataset import Batch
 from utils.files.image_files import read_rgb
 from utils.results.store import face_path
-from utils.training.training_log import read_log
 from utils.training.training_loop import BAD_BATCH_NAME, TrainingLoop
 from utils.weights.checkpoints import read_weights
 

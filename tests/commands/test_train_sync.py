@@ -12,11 +12,11 @@ from models.motion.audio2motion import Audio2MotionConfig
 from models.training.motion_learner import MotionLearner, weighted_total
 from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.motion_world import train, weights_of, write_config, write_world
+from tests.helpers.training_data import read_log
 from utils.core.config import load_config
 from utils.core.errors import BadInput
 from utils.training.learner import float32_accelerator
 from utils.training.motion_losses import LossConfig
-from utils.training.training_log import read_log
 
 HEARS_MFCC = Audio2MotionConfig(audio_type="mfcc")
 CPU = torch.device("cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from models.generation.latent_codec import build_vae
 from utils.files.image_files import write_gray, write_rgb
 from utils.imaging.landmarks import OUTER_LIPS
 from utils.results.store import depth_path, face_path
+from utils.training.training_log import LOG_NAME
 from utils.weights.checkpoints import save_weights
 
 SIZE = 32  # pixels, what the tiny networks work at
@@ -99,3 +101,9 @@ def write_config(folder: Path) -> Path:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def read_log(directory: Path) -> list[dict[str, Any]]:
+    """All reports of a training, in order."""
+    lines = (directory / LOG_NAME).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -54,12 +54,6 @@ class TrainingLog:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def read_log(directory: Path) -> list[dict[str, Any]]:
-    """All reports of a training, in order."""
-    lines = (directory / LOG_NAME).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def _step_of(line: str) -> int | None:
     """None for a line that a killed process left incomplete."""
     try:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.helpers.training_data import read_log
 from utils.core.errors import BadInput
-from utils.training.training_log import TENSORBOARD_FOLDER, TrainingLog, read_log
+from utils.training.training_log import TENSORBOARD_FOLDER, TrainingLog
 
 
 def test_reports_are_json_lines(tmp_path):

@@ -17,10 +17,10 @@ import torch
 from models.training.motion_learner import MotionLearner
 from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.motion_world import SMALL, train, weights_of, write_config, write_world
+from tests.helpers.training_data import read_log
 from utils.core.config import load_config
 from utils.core.errors import BadInput, StageFailure
 from utils.training.learner import float32_accelerator
-from utils.training.training_log import read_log
 from utils.training.training_loop import Budget, peak_memory, writing
 
 ROOT = Path(__file__).resolve().parents[3]
