@@ -157,7 +157,7 @@ def bench_geometry(frames: list[np.ndarray]) -> Iterator[Row]:
     from models.editing.clip_analysis import load_analyser
     from models.tracking.face_tracker import MediaPipeTracker, track_face
 
-    analyser = load_analyser(packs.resolve_pack(), torch.device("cpu"), "box")
+    analyser = load_analyser(packs.resolve_pack(), torch.device("cpu"))
     size = (frames[0].shape[1], frames[0].shape[0])
     with MediaPipeTracker() as tracker:
         tracker(frames[0])

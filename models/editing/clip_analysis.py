@@ -16,7 +16,6 @@ from models.face3d.face_model import EXPRESSION, LANDMARK_FLIP, FaceModel
 from models.face3d.landmark_fit import FitSettings, LandmarkRows, fit_landmarks
 from models.face3d.rasterizer import DepthRenderer, choose_rasterizer
 from models.face3d.recon_net import ReconNet
-from models.tracking.face_tracker import LandmarkTracker, track_face
 from utils.core.errors import BadInput
 from utils.core.streaming import batched
 from utils.core.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
@@ -58,25 +57,20 @@ class DrawnFace:
 class FaceAnalyser:
     """What turns a clip into a moving 3D face and draws it.
 
-    recon: gives each frame's coefficients from its image; None fits them to the landmarks. smoothing: see track_face.
+    recon: gives each frame's coefficients from its image; None fits them to the landmarks.
     flip: landmark y down = flip - y up. The raster's own edge is 224; upstream's landmarks use 223 (LANDMARK_FLIP).
     """
 
     face_model: FaceModel
     render: DepthRenderer
     recon: ReconNet | None = None
-    smoothing: str = "box"
     flip: float = CROP_SIZE
 
-    def analyse(self, frames: FrameSource, tracker: LandmarkTracker, size: tuple[int, int]) -> FittedClip:
-        """Track the face through a clip and find its coefficients; ``size`` = width and height of the frames.
-
-        The frames are asked for once, and once more where coefficients come from the image.
-        """
-        return self.fit(track_face(frames(), tracker, self.smoothing), frames, size)
-
     def fit(self, track: FaceTrack, frames: FrameSource, size: tuple[int, int]) -> FittedClip:
-        """Coefficients of every valid frame of a track; 0 in a clip without a face."""
+        """Coefficients of every valid frame of a track; 0 in a clip without a face.
+
+        ``size``: width and height of the frames, which are read only if coefficients come from the image.
+        """
         alignments, valid = self.align(track, size)
         if not valid.any():
             coeffs = np.zeros((len(track), N_COEFFS), np.float32)
@@ -141,9 +135,7 @@ def regress_coefficients(
     return coeffs
 
 
-def load_analyser(
-    pack: Pack, device: torch.device, smoothing: str, faithful: bool = False, use_opengl: bool = False
-) -> FaceAnalyser:
+def load_analyser(pack: Pack, device: torch.device, faithful: bool = False, use_opengl: bool = False) -> FaceAnalyser:
     """Open the face model and, if the pack has it, the coefficient network.
 
     Raises BadInput for unusable files, or a network whose coefficients mean nothing to this face model.
@@ -157,4 +149,4 @@ def load_analyser(
             raise BadInput("ResNet-50 needs the Basel face model", pack.face_model, "a BFM folder", found, advice)
         recon = ReconNet.load(pack.recon, device)
     flip = LANDMARK_FLIP if faithful else CROP_SIZE
-    return FaceAnalyser(face_model, choose_rasterizer(device, use_opengl), recon, smoothing, flip)
+    return FaceAnalyser(face_model, choose_rasterizer(device, use_opengl), recon, flip)

@@ -57,7 +57,7 @@ class PreparationJob:
 def open_analyser(job: PreparationJob) -> FaceAnalyser:
     """The networks of a job, opened once per process. Raises BadInput for unusable weights."""
     device = cli.resolve_device(job.gpu_id)
-    return load_analyser(job.pack, device, job.smoothing, job.faithful, job.use_opengl)
+    return load_analyser(job.pack, device, job.faithful, job.use_opengl)
 
 
 def prepare_clip(job: PreparationJob, path: Path) -> str:

@@ -91,7 +91,7 @@ def open_edit(options: EditOptions, monitor: Monitor) -> Edit:
     result_dir = store.edit_dir(options.result_dir, video.path, motion_path)
     store.require_replaceable(result_dir)
     pack, device = options.resolve_pack(), options.device
-    analyser = load_analyser(pack, device, options.resolved_smoothing, options.faithful, options.use_opengl)
+    analyser = load_analyser(pack, device, options.faithful, options.use_opengl)
     for line in (describe(pack), analyser.describe(), *options.notes()):
         monitor.say(line)
 

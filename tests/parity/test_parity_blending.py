@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.generation.face_parsing import FACE_CLASSES, N_CLASSES
-from utils.imaging.blending import blend_with_parsing, enlarge_box
+from utils.imaging.blending import enlarge_box, parsing_mask, paste_face
 
 CASES = ("c0", "c1", "c2")
 
@@ -24,7 +24,8 @@ def test_enlarged_box(recording, case):
 @pytest.mark.parametrize("case", CASES)
 def test_blended_frame(recording, case):
     frame, face = (recording[f"{case}_in_{name}_bgr"][..., ::-1] for name in ("frame", "face"))
-    blended = blend_with_parsing(frame, face, recording[f"{case}_in_box"], lambda _: recording[f"{case}_in_parsing512"])
+    box = recording[f"{case}_in_box"]
+    blended = paste_face(frame, face, box, parsing_mask(frame, box, lambda _: recording[f"{case}_in_parsing512"]))
     expected = recording[f"{case}_result_bgr"][..., ::-1]
     np.testing.assert_allclose(blended.astype(int), expected.astype(int), rtol=0, atol=1)
 

@@ -117,16 +117,6 @@ def quiet_third_party_logs() -> None:
     warnings.filterwarnings("ignore", module=r"google\.protobuf")
 
 
-def str_to_bool(text: str) -> bool:
-    """Parse the reference's ``--flag True|False`` style."""
-    lowered = text.lower()
-    if lowered in ("true", "1", "yes", "on"):
-        return True
-    if lowered in ("false", "0", "no", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"expected True or False, found {text!r}")
-
-
 def at_least(smallest: int) -> Callable[[str], int]:
     """For argparse: whole numbers from ``smallest`` up."""
 

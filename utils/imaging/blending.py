@@ -61,22 +61,6 @@ def mix_images(
     return cv2.addWeighted(below, 1 - strength, above, strength, 0).astype(np.uint8, copy=False)
 
 
-def blend_with_parsing(
-    frame: UInt8[np.ndarray, "H W 3"],
-    face: UInt8[np.ndarray, "h w 3"],
-    box: Box,
-    parse: Parser,
-    expansion: float = BOX_EXPANSION,
-    upper_boundary: float = UPPER_BOUNDARY,
-) -> UInt8[np.ndarray, "H W 3"]:
-    """The reference's blending: the skin that a face parser finds around the box, lower half, blurred edge.
-
-    parse maps an RGB crop (black outside the frame) to a mask of any size, 255 on the face.
-    upstream: MuseTalk musetalk/utils/imaging/blending.py, get_image
-    """
-    return paste_face(frame, face, box, parsing_mask(frame, box, parse, expansion, upper_boundary))
-
-
 def parsing_mask(
     frame: UInt8[np.ndarray, "H W 3"],
     box: Box,
@@ -84,7 +68,11 @@ def parsing_mask(
     expansion: float = BOX_EXPANSION,
     upper_boundary: float = UPPER_BOUNDARY,
 ) -> UInt8[np.ndarray, "h w"]:
-    """Blending mask of the box's size: the skin that the parser finds, see blend_with_parsing."""
+    """The reference's blending mask, of the box's size: the skin around the box, lower half, blurred edge.
+
+    parse maps an RGB crop (black outside the frame) to a mask of any size, 255 on the face.
+    upstream: MuseTalk musetalk/utils/blending.py, get_image
+    """
     crop_box = enlarge_box(box, expansion)
     return parsing_to_mask(parse(_crop(frame, crop_box)), box, crop_box, upper_boundary)
 

@@ -13,7 +13,7 @@ from models.editing.clip_analysis import FaceAnalyser, FittedClip, load_analyser
 from models.face3d.face_model import EXPRESSION, FaceModel
 from models.face3d.rasterizer import choose_rasterizer
 from models.face3d.recon_net import ReconNet
-from models.tracking.face_tracker import MediaPipeTracker
+from models.tracking.face_tracker import MediaPipeTracker, track_face
 from tests.helpers import media
 from utils.core.errors import BadInput
 from utils.core.types import N_LANDMARKS, FaceTrack
@@ -43,7 +43,11 @@ def frames() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def clip(analyser, frames) -> FittedClip:
     with MediaPipeTracker() as tracker:
-        return analyser.analyse(lambda: iter(frames), tracker, (SIZE, SIZE))
+        return analyse(analyser, lambda: iter(frames), tracker)
+
+
+def analyse(analyser: FaceAnalyser, frames, tracker) -> FittedClip:
+    return analyser.fit(track_face(frames(), tracker), frames, (SIZE, SIZE))
 
 
 def draw(clip: FittedClip, analyser: FaceAnalyser, index: int):
@@ -100,7 +104,7 @@ def test_another_expression_moves_the_mouth_and_keeps_the_brow(clip, analyser):
 
 def test_upstream_puts_landmarks_a_pixel_of_the_crop_higher(clip, analyser):
     pack, cpu = packs.mini_pack(), torch.device("cpu")
-    flips = [load_analyser(pack, cpu, "none", faithful).flip for faithful in (True, False)]
+    flips = [load_analyser(pack, cpu, faithful).flip for faithful in (True, False)]
     assert flips == [223, 224]
     ours, upstream = draw(clip, analyser, 0), draw(clip, replace(analyser, flip=223.0), 0)
     shift = ours.landmarks - upstream.landmarks
@@ -111,7 +115,7 @@ def test_upstream_puts_landmarks_a_pixel_of_the_crop_higher(clip, analyser):
 
 def test_clip_without_any_face(analyser):
     with MediaPipeTracker() as tracker:
-        clip = analyser.analyse(lambda: media.blank_frames(3, SIZE), tracker, (SIZE, SIZE))
+        clip = analyse(analyser, lambda: media.blank_frames(3, SIZE), tracker)
     assert not clip.track.valid.any()
     assert clip.coeffs.shape == (3, 257)
     assert not clip.coeffs.any()
@@ -176,4 +180,4 @@ def test_frames_are_reconstructed_a_few_at_a_time(clip, frames, recon):
 def test_the_coefficient_network_belongs_to_the_basel_model(tmp_path):
     pack = replace(packs.mini_pack(), recon=tmp_path / "epoch_20.pth")
     with pytest.raises(BadInput, match=r"ResNet-50 needs the Basel face model .*--recon fit"):
-        load_analyser(pack, torch.device("cpu"), "box")
+        load_analyser(pack, torch.device("cpu"))

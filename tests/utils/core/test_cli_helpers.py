@@ -85,18 +85,6 @@ def test_termination_removes_temporary_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("True", True), ("yes", True), ("1", True), ("FALSE", False), ("0", False)]
-)
-def test_booleans_of_the_reference(text, value):
-    assert cli.str_to_bool(text) is value
-
-
-def test_other_words_are_no_booleans():
-    with pytest.raises(argparse.ArgumentTypeError, match="maybe"):
-        cli.str_to_bool("maybe")
-
-
 def test_device_choice(monkeypatch):
     parser = argparse.ArgumentParser()
     cli.add_device_argument(parser)

@@ -73,3 +73,15 @@ def test_words_of_options_give_the_same_options(settings):
 
 def test_files_and_marked_fields_are_not_in_the_key():
     assert keyed_values(Settings(path=Path("a"))) == {"size": 3, "amount": None, "mode": "a", "exact": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("True", True), ("yes", True), ("1", True), ("FALSE", False), ("0", False)]
+)
+def test_booleans_of_the_reference(text, value):
+    assert true_or_false(text) is value
+
+
+def test_other_words_are_no_booleans():
+    with pytest.raises(ValueError, match="maybe"):
+        true_or_false("maybe")

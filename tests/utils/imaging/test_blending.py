@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.imaging.blending import blend_with_parsing, enlarge_box, mix_images, parsing_to_mask, paste_face
+from utils.imaging.blending import enlarge_box, mix_images, parsing_mask, parsing_to_mask, paste_face
 
 FRAME_SIZE = (120, 160)  # height, width
 BOXES = {
@@ -104,7 +104,7 @@ def test_blending_with_a_parser_changes_the_lower_half_only(frame, box):
         crops.append(crop)
         return np.full((512, 512), 255, np.uint8)
 
-    result = blend_with_parsing(frame, face, box, parse)
+    result = paste_face(frame, face, box, parsing_mask(frame, box, parse))
     left, top, right, bottom = enlarge_box(box)
     assert crops[0].shape == (bottom - top, right - left, 3)
     middle = (box[1] + box[3]) // 2
