@@ -97,7 +97,7 @@ def hubert_features(
     """
     if hubert is None:
         raise BadInput(
-            "this audio2motion network listens through HuBERT",
+            "this audio2motion network needs HuBERT",
             expected="its folder (config.json, preprocessor_config.json, pytorch_model.bin)",
             found="none",
             advice="give it as --hubert_path, or use a network on MFCC such as pretrained_models/mini/audio2motion",
@@ -286,7 +286,7 @@ def _between_zeros(pieces: Iterable[Float[np.ndarray, " n"]], n_zeros: int) -> I
 def _frame_blocks(
     pieces: Iterable[Float[np.ndarray, " n"]], window: int, hop: int
 ) -> Iterator[Float[np.ndarray, "t w"]]:
-    """Windows of a wave that comes in pieces of any length, a number of them at a time."""
+    """Windows of a wave in pieces of any length, in blocks of _FRAMES_PER_BLOCK."""
     waiting = np.zeros(0, np.float32)
     for piece in pieces:
         for start in range(0, len(piece), _FRAMES_PER_BLOCK * hop):

@@ -165,7 +165,7 @@ def log_mel_spectrogram(wave: Float[np.ndarray, " n"], n_mels: int = 80) -> Floa
 
 
 def log_mel_blocks(wave: Float[np.ndarray, " n"] | Blocks, n_mels: int = 80) -> Iterator[Float[Tensor, "c t"]]:
-    """The log-mel MEL_BLOCK frames at a time; pieces of a wave are gone through twice, for the maximum comes first."""
+    """The log-mel MEL_BLOCK frames at a time; pieces of a wave are read twice, as the maximum comes first."""
     pieces = wave if callable(wave) else lambda: iter([wave])
     loudest = torch.stack([block.max() for block in _power_blocks(pieces(), n_mels)]).max()
     for block in _power_blocks(pieces(), n_mels):

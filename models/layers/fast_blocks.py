@@ -64,7 +64,7 @@ def use_phased_upsampling(module: nn.Module) -> None:
 
 
 def is_plain_resnet(block: Any) -> bool:
-    """Neither resampled nor scaled, as in all of this project's networks."""
+    """Whether a block neither resamples nor scales, as in all of this project's networks."""
     is_whole = block.upsample is None and block.downsample is None and block.output_scale_factor == 1
     return is_whole and block.time_embedding_norm == "default" and isinstance(block.nonlinearity, nn.SiLU)
 

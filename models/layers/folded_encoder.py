@@ -1,17 +1,17 @@
 """The VAE's encoder on images with flat stretches: equal rows and columns are computed once.
 
 The masked crop is black from its middle down, the depth image everywhere but around the mouth. Convolutions of equal
-rows are equal rows again, but for those near the stretch's ends, so most of a stretch can be left out:
+rows are equal rows again, except near the stretch's ends, so most of a stretch can be omitted:
 
     image          input of the convolutions
     ······         ······
     ······         ······
     ██████ ┐       ██████   a margin as wide as the level's convolutions reach
     ██████ │ same  ██████
-    ██████ │             ← left out; the row before it stands for these in the sums of the group normalisations
+    ██████ │             ← omitted; the row before it represents these in the sums of the group normalisations
     ██████ ┘       ██████   the same margin
 
-Nothing is approximated: only the order of sums differs. Each level keeps its own margins; the attention sees all.
+Nothing is approximated; only the order of sums differs. Each level keeps its own margins; attention gets the whole map.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Stretch = tuple[int, int]  # first row (or column) and the one after the last
 class Axis:
     """The rows or columns of a feature map: their number, the flat stretches, and the omitted ones.
 
-    The row before a stretch that is left out equals it, and so does the row after.
+    The row before an omitted stretch equals it, and so does the row after.
     """
 
     size: int
@@ -41,7 +41,7 @@ class Axis:
     omitted: tuple[Stretch, ...] = ()
 
     def folded(self, n_convs: int) -> Axis:
-        """The same with as much left out as ``n_convs`` 3x3 convolutions and a halving afterwards allow."""
+        """The axis with as many rows omitted as ``n_convs`` 3x3 convolutions and a halving afterwards allow."""
         margins = ((first + n_convs + 2, last - n_convs - 1) for first, last in self.flat)
         stretches = ((start + start % 2, stop - stop % 2) for start, stop in margins)
         return Axis(self.size, self.flat, tuple((start, stop) for start, stop in stretches if start < stop))
@@ -50,45 +50,45 @@ class Axis:
         return Axis(self.size, self.flat)
 
     def convolved(self, n_convs: int) -> Axis:
-        """After ``n_convs`` 3x3 convolutions, with a border of zeros."""
+        """The axis after ``n_convs`` zero-padded 3x3 convolutions."""
         flat = tuple((first + n_convs, last - n_convs) for first, last in self.flat if last - first > 2 * n_convs)
         return Axis(self.size, flat, self.omitted)
 
     def halved(self) -> Axis:
-        """After a 3x3 convolution with steps of two whose window begins at the pixel and ends after it."""
+        """The axis after a 3x3 convolution of stride 2 whose window starts at the pixel."""
         flat = tuple(((first + 1) // 2, (last - 1) // 2) for first, last in self.flat)
         omitted = tuple((start // 2, stop // 2) for start, stop in self.omitted)
         return Axis(self.size // 2, tuple(stretch for stretch in flat if stretch[0] < stretch[1]), omitted)
 
     def kept(self) -> Int64[Tensor, " k"]:
-        """The rows that are there."""
+        """Indices of the rows that are not omitted."""
         is_kept = torch.ones(self.size, dtype=torch.bool)
         for start, stop in self.omitted:
             is_kept[start:stop] = False
         return is_kept.nonzero()[:, 0]
 
     def positions(self) -> Int64[Tensor, " n"]:
-        """For every row the place, among those that are there, of one that equals it."""
+        """For every row the position among the kept rows of an equal one."""
         is_kept = torch.zeros(self.size, dtype=torch.int64)
         is_kept[self.kept()] = 1
         return is_kept.cumsum(0) - 1
 
     def repeats(self) -> list[tuple[int, int]]:
-        """Places, among the rows that are there, of those that stand for others, and how many others."""
+        """Positions among the kept rows of those that represent omitted ones, and the number of those."""
         positions = self.positions()
         return [(int(positions[start - 1]), stop - start) for start, stop in self.omitted]
 
 
 @dataclass(frozen=True)
 class FoldedMap:
-    """A feature map without the rows and columns that are left out."""
+    """A feature map without its omitted rows and columns."""
 
     features: Float[Tensor, "1 c k l"]
     rows: Axis
     columns: Axis
 
     def refolded(self, rows: Axis, columns: Axis) -> FoldedMap:
-        """The same map with other rows and columns left out; what is to be there again is copied from its equals."""
+        """The map with other rows and columns omitted; restored ones are copied from their equals."""
         features = self.features
         for dim, before, after in ((2, self.rows, rows), (3, self.columns, columns)):
             if before.omitted != after.omitted:
@@ -96,7 +96,7 @@ class FoldedMap:
         return FoldedMap(features.contiguous(memory_format=torch.channels_last), rows, columns)
 
     def normalised(self, norm: nn.GroupNorm, features: Float[Tensor, "1 c k l"]) -> Float[Tensor, "1 c k l"]:
-        """Group normalisation of features that this map's axes describe, as if nothing were left out."""
+        """Group normalisation of features on this map's axes, omitted rows and columns included."""
         if not self.rows.omitted and not self.columns.omitted:
             return norm(features)
         mean, square = self._moments(norm, features)
@@ -106,7 +106,7 @@ class FoldedMap:
         return F.batch_norm(features, mean, variance, weight, bias, False, 0.0, norm.eps)
 
     def _moments(self, norm: nn.GroupNorm, features: Tensor) -> tuple[Float[Tensor, " g"], Float[Tensor, " g"]]:
-        """Means of all values and of their squares, by group: those that are there, then those that are left out."""
+        """Means of all values and of their squares by group: of kept values, then of omitted ones."""
         channels, height, width = features.shape[1:]
         groups, n_there = norm.num_groups, height * width
         plain = features if features.dtype != torch.float32 else features.contiguous()  # see ContiguousGroupNorm
@@ -123,7 +123,7 @@ class FoldedMap:
         return mean, square
 
     def _line_sums(self, line: Float[Tensor, "c l"], groups: int) -> Float[Tensor, "2 g"]:
-        """Sums over a row, with the columns that are left out."""
+        """Sums over a row, omitted columns included."""
         sums = _sums(line, groups)
         for column, n_others in self.columns.repeats():
             sums = sums + n_others * _sums(line[:, column : column + 1], groups)
@@ -152,7 +152,7 @@ def can_fold(vae: Any, size: int) -> bool:
 def encode_folded(
     vae: Any, image: Float[Tensor, "1 3 hf wf"], flat_rows: tuple[Stretch, ...], flat_columns: tuple[Stretch, ...]
 ) -> Float[Tensor, "1 m h w"]:
-    """Moments of the posterior of an image whose rows, or columns, are all the same within each stretch."""
+    """Moments of the posterior of an image with equal rows, or columns, within each stretch."""
     encoder = vae.encoder
     rows, columns = Axis(image.shape[2], flat_rows), Axis(image.shape[3], flat_columns)
     current = FoldedMap(image, rows, columns)

@@ -216,7 +216,7 @@ def load_audio2motion(path: Path, device: torch.device | str = "cpu") -> Audio2M
 
 
 def official_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The network's tensors in any container that exists for them.
+    """The network's tensors from any known container.
 
     ``{"state_dict": {"model": {...}}}``, ``{"state_dict": {"model.<key>": ...}}``, or the bare keys.
     """

@@ -195,7 +195,7 @@ def test_unusable_weights(stage, tmp_path: Path) -> None:
         stage("--drv_aud", speech, "--a2m_ckpt", tmp_path / "nowhere")
     with pytest.raises(BadInput, match="weights missing: hubert"):
         stage("--drv_aud", speech, "--hubert_path", tmp_path / "nowhere")
-    with pytest.raises(BadInput, match=r"listens through HuBERT.*--hubert_path"):
+    with pytest.raises(BadInput, match=r"needs HuBERT.*--hubert_path"):
         stage("--drv_aud", speech, "--a2m_ckpt", write_network(tmp_path / "listener", audio_type="hubert"))
     hubert = write_hubert_folder(tmp_path / "hubert")
     with pytest.raises(BadInput, match=r"HuBERT of another width .*hubert\): expected 1024 channels .*, found 32"):

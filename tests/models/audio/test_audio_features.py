@@ -80,7 +80,7 @@ def test_pitch_is_optional() -> None:
 
 
 def test_hubert_without_its_folder_is_one_line() -> None:
-    with pytest.raises(BadInput, match=r"listens through HuBERT: expected its folder .*--hubert_path"):
+    with pytest.raises(BadInput, match=r"needs HuBERT: expected its folder .*--hubert_path"):
         af.speech_features(noise(16_000), "hubert")
 
 

@@ -17,7 +17,7 @@ def state() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     state = ReconNet().state_dict()
     amplified = {key: 1000 * value for key, value in state.items() if key.startswith("final_layers")}
-    return state | amplified  # an untrained backbone hardly tells one picture from another
+    return state | amplified  # an untrained backbone gives nearly equal features for all images
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_temperature_zero_ignores_the_seed() -> None:
 
 
 @torch.no_grad()
-def test_what_each_variant_listens_to() -> None:
+def test_inputs_of_each_variant() -> None:
     audio, f0 = torch.randn(1, 16, 13), torch.full((1, 16), 200.0)
     blink, amplitude = torch.ones(1, 16, 1).long(), torch.ones(1, 1)
     bare, full = MotionInputs(audio), MotionInputs(audio, f0, blink, amplitude, amplitude)

@@ -1,4 +1,4 @@
-"""models/motion/expression_style.py: motion in the manner of the clip's person."""
+"""models/motion/expression_style.py: motion in the style of the clip's speaker."""
 
 from __future__ import annotations
 
