@@ -209,7 +209,7 @@ def build_discriminators(config: GeneratorTrainingConfig, mixed_precision: str, 
     n_decoded = (config.decode_batch or dataset.batch_size) // n_clips
     if loss.sync and min(n_decoded, dataset.frames_per_clip) < MIN_SYNC_FRAMES:
         expected = f"dataset.frames_per_clip of {MIN_SYNC_FRAMES} or more, all of them or as many decoded"
-        raise BadInput("loss.sync tells the frames of a clip apart", None, expected, f"{n_decoded} decoded of each")
+        raise BadInput("loss.sync compares the frames of a clip", None, expected, f"{n_decoded} decoded of each")
     return Discriminators(n_mels, bool(loss.adversarial), bool(loss.sync), config.seed)
 
 

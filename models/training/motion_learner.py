@@ -89,8 +89,8 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         copies = f" and {n_copies} copies with other voices and rooms" if n_copies else ""
         trained = f"{n_clips} clips{copies} of {n_speakers} speakers to train on"
         text = f"{trained}, {len(self.validation)} of {n_held_out}"
-        heard = {clip.speaker for clip in self.clips} & {clip.speaker for clip in self.validation}
-        note = f"; trained on too: {', '.join(sorted(heard))}" if heard else ""
+        common = {clip.speaker for clip in self.clips} & {clip.speaker for clip in self.validation}
+        note = f"; trained on too: {', '.join(sorted(common))}" if common else ""
         expert = f"sync expert {self.config.sync_expert}" if self.expert else "no sync expert"
         text = f"{text} to validate on{note}; {expert}"
         if not self.validation:

@@ -110,5 +110,5 @@ def check_config(config: MotionTrainingConfig) -> None:
         raise BadInput("hubert_dir is not set", expected="a HuBERT folder", found="nothing", advice=advice)
     if config.network.audio_type != "mfcc" and config.augmentation.noise_probability:
         expected, found = f"0 with {config.network.audio_type}", str(config.augmentation.noise_probability)
-        advice = "each clip is heard once, so noise cannot be added to its windows"
+        advice = "its features are computed once per clip, so noise cannot be added to windows"
         raise BadInput("augmentation.noise_probability cannot be used", None, expected, found, advice)

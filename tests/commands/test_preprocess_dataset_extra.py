@@ -1,4 +1,4 @@
-"""Lists of a preprocessed data folder: what is usable, who is held out."""
+"""Lists of a preprocessed data folder: usable clips and held-out speakers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_speakers_are_held_out_whole(data_dir, tmp_path):
         assert lists_of(data_dir) == (training, validation)
 
 
-def test_the_share_is_of_frames_and_somebody_is_left_to_learn_from():
+def test_the_share_is_of_frames_and_a_training_speaker_remains():
     clips = [ClipCount(name, 100, 100, 100, True) for name in "abcdefghij"]
     assert len(splits.split_by_speaker(clips, {}, 0.25, seed=1).validation) == 3
     assert splits.split_by_speaker(clips, {}, 0.0, seed=1).validation == []

@@ -1,4 +1,4 @@
-"""The trainer on a small invented world: it learns, hears MFCC or HuBERT, and exports what stage 1 loads."""
+"""Training of audio2motion on synthetic clips: MFCC and HuBERT, export for stage 1, bad input."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_exported_network_is_loaded_by_stage_1(world: Path, capsys) -> None:
 
 
 def test_it_learns_to_open_the_mouth(world: Path) -> None:
-    """Unheard loudness opens the mouth after a few steps of the full objective."""
+    """The loudness of a held-out clip opens the mouth after a few steps of the full objective."""
     loss = {"prior_expression": 0.5, "prior_landmarks": 0.5}
     quick = {"learning_rate": 0.005, "warmup_steps": 10}
     train(write_config(world, max_steps=150, validation_interval=150, loss=loss, optimizer=quick, augmentation={}))
@@ -80,7 +80,7 @@ def test_a_finished_training_only_exports(world: Path) -> None:
 
 
 def test_export_gain_opens_the_lips_farther_about_the_mean(world: Path) -> None:
-    """Gaps between the lips double their distance from the mean's; what leaves every gap as it is stays."""
+    """Gaps between the lips double their distance from the mean's; other motion is unchanged."""
     train(write_config(world), "--export", str(world / "plain"))
     train(write_config(world), "--export", str(world / "louder"), "export_gain=2.0")
     quiet, loud = (load_audio2motion(world / name) for name in ("plain", "louder"))
@@ -109,7 +109,7 @@ VARIED = {
 
 
 def test_training_on_normalised_mfcc_and_copies(world: Path, capsys) -> None:
-    """Copies are trained on and count for nothing else; the same seed gives the same weights."""
+    """Copies are used for training only; the same seed gives the same weights."""
     for output in ("one", "two"):
         config = write_config(world, output, network=NORMALISED, augmentation=QUIET, variants=VARIED)
         train(config, "--export", str(world / f"{output}_pack"))
@@ -183,14 +183,14 @@ def test_collated_shapes(world: Path) -> None:
     assert batch.mask.shape == (3, 32)
 
 
-HEARD = {"audio_type": "hubert", "use_pitch": True, "cond_channels": 16, "sizes": SMALL}
+HUBERT = {"audio_type": "hubert", "use_pitch": True, "cond_channels": 16, "sizes": SMALL}
 QUIET = EVERYTHING | {"noise_probability": 0}
 
 
 def test_training_on_hubert(world: Path) -> None:
     """States are computed once per clip; the trained network is one that stage 1 loads, for HuBERT of that width."""
     hubert = write_hubert_folder(world / "hubert")
-    config = write_config(world, network=HEARD, augmentation=QUIET, hubert_dir=str(hubert))
+    config = write_config(world, network=HUBERT, augmentation=QUIET, hubert_dir=str(hubert))
     train(config, "max_steps=2", "--export", str(world / "pack"))
     network = load_audio2motion(world / "pack")
     assert (network.config.audio_type, network.audio_dim) == ("hubert", WIDTH)
@@ -211,11 +211,11 @@ def test_training_on_hubert(world: Path) -> None:
         train(config)
 
 
-def test_other_hubert_weights_are_heard_anew(world: Path) -> None:
+def test_other_hubert_weights_give_new_states(world: Path) -> None:
     first, second = (write_hubert_folder(world / f"hubert{seed}", seed) for seed in (0, 1))
     for number, hubert in enumerate((first, second)):
         train(
-            write_config(world, f"out{number}", network=HEARD, augmentation={}, hubert_dir=str(hubert)), "max_steps=1"
+            write_config(world, f"out{number}", network=HUBERT, augmentation={}, hubert_dir=str(hubert)), "max_steps=1"
         )
     assert len(list((world / "data" / "a").glob("hubert-*.npy"))) == 2
 
@@ -225,7 +225,7 @@ def test_windows_of_states_are_those_of_the_whole_clip(world: Path) -> None:
     clips, _ = load_motion_clips(world / "data", MotionDataConfig())
     (clip, *_) = with_hubert(clips, world / "data", hubert, float32_accelerator(-1))
     whole = speech_features(clip.wave, "hubert", hubert=HubertEncoder.load(hubert))
-    network = load_config(MotionTrainingConfig, write_config(world, network=HEARD)).network
+    network = load_config(MotionTrainingConfig, write_config(world, network=HUBERT)).network
     features = clip_features(clip, network)
     np.testing.assert_allclose(features.audio, whole.audio, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(features.f0, whole.f0)

@@ -69,7 +69,7 @@ def run_script(
 
 
 def run_to_end(workspace: Path, run_dir: Path, *overrides: str, **environment) -> dict:
-    """What the command leaves. Sums depend on the number of threads, so processes are compared with processes."""
+    """The command's checkpoint. Sums depend on the number of threads, so processes are compared with processes."""
     process = run_script(workspace, run_dir, *overrides, **environment)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -132,7 +132,7 @@ EVERYTHING_RANDOM = (
 
 @pytest.mark.parametrize("options", [(), EVERYTHING_RANDOM], ids=["reference losses", "everything"])
 def test_twenty_steps_are_ten_and_ten_bit_for_bit(workspace, tmp_path, options):
-    """With dropout, a running average and, second, whatever else is random or has a state."""
+    """With dropout, a moving average and, second, everything else that is random or has a state."""
     options = ("opti.max_steps=20", f"unet_config_file={workspace / 'unet_dropout.json'}", *options)
     straight = train(workspace, tmp_path / "straight", *options)
     loop = build_loop(workspace, f"checkpoint_dir={tmp_path / 'halves'}", *options)
@@ -144,7 +144,7 @@ def test_twenty_steps_are_ten_and_ten_bit_for_bit(workspace, tmp_path, options):
     assert_same(train(workspace, tmp_path / "halves", *options), straight)
 
 
-def test_killed_training_ends_as_if_undisturbed(workspace, tmp_path):
+def test_killed_training_ends_as_if_uninterrupted(workspace, tmp_path):
     options = ("opti.max_steps=60", "checkpoint_save_interval=4", f"dataset.val_file={workspace / 'val.txt'}")
     straight = run_to_end(workspace, tmp_path / "straight", *options)
     killed = tmp_path / "killed"
@@ -254,7 +254,7 @@ def test_weights_that_are_not_finite_do_not_replace_the_checkpoint(workspace, tm
 
 
 def test_full_disk(workspace, tmp_path):
-    """A limit on the size of files fails in the middle of writing one, as a full disk does."""
+    """A file size limit interrupts a write, as a full disk does."""
     run_dir = tmp_path / "run"
     train(workspace, run_dir, "opti.max_steps=1")
     stored = (run_dir / "last.pt").read_bytes()

@@ -113,9 +113,9 @@ class TrainingBatches(Dataset[Batch]):
         """Items of one clip whose sound lies in one segment."""
         usable = np.flatnonzero(clip.valid)
         segment = self._sound.cut(clip.name, clip.audio, int(rng.choice(usable)), rng)
-        heard = usable[segment.covers(usable)]
+        covered = usable[segment.covers(usable)]
         n_wanted = self._config.frames_per_clip
-        frames = rng.choice(heard, n_wanted, replace=len(heard) < n_wanted)
+        frames = rng.choice(covered, n_wanted, replace=len(covered) < n_wanted)
         items = [make_item(clip, int(frame), self._config, rng) for frame in frames]
         targets, references, depths, mouths = zip(*items, strict=True)
         return Batch(

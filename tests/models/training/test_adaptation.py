@@ -1,4 +1,4 @@
-"""Teaching the mini pack's generator one person: what is kept, what is repeated, what is refused."""
+"""Fine-tuning of the mini pack's generator on one clip: best weights, resumption, bad input."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_it_learns_and_keeps_the_best(clip_dir, tmp_path):
 
 
 def test_a_stopped_run_ends_with_the_same_weights(clip_dir, tmp_path):
-    _, undisturbed = adapted(clip_dir, tmp_path / "straight")
+    _, uninterrupted = adapted(clip_dir, tmp_path / "straight")
 
     def stop_at_4(step: int, _: float) -> None:
         if step == 4:
@@ -75,7 +75,7 @@ def test_a_stopped_run_ends_with_the_same_weights(clip_dir, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         adapted(clip_dir, tmp_path / "stopped", report=stop_at_4)
     _, continued = adapted(clip_dir, tmp_path / "stopped")
-    assert all(torch.equal(undisturbed[name], continued[name]) for name in undisturbed)
+    assert all(torch.equal(uninterrupted[name], continued[name]) for name in uninterrupted)
 
 
 def test_what_makes_it_worse_is_not_kept(clip_dir, tmp_path):

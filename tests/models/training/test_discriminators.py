@@ -38,25 +38,25 @@ def test_hinge_losses():
 
 
 def test_discriminators_learn_and_judge_apart():
-    """Their own loss gives the drawn images no gradient, what they teach gives their weights none."""
+    """Their own losses give the generated images no gradient, the generator's losses give their weights none."""
     discriminators = Discriminators(N_MELS, with_patches=True, with_sync=True)
-    drawn = faces(seed=1)
-    drawn.images.requires_grad_()
-    torch.stack([*discriminators(faces(), drawn).values()]).sum().backward()
-    assert drawn.images.grad is None
+    generated = faces(seed=1)
+    generated.images.requires_grad_()
+    torch.stack([*discriminators(faces(), generated).values()]).sum().backward()
+    assert generated.images.grad is None
     assert all(parameter.grad is not None for parameter in discriminators.parameters())
     discriminators.zero_grad()
-    torch.stack([*discriminators.judge(drawn).values()]).sum().backward()
-    assert drawn.images.grad.abs().sum() > 0
+    torch.stack([*discriminators.judge(generated).values()]).sum().backward()
+    assert generated.images.grad.abs().sum() > 0
     assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminators.parameters())
 
 
-def test_discriminator_learns_to_tell_real_from_drawn():
+def test_discriminator_learns_to_tell_real_from_generated():
     discriminators = Discriminators(N_MELS, with_patches=True, with_sync=False)
     optimizer = torch.optim.Adam(discriminators.parameters(), 1e-3)
     for step in range(30):
-        real, drawn = faces(seed=2 * step), faces(seed=2 * step + 1)
-        loss = discriminators(real, replaced(drawn, images=0.5 * drawn.images))["discriminator"]
+        real, generated = faces(seed=2 * step), faces(seed=2 * step + 1)
+        loss = discriminators(real, replaced(generated, images=0.5 * generated.images))["discriminator"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -64,7 +64,7 @@ def test_discriminator_learns_to_tell_real_from_drawn():
 
 
 def test_sync_discriminator_learns_which_sound_belongs_to_which_mouth():
-    """Sound that says how bright the mouth is; unseen pairs are matched far better than by chance."""
+    """The sound encodes the mouth's brightness; new pairs are matched far better than by chance."""
     discriminator = SyncDiscriminator(N_MELS)
     optimizer = torch.optim.Adam(discriminator.parameters(), 2e-3)
 
@@ -88,12 +88,12 @@ def test_sync_discriminator_learns_which_sound_belongs_to_which_mouth():
 
 
 def test_sync_compares_within_a_clip_only():
-    """What other clips show and sound like makes no difference."""
+    """Images and sounds of other clips make no difference."""
     discriminator = SyncDiscriminator(N_MELS)
     both, first = faces(4), faces(4)
     alone = LowerFaces(first.images[:2], first.sound[:2], first.clips[:2], first.has_audio[:2])
-    heard = torch.tensor([True, True, False, False])
-    torch.testing.assert_close(discriminator(replaced(both, has_audio=heard)), discriminator(alone))
+    has_audio = torch.tensor([True, True, False, False])
+    torch.testing.assert_close(discriminator(replaced(both, has_audio=has_audio)), discriminator(alone))
 
 
 def test_clips_without_sound_do_not_count():
@@ -109,7 +109,7 @@ def codec():
 
 
 def test_feature_distance(codec):
-    """None between equal images, more for stronger noise, and of its own scale: from 0 to 4 per layer."""
+    """0 for equal images, larger for stronger noise, at most 4 per layer."""
     images = faces(2).images
     noise = faces(2, seed=1).images
     distances = [feature_distance(codec, images + share * noise, images).item() for share in (0.0, 0.1, 0.5)]
@@ -126,11 +126,11 @@ def test_feature_distance_teaches_the_image_alone(codec):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("dataset.frames_per_clip=1",), "tells the frames of a clip apart"),
-        (("decode_batch=2",), "tells the frames of a clip apart"),
+        (("dataset.frames_per_clip=1",), "compares the frames of a clip"),
+        (("decode_batch=2",), "compares the frames of a clip"),
     ],
 )
-def test_sync_needs_frames_to_tell_apart(tmp_path, overrides, message):
+def test_sync_needs_several_frames_per_clip(tmp_path, overrides, message):
     import train_joygen
     from models.training.generator_training_setup import build_discriminators
     from tests.helpers.training_data import write_config

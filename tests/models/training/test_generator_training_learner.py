@@ -1,4 +1,4 @@
-"""How the networks of stage 3 learn from batches."""
+"""Steps of generator training: gradients, accumulation, precision, refiner, export."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_overfits_eight_samples(workspace, tmp_path):
 
 
 def fit_vae(codec: LatentCodec, images: torch.Tensor, n_steps: int = 150) -> None:
-    """Make a random VAE one that can show the images."""
+    """Fit a random VAE to the images."""
     optimizer = torch.optim.Adam(codec.vae.requires_grad_(True).parameters(), 1e-2)
     for step in range(n_steps):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / n_steps)

@@ -1,4 +1,4 @@
-"""Validation of predicted motion: opening of the mouth, and lip error against its floors."""
+"""Validation of predicted motion: opening of the mouth, and lip error beside its baselines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def clips(world: Path) -> list[MotionClip]:
 def test_a_perfect_mouth_correlates_perfectly(
     world: Path, face: FaceModel, clips: list[MotionClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network that answers the truth, two frames early."""
+    """A network that predicts the true motion two frames early."""
     network = build_audio2motion(load_config(MotionTrainingConfig, write_config(world)).network)
     clip = clips[0]
     monkeypatch.setattr(type(network), "predict", lambda *_, **__: np.roll(clip.expression, -2, axis=0))
@@ -86,7 +86,7 @@ def test_truth_has_no_error_and_other_sound_has(face: FaceModel, clips: list[Mot
 
 
 def test_speakers_are_pooled_and_other_sound_is_another_speaker_s(face: FaceModel, clips: list[MotionClip]) -> None:
-    """Clips a and b are one person's: the sound put to both is that of c."""
+    """Clips a and b are one speaker's: the other sound of both is c's."""
     first, second, third = (replace(clip, speaker=name) for clip, name in zip(clips, ("x", "x", "y"), strict=True))
     predicted = {clip.name: clip.expression for clip in clips}
     errors = lip_errors(predicted, [first, second, third], STILL, face)
@@ -107,7 +107,7 @@ def test_frames_without_a_face_do_not_count(face: FaceModel, clips: list[MotionC
     assert found["all"][1].network == pytest.approx(0, abs=1e-7)
 
 
-def test_one_speaker_alone_hears_the_other_half(face: FaceModel, clips: list[MotionClip]) -> None:
+def test_a_single_speaker_gets_the_sound_of_the_other_half(face: FaceModel, clips: list[MotionClip]) -> None:
     found = lip_errors({"a": clips[0].expression}, clips[:1], STILL, face)["a"][1]
     assert found.other_sound > 0
 

@@ -1,4 +1,4 @@
-"""Clips on disk: which are learned from, whose they are, and what the pitch variant is told of them."""
+"""Clips on disk: splits, speakers, and labels of the pitch variant."""
 
 from __future__ import annotations
 

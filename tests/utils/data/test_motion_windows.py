@@ -1,4 +1,4 @@
-"""Windows cut from clips, and the disturbances of training."""
+"""Windows cut from clips, and their augmentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ N_FRAMES = 60
 
 @pytest.fixture
 def clip() -> md.MotionClip:
-    """Everything counts time: expression in frames, sound in samples, pitch and blinks in 50-Hz steps."""
+    """All values are times: expression in frames, sound in samples, pitch and blinks in 50-Hz steps."""
     frames = np.arange(N_FRAMES, dtype=np.float32)
     return md.MotionClip(
         name="clip",
@@ -42,7 +42,7 @@ def test_window_takes_sound_and_motion_of_one_time(clip) -> None:
 
 
 def test_lag_shifts_the_sound(clip) -> None:
-    """Lips that come 2 frames late belong to the sound of 2 frames ago."""
+    """Lips that lag by 2 frames belong to the sound 2 frames earlier."""
     window = mw.cut_window(replace(clip, lag=2.0), start=10, n_frames=8)
     assert window.expression[0, 0] == 10
     assert window.wave[640] == 8 * 640
@@ -73,7 +73,7 @@ def test_invalid_frames_are_masked(clip) -> None:
     assert mw.cut_window(replace(clip, valid=valid), 10, 8).mask.tolist() == [1, 0, 0, 1, 1, 1, 1, 1]
 
 
-def test_without_disturbances_windows_are_pieces(clip) -> None:
+def test_without_augmentation_windows_are_parts_of_clips(clip) -> None:
     sampler = mw.WindowSampler([clip], 16, mw.AugmentationConfig())
     window = sampler.draw(np.random.default_rng(0))
     start = window.expression[0, 0]

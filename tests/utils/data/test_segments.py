@@ -11,7 +11,7 @@ PADDING = -7.0
 
 
 def count_mel(wave):
-    """A log-mel that tells its own frame number."""
+    """A log-mel whose values are frame numbers."""
     return torch.arange(len(wave) // 160, dtype=torch.float32).repeat(3, 1)
 
 

@@ -1,4 +1,4 @@
-"""Shards: read like folders, the same bytes in any order, never half there, and what other tar readers see."""
+"""Shards: read like folders, the same bytes in any order, written atomically, readable as WebDataset."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_more_clips_make_more_shards(folders, tmp_path):
 
 
 def test_a_shard_without_its_index_does_not_count(folders, shards, tmp_path):
-    """What a run leaves that was killed after the tar and before the index; the next run writes the shard again."""
+    """A run killed between tar and index: the next run writes the shard again."""
     (tmp_path / "shard-000000.tar").write_bytes(b"half a shard")
     with pytest.raises(BadInput, match="no training clips"):
         clip_names(tmp_path)

@@ -1,4 +1,4 @@
-"""utils/data/sound_variants.py: copies of a clip keep what lips and sound have in common."""
+"""Augmented copies of clips: lips and sound stay in sync."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERYTHING = VariantConfig(3, 4, 0.15, 0.15, 5, 0.5, 0.5, (5, 30), 6)
 
 
 def voice(pitch: float = 120.0, n_frames: int = N_FRAMES) -> np.ndarray:
-    """A pulse train through one resonance at 700 Hz, loud in every other stretch of 10 frames."""
+    """A pulse train through one resonance at 700 Hz, loud in every other 10 frames."""
     from scipy.signal import lfilter
 
     n_samples = n_frames * SAMPLES_PER_FRAME
@@ -56,7 +56,7 @@ def test_pitch_and_resonance_change_one_without_the_other() -> None:
 
 
 def test_sound_and_lips_stay_together() -> None:
-    """Wherever a copy is loud its mouth is open, whatever was done to it."""
+    """Wherever a copy is loud its mouth is open, with every augmentation."""
     for copy in variants(clip(), EVERYTHING, np.random.default_rng(0)):
         assert copy.is_copy
         assert abs(len(copy.wave) / SAMPLES_PER_FRAME - copy.n_frames) <= 1.5
@@ -99,11 +99,11 @@ def test_equaliser_by_hand() -> None:
 def test_a_room_adds_an_echo_after_the_sound() -> None:
     click = np.zeros(8000, np.float32)
     click[3000] = 1
-    heard = in_room(click, np.random.default_rng(0))
-    assert len(heard) == 8000
-    np.testing.assert_allclose(heard[:3000], 0, atol=1e-6)
-    assert heard[3000] == pytest.approx(1, abs=1e-5)
-    first, later = (heard[3001:3801] ** 2).sum(), (heard[5401:6201] ** 2).sum()
+    wave = in_room(click, np.random.default_rng(0))
+    assert len(wave) == 8000
+    np.testing.assert_allclose(wave[:3000], 0, atol=1e-6)
+    assert wave[3000] == pytest.approx(1, abs=1e-5)
+    first, later = (wave[3001:3801] ** 2).sum(), (wave[5401:6201] ** 2).sum()
     assert first > 4 * later > 0
 
 

@@ -1,4 +1,4 @@
-"""Pairs for the sync expert: shares, offsets, and the two slips of the reference that must not come back."""
+"""Pairs for the sync expert: shares, offsets, and the two fixed errors of the reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ N_FRAMES = 60
 
 
 def speaking(name: str, speaker: str, number: int, n_frames: int = N_FRAMES) -> SyncClip:
-    """Motion and sound say when and where they are: frame + 1000 * number."""
+    """Values of motion and sound are frame + 1000 * clip number."""
     return sync_clip(recorded(name, speaker, number, n_frames), times(number, n_frames))
 
 
@@ -37,7 +37,7 @@ def times(number: int, n_frames: int) -> np.ndarray:
 
 @pytest.fixture
 def sampler() -> PairSampler:
-    """Three clips of two people."""
+    """Three clips of two speakers."""
     return PairSampler([speaking("a1", "Ann", 0), speaking("a2", "Ann", 1), speaking("b", "Bob", 2)])
 
 
@@ -65,7 +65,7 @@ def test_sound_and_motion_are_as_far_apart_as_it_says(sampler: PairSampler) -> N
 
 
 def test_right_sound_is_never_called_wrong(sampler: PairSampler) -> None:
-    """The reference draws another person's offset from -10 to 10, 0 included, and may leave the sound in its place."""
+    """The reference samples the offset of foreign sound from -10 to 10, 0 included, which may leave it in sync."""
     for seed in range(20):
         pairs = sampler.draw(500, np.random.default_rng(seed))
         same_moment = pairs.audio[:, 0, 0] == pairs.expression[:, 0, 0]
@@ -73,8 +73,8 @@ def test_right_sound_is_never_called_wrong(sampler: PairSampler) -> None:
 
 
 def test_another_person_is_another_speaker(sampler: PairSampler) -> None:
-    """The reference's loader gives batches of one clip, so its "another person" is the same; nor is another clip of the
-    same speaker another person."""
+    """The reference's loader gives batches of one clip, so its "another person" is the same; another clip of the
+    same speaker does not count either."""
     speakers = {"a1": "Ann", "a2": "Ann", "b": "Bob"}
     found = set()
     for seed in range(20):
@@ -105,7 +105,7 @@ def test_every_batch_is_its_seed_s(sampler: PairSampler) -> None:
 
 
 def test_lag_is_taken_out() -> None:
-    """Lips that come 2 frames late belong to the sound of 2 frames ago; the first two frames have none."""
+    """Lips that lag by 2 frames belong to the sound 2 frames earlier; the first two frames have none."""
     clip = sync_clip(replace(recorded("a", "Ann", 0, 20), lag=2.0), times(0, 20))
     np.testing.assert_array_equal(clip.audio[4::2, 0], clip.expression[2:, 0] - 2)
     assert np.flatnonzero(clip.starts).tolist() == list(range(2, 16))

@@ -1,4 +1,4 @@
-"""Losses on motion: by hand on small cases, and what masks keep out."""
+"""Losses on motion: small cases by hand, and masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop of stage 1's trainings: exact resumption, bad losses, a full disk, several processes."""
+"""The training loop with the learners of stage 1: exact resumption, bad losses, a full disk, several processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 @pytest.mark.parametrize("network", [PLAIN, PITCH], ids=["plain", "pitch"])
 def test_twenty_steps_are_ten_and_ten(world: Path, network: dict[str, object]) -> None:
-    """Bit for bit: weights, running average, optimizer; the log says the same losses."""
+    """Bit for bit: weights, moving average, optimizer and logged losses."""
     often = {"network": network, "max_steps": 20, "checkpoint_interval": 10, "validation_interval": 10}
     average = {"optimizer": {"warmup_steps": 2, "average_decay": 0.9}}
     train(write_config(world, "whole", **often, **average))
@@ -90,7 +90,7 @@ def test_another_network_in_the_output_folder_is_refused(world: Path, override: 
 
 def test_a_loss_that_is_not_finite_stops_the_training(world: Path) -> None:
     """One clip has a coefficient that no float32 square holds: the first batch with it is named, the state before it
-    is kept, and without the clip the training goes on from there."""
+    is kept, and without the clip the training resumes from it."""
     data = {"validation_clips": ["unheard"], "window_frames": 32, "batch_size": 4}
     config = write_config(world, augmentation={}, data=data, max_steps=40)
     coefficients = np.load(world / "data" / "c" / "coeffs.npy")
@@ -123,7 +123,7 @@ def test_weights_that_are_not_finite_are_not_saved(world: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line(world: Path, monkeypatch) -> None:
-    """The checkpoint goes where every write says that no space is left; the one before it stays."""
+    """The checkpoint is written to /dev/full; the one before it stays."""
     config = write_config(world)
     train(config, "max_steps=2")
     before = (world / "out" / "last.pt").read_bytes()
