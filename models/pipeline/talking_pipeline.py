@@ -16,6 +16,7 @@ from models.pipeline.motion_stage import make_motion
 from models.pipeline.options import PIPELINE_FLAGS, PipelineOptions
 from models.pipeline.talk_stage import TalkResult, draw_talk
 from models.tracking.mediapipe import SOLUTIONS, mediapipe_solution
+from utils.core.errors import BadInput
 from utils.core.monitor import CallbackMonitor, Monitor
 from utils.core.options import flag_name, flag_of
 from utils.weights.packs import resolve_pack
@@ -53,7 +54,7 @@ class TalkingFacePipeline:
     ) -> TalkResult:
         """Write <out>/talk/<video>#<audio>.mp4, and the files of stages 1 and 2 beside it, as the commands do.
 
-        progress(step, n_done, total): called after every frame of a step. is_cancelled: asked before every frame; if
+        progress(step, n_done, total): called for every frame of a step. is_cancelled: asked before every frame; if
         true, Cancelled is raised, finished parts stay, and the same call resumes. flags: those of
         inference_pipeline.py without their dashes, such as seed=3, length="loop", speaker="left".
         Raises BadInput and StageFailure with the messages of the commands, TypeError for an unknown flag.
@@ -75,11 +76,14 @@ def flag_values(flags: dict[str, Any]) -> dict[str, Any]:
     }
     if unknown := sorted(flags.keys() - known):
         raise TypeError(f"unknown flag {unknown[0]!r}: expected some of {', '.join(sorted(known))}")
-    parsers = {name: flag_of(known[name]).parse for name in flags}
-    return {
-        name: parse(value) if (parse := parsers[name]) and isinstance(value, str) else value
-        for name, value in flags.items()
-    }
+    values = {}
+    for name, value in flags.items():
+        parse = flag_of(known[name]).parse
+        try:
+            values[name] = parse(value) if parse is not None and isinstance(value, str) else value
+        except ValueError as error:
+            raise BadInput(f"--{name}: {error}") from error
+    return values
 
 
 def run_pipeline(options: PipelineOptions, monitor: Monitor) -> TalkResult:

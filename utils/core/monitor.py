@@ -34,7 +34,7 @@ class TerminalMonitor:
 class CallbackMonitor:
     """Progress for programs.
 
-    on_progress(step, n_done, total): called after every item. is_cancelled: asked before every item and line; if true,
+    on_progress(step, n_done, total): called for every item of a step. is_cancelled: asked before every item and line; if true,
     Cancelled is raised there and the run leaves what Ctrl-C leaves. lines: everything that was said.
     """
 
@@ -53,9 +53,9 @@ class CallbackMonitor:
     def track(self, items: Iterable[T], total: int | None, step: str) -> Iterator[T]:
         for n_done, item in enumerate(items, 1):
             self._check()
-            yield item
             if self._on_progress is not None:
                 self._on_progress(step, n_done, total)
+            yield item
 
     def _check(self) -> None:
         if self._is_cancelled is not None and self._is_cancelled():
