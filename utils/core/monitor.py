@@ -34,8 +34,8 @@ class TerminalMonitor:
 class CallbackMonitor:
     """Progress for programs.
 
-    on_progress(step, n_done, total): called for every item of a step. is_cancelled: asked before every item and line; if true,
-    Cancelled is raised there and the run leaves what Ctrl-C leaves. lines: everything that was said.
+    on_progress(step, n_done, total): called for every item of a step. is_cancelled: asked before every item and line;
+    if true, Cancelled is raised there and the run leaves what Ctrl-C leaves. lines: everything that was said.
     """
 
     def __init__(
