@@ -16,13 +16,8 @@ from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
-from models.pipeline.options import (
-    PIPELINE_FLAGS,
-    EditOptions,
-    MotionOptions,
-    PipelineOptions,
-    TalkOptions,
-)
+from models.pipeline.options import EditOptions, MotionOptions, TalkOptions
+from models.pipeline.pipeline_options import PIPELINE_FLAGS, PipelineOptions
 from utils.core import cli
 from utils.core.monitor import TerminalMonitor
 from utils.core.options import CommandParser, add_flags, flag_name, words_of

@@ -33,7 +33,7 @@ def adapt_person(options: AdaptOptions, monitor: Monitor) -> Path:
     Raises BadInput for a clip that cannot be used.
     """
     settings = AdaptationSettings(options.steps, options.batch_size, options.lr, options.held_back, options.seed)
-    pack, directory = packs.resolve_pack(), options.unet_path.parent
+    pack, directory = packs.resolve_pack(options.weights_dir), options.unet_path.parent
     require_writable(directory)
     monitor.say(packs.describe(pack))
     record = describe(options.video_path, pack, settings)

@@ -6,14 +6,13 @@ result's key (``keyed=False``): files count with their content.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from utils.core.config import Amount, Count, OpenShare, Seed
 from utils.core.errors import BadInput
-from utils.core.options import Options, field_names, file_name, given_fields, option, true_or_false
+from utils.core.options import Options, file_name, option, true_or_false
 from utils.core.types import MOTION_FPS, FrameRate, Length
 from utils.people.speaker import SYNTAX, Speaker, parse_speaker
 from utils.weights import packs
@@ -50,16 +49,22 @@ class DeviceOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageOptions(DeviceOptions):
-    """What every stage takes."""
+class WeightsOptions(DeviceOptions):
+    """Where weights come from."""
 
-    faithful: bool = option(False, help="upstream's behaviour in every point of FIDELITY.md")
     weights_dir: Path | None = option(
         None,
         help="folder of weights: a tree as pretrained_models/README.md lists it, or a mini pack (default: the official "
         "tree if it is complete, else the mini pack)",
         keyed=False,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions(WeightsOptions):
+    """What every stage takes."""
+
+    faithful: bool = option(False, help="upstream's behaviour in every point of FIDELITY.md")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +322,7 @@ class TalkOptions(StageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptOptions(DeviceOptions):
+class AdaptOptions(WeightsOptions):
     """Fine-tuning of the generator on one clip."""
 
     video_path: Path = option(help="clip of the person, with or without sound")
@@ -332,66 +337,3 @@ class AdaptOptions(DeviceOptions):
     def unet_path(self) -> Path:
         """Where the adapted generator goes."""
         return self.result_dir / self.video_path.stem / "unet"
-
-
-@dataclass(frozen=True)
-class PipelineOptions:
-    """The options of all stages of one run; adapt: None without an adaptation to the clip's person."""
-
-    motion: MotionOptions
-    edit: EditOptions
-    talk: TalkOptions
-    adapt: AdaptOptions | None = None
-
-    @classmethod
-    def of(
-        cls,
-        audio_path: Path,
-        video_path: Path,
-        result_dir: Path,
-        flags: Mapping[str, Any],
-        adapt_steps: int | None = None,
-    ) -> PipelineOptions:
-        """The options of a speech and a clip, whose results go below ``result_dir``.
-
-        flags: values by flag name, each for all stages that have the flag (PIPELINE_FLAGS). Raises BadInput for values
-        that do not fit.
-        """
-        from utils.results.store import motion_name
-
-        motion_dir, edit_dir = result_dir / "a2m", result_dir / "edit_expression"
-        given = {kind: given_fields(kind, flags, names) for kind, names in PIPELINE_FLAGS.items()}
-        motion = MotionOptions(
-            audio_path=audio_path,
-            result_dir=motion_dir,
-            motion_name=motion_name(audio_path),
-            **given[MotionOptions],
-        )
-        edit = EditOptions(
-            video_path=video_path, motion_path=motion.motion_path, result_dir=edit_dir, **given[EditOptions]
-        )
-        talk = TalkOptions(
-            audio_path=audio_path,
-            video_path=video_path,
-            edit_dir=edit_dir,
-            result_dir=result_dir / "talk",
-            pose_driven=True,
-            **given[TalkOptions],
-        )
-        if adapt_steps is None:
-            return cls(motion, edit, talk)
-        adapt = AdaptOptions(
-            video_path=video_path, result_dir=result_dir / "adapted", steps=adapt_steps, **given[AdaptOptions]
-        )
-        return cls(motion, edit, replace(talk, unet_path=adapt.unet_path), adapt)
-
-
-# The fields of each stage that the pipeline takes as flags; it sets the others itself.
-PIPELINE_FLAGS: dict[type[Options], list[str]] = {
-    MotionOptions: field_names(MotionOptions, without=("audio_path", "result_dir", "motion_name")),
-    EditOptions: field_names(EditOptions, without=("video_path", "motion_path", "result_dir", "ignored_whisper_path")),
-    TalkOptions: field_names(
-        TalkOptions, without=("audio_path", "video_path", "edit_dir", "result_dir", "pose_driven")
-    ),
-    AdaptOptions: ["seed", "gpu_id"],
-}

@@ -13,7 +13,7 @@ from models.layers.diffusers_classes import diffusers_class
 from models.pipeline.adapt_stage import adapt_person
 from models.pipeline.edit_stage import edit_clip
 from models.pipeline.motion_stage import make_motion
-from models.pipeline.options import PIPELINE_FLAGS, PipelineOptions
+from models.pipeline.pipeline_options import PIPELINE_FLAGS, PipelineOptions
 from models.pipeline.talk_stage import TalkResult, draw_talk
 from models.tracking.mediapipe import SOLUTIONS, mediapipe_solution
 from utils.core.errors import BadInput

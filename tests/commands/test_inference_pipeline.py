@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import inference_pipeline
-from models.pipeline.options import AdaptOptions, EditOptions, MotionOptions, PipelineOptions, TalkOptions
+from models.pipeline.options import AdaptOptions, EditOptions, MotionOptions, TalkOptions
+from models.pipeline.pipeline_options import PipelineOptions
 from tests.commands.test_scripts import ROOT, STAGES, STUB, run_bash, stub_project  # noqa: F401  # a fixture
 from tests.helpers import media, people_scene, talking_clip
 from tests.helpers.stage_world import contents, fill_world
