@@ -32,7 +32,7 @@ from utils.weights import packs
 if TYPE_CHECKING:
     import torch
 
-    from models.editing.clip_analysis import FaceAnalyser, FittedClip
+    from models.editing.clip_analysis import FaceAnalyser, ReconstructedClip
 
 T = TypeVar("T")
 
@@ -172,10 +172,10 @@ def bench_geometry(frames: list[np.ndarray]) -> Iterator[Row]:
     yield step("drawing depth", n_drawn, seconds)
 
 
-def draw_all(analyser: FaceAnalyser, clip: FittedClip, n_most: int | None = None) -> int:
+def draw_all(analyser: FaceAnalyser, clip: ReconstructedClip, n_most: int | None = None) -> int:
     indices = np.flatnonzero(clip.track.valid)[:n_most]
     for index in indices:
-        analyser.draw(clip.coeffs[index], clip.alignments[index], clip.track.boxes[index])
+        analyser.render_face(clip.coeffs[index], clip.alignments[index], clip.track.boxes[index])
     return len(indices)
 
 

@@ -1,4 +1,4 @@
-"""Stage 2: a tracked clip gets a new expression and its depth.
-Not here: generation of pictures.
+"""Stage 2: 3D reconstruction of the speaker's face, its new expressions, and their depth images.
+Not here: generation of images.
 May import: utils, layers to tracking.
 """

@@ -1,7 +1,6 @@
-"""A tracked clip as a moving 3D face: coefficients per frame, and the depth image of any expression on it.
+"""3D reconstruction of a tracked face: coefficients per frame, and depth images rendered from coefficients.
 
-Stage 2 and the preparation of training data both walk this path, so that the generator is trained on the very
-depth images it will be given.
+Used by stage 2 and by the preparation of training data, so that the generator sees the same depth images in both.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from models.face3d.face_model import EXPRESSION, LANDMARK_FLIP, FaceModel
+from models.face3d.face_model import LANDMARK_FLIP, FaceModel
 from models.face3d.landmark_fit import FitSettings, LandmarkRows, fit_landmarks
 from models.face3d.rasterizer import DepthRenderer, choose_rasterizer
 from models.face3d.recon_net import ReconNet
 from utils.core.errors import BadInput
 from utils.core.streaming import batched
-from utils.core.types import N_COEFFS, N_EXP, N_LANDMARKS, FaceTrack
+from utils.core.types import N_COEFFS, N_LANDMARKS, FaceTrack
 from utils.files.disk_arrays import release
 from utils.imaging.geometry import CROP_SIZE, Alignment, align_five_points
 from utils.imaging.images import depth_to_uint8
@@ -27,27 +26,21 @@ from utils.weights.packs import Pack
 FrameSource = Callable[[], Iterator[np.ndarray]]  # decodes a clip from its start: uint8 RGB [H, W, 3]
 
 CROPS_AT_ONCE = 8
-_UNUSED = Alignment(1, 1, 1.0, (0.0, 0.0))  # stands for the alignment of a frame without a face
+_UNUSED = Alignment(1, 1, 1.0, (0.0, 0.0))  # placeholder for frames without a face
 
 
 @dataclass(frozen=True)
-class FittedClip:
-    """A face in N frames. coeffs float32 [N, 257] describe it in the aligned crop of each frame."""
+class ReconstructedClip:
+    """A reconstructed face in N frames; coeffs float32 [N, 257], each in the aligned crop of its frame."""
 
     track: FaceTrack
     alignments: list[Alignment]
     coeffs: np.ndarray
 
-    def with_expression(self, frame_index: np.ndarray, motion: np.ndarray) -> np.ndarray:
-        """Coefficients of the frames ``frame_index`` [T] with the expressions ``motion`` [T, 64] put in: [T, 257]."""
-        coeffs = self.coeffs[frame_index].copy()
-        coeffs[:, EXPRESSION] = motion[:, :N_EXP]
-        return coeffs
-
 
 @dataclass(frozen=True)
-class DrawnFace:
-    """A rendered face in its box. depth uint8 [h, w] the size of the box; landmarks float32 [468, 2] relative to it."""
+class RenderedFace:
+    """A rendered face. depth: uint8 [h, w], the size of the face box; landmarks: float32 [468, 2] relative to it."""
 
     depth: np.ndarray
     landmarks: np.ndarray
@@ -55,10 +48,10 @@ class DrawnFace:
 
 @dataclass(frozen=True)
 class FaceAnalyser:
-    """What turns a clip into a moving 3D face and draws it.
+    """Reconstructs the face of a tracked clip in 3D and renders it.
 
-    recon: gives each frame's coefficients from its image; None fits them to the landmarks.
-    flip: landmark y down = flip - y up. The raster's own edge is 224; upstream's landmarks use 223 (LANDMARK_FLIP).
+    recon: regresses each frame's coefficients from its image; None: they are fitted to the landmarks.
+    flip: landmark y down = flip - y up. The raster's edge is 224; upstream's landmarks use 223 (LANDMARK_FLIP).
     """
 
     face_model: FaceModel
@@ -66,10 +59,10 @@ class FaceAnalyser:
     recon: ReconNet | None = None
     flip: float = CROP_SIZE
 
-    def fit(self, track: FaceTrack, frames: FrameSource, size: tuple[int, int]) -> FittedClip:
+    def fit(self, track: FaceTrack, frames: FrameSource, size: tuple[int, int]) -> ReconstructedClip:
         """Coefficients of every valid frame of a track; 0 in a clip without a face.
 
-        ``size``: width and height of the frames, which are read only if coefficients come from the image.
+        ``size``: width and height of the frames. ``frames`` are decoded only if there is a ``recon``.
         """
         alignments, valid = self.align(track, size)
         if not valid.any():
@@ -80,25 +73,25 @@ class FaceAnalyser:
         else:
             coeffs = regress_coefficients(self.recon, frames(), alignments, valid)
             valid = valid & np.isfinite(coeffs).all(axis=1)
-        return FittedClip(replace(track, valid=valid), alignments, coeffs)
+        return ReconstructedClip(replace(track, valid=valid), alignments, coeffs)
 
-    def draw(self, coeffs: np.ndarray, alignment: Alignment, box: np.ndarray) -> DrawnFace:
-        """Render coefficients [257] in the aligned crop and carry depth and landmarks to the box (source pixels)."""
+    def render_face(self, coeffs: np.ndarray, alignment: Alignment, box: np.ndarray) -> RenderedFace:
+        """Render coefficients [257] in the aligned crop and map depth and landmarks to the box (source pixels)."""
         model = self.face_model
         vertices = model.vertices(torch.from_numpy(coeffs[None]).to(model.meanshape.device))
         depth = self.render(vertices[0], model.tri, model.camera)
         points = model.project_y_down(vertices[:, model.landmark_index], self.flip)[0].cpu().numpy()
         landmarks: np.ndarray = alignment.from_crop(points) - box[:2].astype(np.float32)
-        return DrawnFace(alignment.paste_to_box(depth_to_uint8(depth), box), landmarks.astype(np.float32))
+        return RenderedFace(alignment.paste_to_box(depth_to_uint8(depth), box), landmarks.astype(np.float32))
 
     def describe(self) -> str:
-        """What finds the coefficients and draws the depth, and notes that the user should see; one line each."""
+        """Lines for the user: source of the coefficients, depth renderer, and notes on them."""
         source = "fitted to landmarks" if self.recon is None else "from the image (ResNet-50)"
         notes = [note for note in (self.face_model.note, self.render.note) if note]
         return "\n".join([f"coefficients: {source}; depth: {self.render.name}", *notes])
 
     def align(self, track: FaceTrack, size: tuple[int, int]) -> tuple[list[Alignment], np.ndarray]:
-        """Every frame's alignment, and which of the frames have one: points in one place are as good as no face."""
+        """Alignment of every frame, and bool [N]: frames that have one. Coincident points have none."""
         model_points = self.face_model.alignment_points.cpu().numpy()
         alignments, valid = [_UNUSED] * len(track), track.valid.copy()
         for index in np.flatnonzero(track.valid):
@@ -110,7 +103,7 @@ class FaceAnalyser:
 
 
 class CropLandmarks(LandmarkRows):
-    """Landmarks float32 [N, 468, 2] in the aligned crop of each frame, out of those in the frames [N, 468, 3]."""
+    """Landmarks float32 [N, 468, 2] in the aligned crop of each frame, from those in the frames [N, 468, 3]."""
 
     def __init__(self, landmarks: np.ndarray, alignments: Sequence[Alignment]) -> None:
         self._landmarks, self._alignments = landmarks, alignments
@@ -126,7 +119,7 @@ class CropLandmarks(LandmarkRows):
 def regress_coefficients(
     recon: ReconNet, frames: Iterable[np.ndarray], alignments: Sequence[Alignment], valid: np.ndarray
 ) -> np.ndarray:
-    """Coefficients float32 [N, 257] of the valid frames from their aligned crops, a few at a time; 0 elsewhere."""
+    """Coefficients float32 [N, 257] of the valid frames from their aligned crops, in batches; 0 elsewhere."""
     coeffs = np.zeros((len(valid), N_COEFFS), np.float32)
     usable = ((index, frame) for index, frame in enumerate(frames) if valid[index])
     for batch in batched(usable, CROPS_AT_ONCE):
@@ -138,7 +131,7 @@ def regress_coefficients(
 def load_analyser(pack: Pack, device: torch.device, faithful: bool = False, use_opengl: bool = False) -> FaceAnalyser:
     """Open the face model and, if the pack has it, the coefficient network.
 
-    Raises BadInput for unusable files, or a network whose coefficients mean nothing to this face model.
+    Raises BadInput for unusable files, or a network whose coefficients are not those of this face model.
     """
     face_model = FaceModel.load(pack.face_model)
     recon = None

@@ -1,6 +1,6 @@
-"""One talking clip becomes training data: face crops, depth images, landmarks, coefficients and sound.
+"""Preparation of one training clip: face crops, depth images, landmarks, coefficients and sound.
 
-Here is what one process does with one clip; preprocess_dataset.py hands clips to processes.
+preprocess_dataset.py distributes clips over processes, each of which calls ``prepare_clip``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from models.editing.clip_analysis import FaceAnalyser, FittedClip, load_analyser
+from models.editing.clip_analysis import FaceAnalyser, ReconstructedClip, load_analyser
 from models.tracking.clip_tracking import track_clip
 from models.tracking.speaker_choice import ClipSound
 from utils.core import cli
@@ -34,11 +34,11 @@ from utils.weights.packs import Pack
 
 @dataclass(frozen=True)
 class PreparationJob:
-    """How every clip of a run is prepared, the same in all processes.
+    """Settings of a run, the same for every clip and in all processes.
 
-    speaker: whose face it is that becomes training data, where a clip shows several people.
-    as_shards: a finished clip waits in a tar for its shard (utils/data/shard_writer.py) instead of being a folder.
-    min_face: pixels that the shorter side of the face box must have in half of the frames.
+    as_shards: write each clip as a tar for a shard (utils/data/shard_writer.py), not as a folder.
+    min_face: least median of the shorter side of the face box, in pixels.
+    speaker: choice of the person in clips that show several people.
     """
 
     pack: Pack
@@ -55,13 +55,13 @@ class PreparationJob:
 
 @lru_cache(maxsize=1)
 def open_analyser(job: PreparationJob) -> FaceAnalyser:
-    """The networks of a job, opened once per process. Raises BadInput for unusable weights."""
+    """The face model and networks of a job, opened once per process. Raises BadInput for unusable weights."""
     device = cli.resolve_device(job.gpu_id)
     return load_analyser(job.pack, device, job.faithful, job.use_opengl)
 
 
 def prepare_clip(job: PreparationJob, path: Path) -> str:
-    """Write one clip, whole or not at all; returns how many of its frames are usable.
+    """Write one clip, whole or not at all; returns the number of usable frames in words.
 
     Raises BadInput for a clip that cannot be read, is silent, or shows no face that is large enough.
     """
@@ -85,7 +85,7 @@ def prepare_clip(job: PreparationJob, path: Path) -> str:
 
 
 def load_speech(path: Path, keep_silent: bool) -> np.ndarray:
-    """A clip's sound, float32 [n] at 16 kHz; raises BadInput if nothing can be heard in it, unless that is wanted."""
+    """A clip's sound, float32 [n] at 16 kHz; raises BadInput if it is silent, unless ``keep_silent``."""
     advice = "leave the clip out, or give --keep_silent"
     try:
         wave = load_waveform(path)
@@ -98,7 +98,7 @@ def load_speech(path: Path, keep_silent: bool) -> np.ndarray:
 
 
 def require_face(path: Path, boxes: Int[np.ndarray, "n 4"], valid: Bool[np.ndarray, " n"], min_face: int) -> None:
-    """Raise BadInput if no frame shows a face, or it is mostly smaller than ``min_face`` pixels."""
+    """Raise BadInput if no frame shows a face, or its median size is below ``min_face`` pixels."""
     if not valid.any():
         raise BadInput("no face found", path, "a face in some frame", f"none in {len(valid)}", "leave the clip out")
     sides = (boxes[valid, 2:] - boxes[valid, :2]).min(axis=1)
@@ -108,9 +108,14 @@ def require_face(path: Path, boxes: Int[np.ndarray, "n 4"], valid: Bool[np.ndarr
 
 
 def write_clip(
-    folder: Path, video: VideoInfo, clip: FittedClip, analyser: FaceAnalyser, wave: np.ndarray | None, weights: str
+    folder: Path,
+    video: VideoInfo,
+    clip: ReconstructedClip,
+    analyser: FaceAnalyser,
+    wave: np.ndarray | None,
+    weights: str,
 ) -> None:
-    """All files of a training clip; track.json, which says that it is whole, comes last."""
+    """Write all files of a training clip; track.json, which marks it as complete, comes last."""
     write_images(folder, read_frames(video.path), clip, analyser)
     if wave is not None:
         store.save_sound(folder, wave)
@@ -129,14 +134,14 @@ def write_clip(
     store.save_track_record(folder, record)
 
 
-def write_images(folder: Path, frames: Iterator[np.ndarray], clip: FittedClip, analyser: FaceAnalyser) -> None:
-    """Face crops and the depth of the clip's own expressions, both 256 px square, and the arrays."""
+def write_images(folder: Path, frames: Iterator[np.ndarray], clip: ReconstructedClip, analyser: FaceAnalyser) -> None:
+    """Write face crops and the depth of the clip's own expressions, both 256 px square, and the arrays."""
     boxes, valid = clip.track.boxes, clip.track.valid
     landmarks = np.zeros((len(clip.track), N_LANDMARKS, 2), np.float32)
     for index, frame in enumerate(frames):
         if not valid[index]:
             continue
-        face = analyser.draw(clip.coeffs[index], clip.alignments[index], boxes[index])
+        face = analyser.render_face(clip.coeffs[index], clip.alignments[index], boxes[index])
         landmarks[index] = face.landmarks
         crop = crop_box(frame, boxes[index])
         shrinking = "area" if min(crop.shape[:2]) > STORED_SIZE else "bilinear"

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.editing.clip_analysis import FaceAnalyser, FittedClip, FrameSource, load_analyser
-from models.editing.clip_motion import motion_of_frames
-from models.editing.clip_store import RESULT_FOLDER, FoundClip, draw_parts, stored_clip
+from models.editing.clip_analysis import FaceAnalyser, FrameSource, ReconstructedClip, load_analyser
+from models.editing.expression_edit import RESULT_FOLDER, frame_motion, render_parts
 from models.pipeline.options import ClipOptions, EditOptions
 from models.pipeline.resume import make_unless_current, result_key
 from models.tracking.clip_tracking import TrackedClip, track_clip
@@ -28,6 +27,7 @@ from utils.media.timeline import n_motion_frames, n_needed_frames, n_result_fram
 from utils.media.video import probe_video, read_frames, read_frames_at
 from utils.people.speaker import Speaker
 from utils.results import store
+from utils.results.unfinished import has_track, load_track, save_track
 from utils.weights.packs import Pack, describe
 
 LISTED_FRAMES = 60 * MOTION_FPS  # frames that --list-speakers looks at
@@ -117,11 +117,13 @@ def write_result(edit: Edit) -> None:
         replacing(edit.result_dir),
         work_folder(edit.result_dir, edit.key, options.force, [RESULT_FOLDER]) as folder,
     ):
-        clip = stored_clip(folder, edit.analyser, edit.size, lambda: find_face(edit))
+        if not has_track(folder):
+            track_face(edit, folder)
+        clip = load_track(folder)
         n_frames = n_result_frames(options.length, edit.n_speech_frames, len(clip))
         index = shown_frames(options.length, len(clip), n_frames)
-        motion = motion_of_frames(edit.motion, edit.rate, clip, index, edit.analyser.face_model, edit.has_style)
-        new = draw_parts(folder, clip, index, motion, edit.analyser, edit.monitor)
+        motion = frame_motion(edit.motion, edit.rate, clip, index, edit.analyser.face_model, edit.has_style)
+        new = render_parts(folder, clip, index, motion, edit.analyser, edit.size, edit.monitor)
         require_unchanged(edit.video.path, edit.clip_digest)
         record = track_record(edit, clip.valid, index)
         store.save_track_record(new, record)
@@ -132,8 +134,8 @@ def write_result(edit: Edit) -> None:
     edit.monitor.say(f"{edit.result_dir}: {record.n_frames} frames, {untouched} of them untouched")
 
 
-def find_face(edit: Edit) -> FoundClip:
-    """Follow the speaker's face through the clip and reconstruct it. Raises BadInput where there is none."""
+def track_face(edit: Edit, folder: Path) -> None:
+    """Track and reconstruct the speaker's face, and save it in ``folder``. Raises BadInput where there is none."""
     options, rate = edit.options, float(edit.rate)
     n_needed = n_needed_frames(options.length, edit.n_speech_frames)
     frames = frame_source(edit.video, n_needed, rate, edit.monitor)
@@ -151,7 +153,7 @@ def find_face(edit: Edit) -> FoundClip:
     )
     clip = edit.analyser.fit(tracked.track, frames, edit.size)
     require_face(edit.video.path, clip, tracked)
-    return FoundClip(clip, tracked.strength(clip.track.valid), tracked.describe())
+    save_track(folder, clip.track, clip.coeffs, tracked.strength(clip.track.valid), tracked.describe())
 
 
 def show_speakers(options: ClipOptions, monitor: Monitor) -> Path:
@@ -175,7 +177,7 @@ def show_speakers(options: ClipOptions, monitor: Monitor) -> Path:
     return path
 
 
-def require_face(path: Path, clip: FittedClip, tracked: TrackedClip) -> None:
+def require_face(path: Path, clip: ReconstructedClip, tracked: TrackedClip) -> None:
     """Raise BadInput unless some frame can be given a new mouth."""
     if not clip.track.valid.any():
         raise no_face(path, "; ".join(tracked.describe()) or f"none in {len(clip.track)}")

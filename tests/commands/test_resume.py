@@ -13,7 +13,7 @@ import pytest
 
 import inference_edit_expression
 import inference_joygen
-from models.editing import clip_store
+from models.editing import expression_edit
 from models.pipeline import edit_stage, talk_stage
 from models.pipeline.options import TalkOptions
 from tests.helpers.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
@@ -33,8 +33,8 @@ STOPPED_RUN = """
 import importlib, os, pkgutil, resource, sys
 from utils.core import cli
 
-import models.editing.clip_store, utils.media.video_parts
-models.editing.clip_store.PART_FRAMES = utils.media.video_parts.PART_FRAMES = {part}
+import models.editing.expression_edit, utils.media.video_parts
+models.editing.expression_edit.PART_FRAMES = utils.media.video_parts.PART_FRAMES = {part}
 place = pkgutil.resolve_name({place!r})
 original, calls = getattr(place, {name!r}), []
 
@@ -61,7 +61,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr("models.editing.clip_store.PART_FRAMES", PART)
+    monkeypatch.setattr("models.editing.expression_edit.PART_FRAMES", PART)
     monkeypatch.setattr("utils.media.video_parts.PART_FRAMES", PART)
 
 
@@ -93,26 +93,26 @@ def count_calls(monkeypatch, place: object, name: str) -> list[int]:
     return calls
 
 
-def test_stage_2_goes_on_where_it_was_killed(folder, tmp_path, monkeypatch, capsys):
+def test_stage_2_resumes_where_it_was_killed(folder, tmp_path, monkeypatch, capsys):
     stage = "inference_edit_expression"
     inference_edit_expression.main(edit_flags(folder, tmp_path / "whole"))
     code, _ = stopped_run(
-        stage, edit_flags(folder, tmp_path / "killed"), "models.editing.clip_store", "write_gray", 6, KILL
+        stage, edit_flags(folder, tmp_path / "killed"), "models.editing.expression_edit", "write_gray", 6, KILL
     )
     assert code == -signal.SIGKILL
     result = store.edit_dir(tmp_path / "killed", folder / CLIP_NAME, folder / SPEECH_NAME)
     assert not result.exists()
     found = count_calls(monkeypatch, edit_stage, "frame_source")
-    drawn = count_calls(monkeypatch, clip_store, "write_gray")
+    rendered = count_calls(monkeypatch, expression_edit, "write_gray")
     inference_edit_expression.main(edit_flags(folder, tmp_path / "killed"))
-    assert (len(found), len(drawn)) == (0, N_DEPTHS - PART)
+    assert (len(found), len(rendered)) == (0, N_DEPTHS - PART)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     capsys.readouterr()
     inference_edit_expression.main(edit_flags(folder, tmp_path / "killed"))
     assert capsys.readouterr().out.splitlines()[-1] == f"{result} is up to date"
-    assert len(drawn) == N_DEPTHS - PART
+    assert len(rendered) == N_DEPTHS - PART
     inference_edit_expression.main([*edit_flags(folder, tmp_path / "killed"), "--force"])
-    assert (len(found), len(drawn)) == (1, 2 * N_DEPTHS - PART)
+    assert (len(found), len(rendered)) == (1, 2 * N_DEPTHS - PART)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
@@ -206,7 +206,7 @@ def test_a_clip_that_changed_after_stage_2_is_another(folder, tmp_path):
 def test_a_clip_that_changes_while_it_is_used(folder, tmp_path, monkeypatch, stage, is_gone):
     """Nothing is made of two clips, and no parts of it are kept."""
     clip = Path(shutil.copy(folder / CLIP_NAME, tmp_path / CLIP_NAME))
-    place, name = (edit_stage, "draw_parts") if stage is inference_edit_expression else (talk_stage, "write_parts")
+    place, name = (edit_stage, "render_parts") if stage is inference_edit_expression else (talk_stage, "write_parts")
     original = getattr(place, name)
 
     def work(*arguments: object, **named: object) -> object:

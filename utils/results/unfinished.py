@@ -1,4 +1,4 @@
-"""Files of unfinished results, which a resumed run reads: stage 2's tracked clip and landmarks, stage 3's tiles."""
+"""Files of unfinished results, for resumed runs: stage 2's reconstructed track and landmarks, stage 3's tiles."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from utils.files.disk_arrays import blocks_of
 from utils.results.store import COEFFS_NAME, LANDMARKS_NAME, STRENGTH_NAME
 
 ADVICE = "give --force"
-_SUMMARY = "summary.txt"
+_TRACK_FOLDER, _SUMMARY = "clip", "summary.txt"
 _SMALL = [field.name for field in fields(FaceTrack) if field.name != "landmarks"]
 
 
 @dataclass(frozen=True)
-class TrackedClip:
-    """A tracked and reconstructed clip of N frames on the disk; only what is small is held.
+class ReconstructedTrack:
+    """The speaker's track and its 3D reconstruction in a clip of N frames; large arrays are read row by row.
 
-    track: without its landmarks. landmarks: rows float32 [468, 3]. coeffs: rows float32 [257]. strength float32 [N].
+    track: without landmarks. landmarks: rows float32 [468, 3], source-frame pixels. coeffs: rows float32 [257].
+    strength: float32 [N], opacity of the new mouth. summary: lines for the user.
     """
 
     track: FaceTrack
@@ -32,12 +33,28 @@ class TrackedClip:
     strength: np.ndarray
     summary: list[str]
 
+    def __len__(self) -> int:
+        return len(self.track)
 
-def save_tracked_clip(
-    directory: Path, track: FaceTrack, coeffs: np.ndarray, strength: np.ndarray, summary: Sequence[str]
+    @property
+    def valid(self) -> np.ndarray:
+        return self.track.valid
+
+    def source_landmarks(self, frame_index: np.ndarray) -> np.ndarray:
+        """Tracked landmarks relative to the boxes, float32 [n, 468, 2]."""
+        landmarks = np.stack([self.landmarks[int(index)][:, :2] for index in frame_index])
+        return landmarks - self.track.boxes[frame_index, None, :2].astype(np.float32)
+
+
+def has_track(folder: Path) -> bool:
+    return (folder / _TRACK_FOLDER).is_dir()
+
+
+def save_track(
+    folder: Path, track: FaceTrack, coeffs: np.ndarray, strength: np.ndarray, summary: Sequence[str]
 ) -> None:
-    """Write the folder, whole or not at all."""
-    with atomic_dir(directory) as new:
+    """Write the reconstructed track to ``folder``, whole or not at all."""
+    with atomic_dir(folder / _TRACK_FOLDER) as new:
         for field in fields(track):
             array = getattr(track, field.name)
             save_rows(new / f"{field.name}.npy", blocks_of(array), len(array), array.dtype)
@@ -46,10 +63,11 @@ def save_tracked_clip(
         (new / _SUMMARY).write_text("\n".join(summary), encoding="utf-8")
 
 
-def load_tracked_clip(directory: Path) -> TrackedClip:
+def load_track(folder: Path) -> ReconstructedTrack:
+    directory = folder / _TRACK_FOLDER
     small = {name: read_npy(directory / f"{name}.npy", (None,), ADVICE) for name in _SMALL}
     track = FaceTrack(landmarks=np.zeros((0, N_LANDMARKS, 3), np.float32), **small)
-    return TrackedClip(
+    return ReconstructedTrack(
         track,
         ArrayRows(directory / LANDMARKS_NAME, (len(track), N_LANDMARKS, 3), "f", ADVICE),
         ArrayRows(directory / COEFFS_NAME, (len(track), N_COEFFS), "f", ADVICE),
@@ -59,7 +77,7 @@ def load_tracked_clip(directory: Path) -> TrackedClip:
 
 
 def part_landmarks_path(folder: Path, part: range) -> Path:
-    """Landmarks with the new expression of some frames of stage 2, float32 [n, 468, 2]."""
+    """Landmarks with the new expression in a part of stage 2's result, float32 [n, 468, 2]."""
     return folder / f"landmarks-{part.start:08d}.npy"
 
 

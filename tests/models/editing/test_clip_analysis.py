@@ -1,4 +1,4 @@
-"""A real face through tracking, fitting and drawing: what was tracked comes out again."""
+"""A photographed face tracked, reconstructed and rendered: landmarks, depth and alignment agree with the track."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.editing.clip_analysis import FaceAnalyser, FittedClip, load_analyser, regress_coefficients
+from models.editing.clip_analysis import FaceAnalyser, ReconstructedClip, load_analyser, regress_coefficients
+from models.editing.expression_edit import with_expression
 from models.face3d.face_model import EXPRESSION, FaceModel
 from models.face3d.rasterizer import choose_rasterizer
 from models.face3d.recon_net import ReconNet
@@ -41,17 +42,17 @@ def frames() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def clip(analyser, frames) -> FittedClip:
+def clip(analyser, frames) -> ReconstructedClip:
     with MediaPipeTracker() as tracker:
         return analyse(analyser, lambda: iter(frames), tracker)
 
 
-def analyse(analyser: FaceAnalyser, frames, tracker) -> FittedClip:
+def analyse(analyser: FaceAnalyser, frames, tracker) -> ReconstructedClip:
     return analyser.fit(track_face(frames(), tracker), frames, (SIZE, SIZE))
 
 
-def draw(clip: FittedClip, analyser: FaceAnalyser, index: int):
-    return analyser.draw(clip.coeffs[index], clip.alignments[index], clip.track.boxes[index])
+def render(clip: ReconstructedClip, analyser: FaceAnalyser, index: int):
+    return analyser.render_face(clip.coeffs[index], clip.alignments[index], clip.track.boxes[index])
 
 
 def test_one_set_of_coefficients_per_frame(clip):
@@ -66,14 +67,14 @@ def test_own_expression_lands_on_the_tracked_landmarks(clip, analyser):
     for index in range(N_FACES):
         box = clip.track.boxes[index]
         tracked = clip.track.landmarks[index, :, :2] - box[:2]
-        distance = np.linalg.norm(draw(clip, analyser, index).landmarks - tracked, axis=1)
+        distance = np.linalg.norm(render(clip, analyser, index).landmarks - tracked, axis=1)
         width = box[2] - box[0]
         assert distance.mean() < 0.015 * width
         assert distance.max() < 0.08 * width
 
 
 def test_depth_covers_the_landmarks_and_nothing_else(clip, analyser):
-    face = draw(clip, analyser, 0)
+    face = render(clip, analyser, 0)
     x1, y1, x2, y2 = clip.track.boxes[0]
     assert face.depth.shape == (y2 - y1, x2 - x1)
     assert face.depth.dtype == np.uint8
@@ -89,16 +90,15 @@ def test_depth_covers_the_landmarks_and_nothing_else(clip, analyser):
 def test_another_expression_moves_the_mouth_and_keeps_the_brow(clip, analyser):
     motion = np.zeros((3, 64), np.float32)
     motion[1, 0], motion[2, 0] = 2.0, -2.0
-    index = np.array([0, 0, 0])
-    coeffs = clip.with_expression(index, motion)
+    coeffs = with_expression(clip.coeffs[[0, 0, 0]], motion)
     np.testing.assert_array_equal(coeffs[:, EXPRESSION], motion)
     np.testing.assert_array_equal(
         np.delete(coeffs, np.r_[EXPRESSION], axis=1)[0], np.delete(clip.coeffs[0], np.r_[EXPRESSION])
     )
     assert clip.coeffs[0, EXPRESSION].any()
-    drawn = [analyser.draw(row, clip.alignments[0], clip.track.boxes[0]) for row in coeffs]
-    assert not np.array_equal(drawn[1].depth, drawn[2].depth)
-    moved = np.linalg.norm(drawn[1].landmarks - drawn[2].landmarks, axis=1)
+    rendered = [analyser.render_face(row, clip.alignments[0], clip.track.boxes[0]) for row in coeffs]
+    assert not np.array_equal(rendered[1].depth, rendered[2].depth)
+    moved = np.linalg.norm(rendered[1].landmarks - rendered[2].landmarks, axis=1)
     assert moved.max() > 2
 
 
@@ -106,7 +106,7 @@ def test_upstream_puts_landmarks_a_pixel_of_the_crop_higher(clip, analyser):
     pack, cpu = packs.mini_pack(), torch.device("cpu")
     flips = [load_analyser(pack, cpu, faithful).flip for faithful in (True, False)]
     assert flips == [223, 224]
-    ours, upstream = draw(clip, analyser, 0), draw(clip, replace(analyser, flip=223.0), 0)
+    ours, upstream = render(clip, analyser, 0), render(clip, replace(analyser, flip=223.0), 0)
     shift = ours.landmarks - upstream.landmarks
     np.testing.assert_allclose(shift[:, 1], 1 / clip.alignments[0].scale, rtol=1e-3)
     np.testing.assert_allclose(shift[:, 0], 0, atol=1e-4)

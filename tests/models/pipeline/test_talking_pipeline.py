@@ -66,7 +66,7 @@ def test_progress_counts_every_step(world, tmp_path):
 @pytest.mark.parametrize("step", ["tracking", "rendering depth", "generating faces"])
 def test_a_cancelled_call_is_resumed_by_the_same_call(world, tmp_path, monkeypatch, step):
     monkeypatch.setattr("utils.media.video_parts.PART_FRAMES", 4)
-    monkeypatch.setattr("models.editing.clip_store.PART_FRAMES", 4)
+    monkeypatch.setattr("models.editing.expression_edit.PART_FRAMES", 4)
     whole, seen = call(world, tmp_path / "whole"), []
     with pytest.raises(Cancelled):
         call(
