@@ -5,10 +5,9 @@ python evaluate.py --generated results/talk --reference CLIPS_DIR --out report/
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from utils.core import cli
 from utils.core.errors import BadInput
+from utils.core.options import option, parse_options
 from utils.core.types import VERSION
 from utils.files.atomic import require_writable
 from utils.metrics.clip_pairs import ClipPair, Matches, match_clips
@@ -28,39 +28,34 @@ if TYPE_CHECKING:
     from utils.metrics.report import Report
     from utils.metrics.report_plots import WorstFrame
 
-WEIGHT_FLAGS = {"lpips": "lpips_weights", "fid": "inception_weights", "lse": "syncnet_weights", "av": "av_model"}
 MAX_WORST, WORST_PER_CLIP = 10, 3  # frames on the sheet; fewer clips give more each
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure generated clips against references and floors.")
-    parser.add_argument("--generated", type=Path, required=True, help="generated clip, or folder of clips")
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        required=True,
-        help="real clip, or folder of clips; <video>#<audio> belongs to <video>",
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(cli.DeviceOptions):
+    """Clips, their references, and what is measured with which weights."""
+
+    generated: Path = option(help="generated clip, or folder of clips")
+    reference: Path = option(help="real clip, or folder of clips; <video>#<audio> belongs to <video>")
+    metrics: tuple[str, ...] | None = option(
+        None, metavar="NAME", help=f"metrics to compute, of {', '.join(METRICS)} (default: all with weights)"
     )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="NAME",
-        help=f"metrics to compute, of {', '.join(METRICS)} (default: all with weights)",
-    )
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the report (default report/)")
-    parser.add_argument("--lpips_weights", type=Path, help='saved lpips.LPIPS(net="alex").state_dict()')
-    parser.add_argument("--inception_weights", type=Path, help="pt_inception-2015-12-05-6726825d.pth, for FID")
-    parser.add_argument("--syncnet_weights", type=Path, help="syncnet_v2.model, for LSE-C and LSE-D")
-    parser.add_argument(
-        "--av_model", type=Path, default=packs.agreement_model(), help="model of audio-visual agreement"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default 0)")
-    cli.add_device_argument(parser)
-    return parser.parse_args(arguments)
+    out: Path = option(Path("report"), help="folder for the report")
+    lpips_weights: Path | None = option(None, help='saved lpips.LPIPS(net="alex").state_dict()')
+    inception_weights: Path | None = option(None, help="pt_inception-2015-12-05-6726825d.pth, for FID")
+    syncnet_weights: Path | None = option(None, help="syncnet_v2.model, for LSE-C and LSE-D")
+    av_model: Path = option(packs.agreement_model(), help="model of audio-visual agreement")
+    seed: int = option(0, help="random seed of the bootstrap (default: 0)")
+
+    @property
+    def weights(self) -> dict[str, Path | None]:
+        """Weights by the metric that needs them."""
+        named = (self.lpips_weights, self.inception_weights, self.syncnet_weights, self.av_model)
+        return dict(zip(("lpips", "fid", "lse", "av"), named, strict=True))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
+    options = parse_options(EvaluationOptions, "Measure generated clips against references and floors.", arguments)
     metrics = wanted_metrics(options)
     matches = match_clips(options.generated, options.reference)
     require_writable(options.out)
@@ -81,9 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{options.out}: {len(results)} clips measured, {len(skipped)} left out")
 
 
-def wanted_metrics(options: argparse.Namespace) -> list[str]:
+def wanted_metrics(options: EvaluationOptions) -> list[str]:
     """Metrics in the order of METRICS. Raises BadInput for an unknown name, or one whose weights are not given."""
-    available = [name for name in METRICS if name not in NEEDS_WEIGHTS or vars(options)[WEIGHT_FLAGS[name]]]
+    available = [name for name in METRICS if name not in NEEDS_WEIGHTS or options.weights[name]]
     if options.metrics is None:
         return available
     for name in options.metrics:
@@ -94,7 +89,7 @@ def wanted_metrics(options: argparse.Namespace) -> list[str]:
     return [name for name in METRICS if name in options.metrics]
 
 
-def load_networks(options: argparse.Namespace, metrics: Sequence[str]) -> Networks:
+def load_networks(options: EvaluationOptions, metrics: Sequence[str]) -> Networks:
     from models.evaluation.clip_comparison import LowerFaceFeatures
     from models.evaluation.inception import InceptionV3
     from models.evaluation.lpips import Lpips
@@ -102,7 +97,7 @@ def load_networks(options: argparse.Namespace, metrics: Sequence[str]) -> Networ
     from models.lipsync.av_agreement import AvModel
     from models.lipsync.syncnet import SyncNet
 
-    device = cli.resolve_device(options.gpu_id)
+    device = options.device
     return Networks(
         av=AvModel.load(options.av_model) if "av" in metrics else None,
         lpips=Lpips.load(options.lpips_weights, device) if "lpips" in metrics else None,
@@ -146,7 +141,7 @@ def open_clip(path: Path) -> Clip:
 
 
 def make_report(
-    options: argparse.Namespace,
+    options: EvaluationOptions,
     metrics: Sequence[str],
     matches: Matches,
     results: dict[ClipPair, PairResult],
@@ -173,7 +168,7 @@ def make_report(
     )
 
 
-def settings(options: argparse.Namespace, metrics: Sequence[str]) -> dict[str, object]:
+def settings(options: EvaluationOptions, metrics: Sequence[str]) -> dict[str, object]:
     """Settings that published figures differ by: crops, offsets, implementation and weights."""
     from importlib.metadata import version
 
@@ -198,8 +193,8 @@ def settings(options: argparse.Namespace, metrics: Sequence[str]) -> dict[str, o
         found["LSE"] = "SyncNet, crop from the landmarks' box (not S3FD) to 224 px, offsets ±15 frames"
     if "fid" in metrics:
         found["FID crop"] = "lower face stretched to 299x299, pool features, both clips' frames"
-    weights = {name: vars(options)[flag] for name, flag in WEIGHT_FLAGS.items() if name in metrics}
-    found["weights"] = {name: f"{path.name} sha256 {sha256(path)}" for name, path in weights.items()}
+    used = {name: path for name, path in options.weights.items() if name in metrics and path is not None}
+    found["weights"] = {name: f"{path.name} sha256 {sha256(path)}" for name, path in used.items()}
     return found
 
 

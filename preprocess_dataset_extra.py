@@ -7,49 +7,35 @@ Writes DATA_DIR/train.txt, val.txt and summary.json, where train_joygen.py looks
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.core import cli
+from utils.core.config import Count, Decay
 from utils.core.errors import BadInput
+from utils.core.options import Options, option, parse_options
 from utils.data import splits
 from utils.data.clips import clip_folders
 from utils.files.atomic import require_writable
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Choose usable clips and split them into training and validation.")
-    parser.add_argument("data_dir", type=Path, help="folder written by preprocess_dataset.py")
-    parser.add_argument(
-        "--min_frames",
-        type=cli.at_least(1),
-        default=splits.MIN_FRAMES,
-        help="usable frames that a clip needs (default 7)",
-    )
-    parser.add_argument(
-        "--validation_share",
-        type=share,
-        default=0.05,
-        help="share of the frames to hold out, by whole speakers (default 0.05)",
-    )
-    parser.add_argument(
-        "--speakers", type=Path, help="file of <clip> <speaker> lines; an unlisted clip is a speaker of its own"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the order of speakers (default 0)")
-    parser.add_argument("--dry-run", action="store_true", help="print the split without writing it")
-    return parser.parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions(Options):
+    """Preprocessed clips and how they are split."""
 
-
-def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up to, not including, 1, found {text}")
-    return value
+    data_dir: Path = option(positional=True, help="folder written by preprocess_dataset.py")
+    min_frames: Count = option(splits.MIN_FRAMES, help="usable frames that a clip needs")
+    validation_share: Decay = option(0.05, help="share of the frames to hold out, by whole speakers")
+    speakers: Path | None = option(
+        None, help="file of <clip> <speaker> lines; an unlisted clip is a speaker of its own"
+    )
+    seed: int = option(0, help="random seed of the order of speakers (default: 0)")
+    dry_run: bool = option(False, flag="dry-run", help="print the split without writing it")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
+    options = parse_options(SplitOptions, "Choose usable clips and split them for training and validation.", arguments)
     folders = clip_folders(options.data_dir)
     if not folders:
         raise BadInput("no training clips", options.data_dir, "what preprocess_dataset.py wrote", "none")

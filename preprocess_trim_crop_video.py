@@ -8,16 +8,18 @@ and whether it was kept or why not (stretches.csv, histograms.png).
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from utils.core import cli
+from utils.core.config import Amount, Bounds, Count
 from utils.core.errors import BadInput, StageFailure
+from utils.core.options import Options, option, parse_options
 from utils.core.types import MOTION_FPS, VideoInfo
 from utils.curation import clip_choice, clip_record, clip_report
 from utils.curation.clip_choice import Limits, Segment
@@ -28,52 +30,33 @@ from utils.files.atomic import require_writable
 WORK_PREFIX = ".work-"  # of a video's folder in CLIPS_DIR, in which its clips are written
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Cut raw videos into training clips with one talking face each.")
-    parser.add_argument("raw_dir", type=Path, help="folder of raw videos")
-    parser.add_argument("clips_dir", type=Path, help="folder for clips and report")
-    parser.add_argument(
-        "--min_frames",
-        type=cli.at_least(2 * clip_choice.TRIMMED + 1),
-        default=clip_choice.MIN_FRAMES,
-        help=f"shortest segment, frames at 25 fps before {clip_choice.TRIMMED} are trimmed at each end (default 300)",
+@dataclass(frozen=True, kw_only=True)
+class TrimOptions(Options):
+    """Raw videos and the limits of the segments that become clips."""
+
+    raw_dir: Path = option(positional=True, help="folder of raw videos")
+    clips_dir: Path = option(positional=True, help="folder for clips and report")
+    min_frames: Annotated[int, Bounds(2 * clip_choice.TRIMMED + 1)] = option(
+        clip_choice.MIN_FRAMES,
+        help=f"shortest segment, frames at 25 fps before {clip_choice.TRIMMED} are trimmed at each end",
     )
-    parser.add_argument(
-        "--min_face",
-        type=cli.non_negative,
-        default=clip_choice.MIN_FACE,
-        help="smallest shorter side of the face box, pixels (default 96)",
+    min_face: Amount = option(clip_choice.MIN_FACE, help="smallest shorter side of the face box, pixels")
+    max_turn: Amount = option(clip_choice.MAX_TURN, help="largest turn of the head to the side, degrees")
+    min_voiced: Amount = option(
+        clip_choice.VOICED_SHARE[0], help="smallest share of a segment with a voice; 0 takes silent clips too"
     )
-    parser.add_argument(
-        "--max_turn",
-        type=cli.non_negative,
-        default=clip_choice.MAX_TURN,
-        help="largest turn of the head to the side, degrees (default 45)",
-    )
-    parser.add_argument(
-        "--min_voiced",
-        type=cli.non_negative,
-        default=clip_choice.VOICED_SHARE[0],
-        help="smallest share of a segment with a voice (default 0.12); 0 takes silent clips too",
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=cli.at_least(1),
-        default=default_workers(),
-        help="processes (default: half the processors)",
-    )
-    return parser.parse_args(arguments)
+    num_workers: Count | None = option(None, help="processes (default: half the processors)")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
+    options = parse_options(TrimOptions, "Cut raw videos into training clips with one talking face each.", arguments)
     limits = Limits(options.min_frames, options.min_face, options.max_turn, options.min_voiced)
     paths = video_paths(options.raw_dir, options.clips_dir)
     require_writable(options.clips_dir)
 
     failures = []
     work = partial(prepare_video, clips_dir=options.clips_dir, limits=limits)
-    for number, outcome in enumerate(run_units(paths, work, options.num_workers), 1):
+    for number, outcome in enumerate(run_units(paths, work, options.num_workers or default_workers()), 1):
         if outcome.stop is not None:
             raise outcome.stop
         print(f"{number}/{len(paths)} {outcome.unit.name}: {outcome.note or 'left out'}", flush=True)

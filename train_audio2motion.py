@@ -10,12 +10,13 @@ writes the checkpoint with the best score on held-out speakers.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from utils.core import cli
+from utils.core.options import option, parse_options
 from utils.files.atomic import require_writable
 
 if TYPE_CHECKING:
@@ -24,8 +25,23 @@ if TYPE_CHECKING:
     from models.training.motion_training_config import MotionTrainingConfig
 
 
+say = partial(print, flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(cli.DeviceOptions):
+    """A config with changes, and which of the two networks is trained."""
+
+    config: Path = option(Path("config/audio2motion.yaml"), help="config file")
+    task: Literal["motion", "sync"] = option("motion", help="motion: the network (default); sync: its sync expert")
+    export: Path | None = option(None, help="folder for the best checkpoint (motion: fp16) and its config")
+    overrides: tuple[str, ...] = option(
+        (), positional=True, metavar="key=value", help="config values, such as max_steps=100"
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
-    options = parse_arguments(arguments)
+    options = parse_options(TrainingOptions, "Train audio2motion (stage 1), or its loss's sync expert.", arguments)
     from models.training.motion_training_config import MotionTrainingConfig, check_config
     from utils.core.config import load_config
     from utils.training.learner import float32_accelerator
@@ -37,42 +53,12 @@ def main(arguments: list[str] | None = None) -> None:
             require_writable(directory)
 
     accelerator = float32_accelerator(options.gpu_id)
-
-    def say(text: str) -> None:
-        if accelerator.is_main_process:
-            print(text, flush=True)
-
     train = train_sync_expert if options.task == "sync" else train_motion
-    train(config, options.export, accelerator, say)
+    train(config, options.export, accelerator)
     accelerator.end_training()
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("config/audio2motion.yaml"),
-        help="config file (default config/audio2motion.yaml)",
-    )
-    parser.add_argument(
-        "--task",
-        choices=("motion", "sync"),
-        default="motion",
-        help="motion: the network (default); sync: its sync expert",
-    )
-    parser.add_argument("--export", type=Path, help="folder for the best checkpoint (motion: fp16) and its config")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, such as max_steps=100")
-    cli.add_device_argument(parser)
-    return parser.parse_intermixed_args(arguments)
-
-
-def train_motion(
-    config: MotionTrainingConfig,
-    export_dir: Path | None,
-    accelerator: Accelerator,
-    say: Callable[[str], None],
-) -> None:
+def train_motion(config: MotionTrainingConfig, export_dir: Path | None, accelerator: Accelerator) -> None:
     from models.training.motion_learner import MotionLearner, export
     from utils.training.training_loop import TrainingLoop
 
@@ -82,12 +68,7 @@ def train_motion(
         say(f"exported {export(config, export_dir, learner.mean_expression(), learner.face)}")
 
 
-def train_sync_expert(
-    config: MotionTrainingConfig,
-    export_dir: Path | None,
-    accelerator: Accelerator,
-    say: Callable[[str], None],
-) -> None:
+def train_sync_expert(config: MotionTrainingConfig, export_dir: Path | None, accelerator: Accelerator) -> None:
     """Writes the expert into sync.output_dir and, if given, into ``export_dir``."""
     from models.training.sync_learner import SyncLearner
     from utils.training.training_loop import TrainingLoop

@@ -8,11 +8,13 @@ An interrupted training resumes from <checkpoint_dir>/last.pt by the same comman
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.core.cli import run
+from utils.core.options import Options, option, parse_options
 from utils.files.atomic import require_writable
 
 if TYPE_CHECKING:
@@ -38,13 +40,18 @@ def main(arguments: list[str] | None = None) -> None:
     learner.accelerator.end_training()
 
 
-def parse_config(arguments: list[str] | None) -> GeneratorTrainingConfig:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--config", type=Path, default=Path("config/joygen.yaml"), help="config file (default config/joygen.yaml)"
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Options):
+    """A config with changes."""
+
+    config: Path = option(Path("config/joygen.yaml"), help="config file")
+    overrides: tuple[str, ...] = option(
+        (), positional=True, metavar="key=value", help="config values, such as opti.max_steps=20"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values, such as opti.max_steps=20")
-    options = parser.parse_intermixed_args(arguments)
+
+
+def parse_config(arguments: list[str] | None) -> GeneratorTrainingConfig:
+    options = parse_options(TrainingOptions, "Train the generator (stage 3).", arguments)
     from models.training.generator_training_setup import GeneratorTrainingConfig
     from utils.core.config import load_config
 
@@ -54,12 +61,7 @@ def parse_config(arguments: list[str] | None) -> GeneratorTrainingConfig:
 def build_loop(learner: GeneratorLearner) -> TrainingLoop[Batch]:
     from utils.training.training_loop import TrainingLoop
 
-    config = learner.config
-
-    def say(text: str) -> None:
-        if learner.accelerator.is_main_process:
-            print(text, flush=True)
-
+    config, say = learner.config, partial(print, flush=True)
     return TrainingLoop(learner, config.checkpoint_dir, config.intervals, say, config.tensorboard)
 
 

@@ -28,6 +28,7 @@ from scripts.downloads.sources import DRIVE_PREFIX, fault, fetch, fetch_from_dri
 from scripts.downloads.transfer import PART_SUFFIX, TAG_SUFFIX
 from utils.core import cli
 from utils.core.errors import BadInput, StageFailure
+from utils.core.options import CommandParser
 from utils.files.atomic import require_writable
 from utils.weights.official_files import (
     GROUPS,
@@ -48,7 +49,7 @@ FROM_DRIVE = ""  # value of --archive without a file
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="Fetch the official weights, each file from where its owner publishes it.",
         epilog="Interrupted downloads resume. HF_ENDPOINT names another Hugging Face hub.",
     )

@@ -11,7 +11,6 @@ speech is spoken by the espeak-ng program (https://github.com/espeak-ng/espeak-n
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import numpy as np
 
 from utils.core import cli
 from utils.core.errors import BadInput, StageFailure
+from utils.core.options import CommandParser
 from utils.core.types import MOTION_FPS, SAMPLE_RATE
 from utils.files.atomic import atomic_path, require_writable
 from utils.media.audio import load_waveform, write_mp3
@@ -91,7 +91,7 @@ def write_speech(path: Path) -> None:
 
 
 def main(argv: list[str] | None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--result_dir", type=Path, default=Path("demo"))
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the portrait clip (default 6)")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,11 +14,12 @@ A file that is there is never replaced, and a folder with weights of another ori
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 if __name__ == "__main__" and not __package__:
     # Started by its path: Python looks for modules beside this file, but they stand in the repository's root.
@@ -26,6 +27,7 @@ if __name__ == "__main__" and not __package__:
 
 from utils.core import cli
 from utils.core.errors import BadInput
+from utils.core.options import Options, option, parse_options
 from utils.weights import packs
 
 MARKER_NAME = packs.FILLED_MARKER
@@ -37,26 +39,20 @@ EXTRAS = ("recon", "parsing")  # networks without a small variant
 SPARE_BYTES = 100_000_000  # to leave free on the disk
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make a tree of official weights that holds random numbers.")
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to fill, in place of pretrained_models")
-    parser.add_argument("--tiny", action="store_true", help="small networks")
-    parser.add_argument(
-        "--seed", type=int, default=7, help="random seed of the weights (default 7, as in tests/parity)"
+@dataclass(frozen=True, kw_only=True)
+class TreeOptions(Options):
+    """The tree that is made."""
+
+    dir: Path = option(positional=True, metavar="DIR", help="folder to fill, in place of pretrained_models")
+    tiny: bool = option(False, help="small networks")
+    seed: int = option(7, help="random seed of the weights (default: 7, as in tests/parity)")
+    extras: tuple[Literal["recon", "parsing"], ...] = option(
+        (), flag="with", help="parts to add to a --tiny tree, in their only size (a full tree has them)"
     )
-    parser.add_argument(
-        "--with",
-        dest="extras",
-        nargs="+",
-        choices=EXTRAS,
-        default=[],
-        help="parts to add to a --tiny tree, in their only size (a full tree has them)",
-    )
-    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
+    options = parse_options(TreeOptions, "Make a tree of official weights that holds random numbers.", arguments)
     start = time.perf_counter()
     marker = MARKER_TEXT.format(size="tiny" if options.tiny else "full size", seed=options.seed)
     require_own_folder(options.dir, marker)
@@ -85,9 +81,7 @@ def require_own_folder(directory: Path, marker: str) -> None:
         raise BadInput("not a folder", directory, "a folder to fill", "a file")
 
 
-def make_tree(
-    directory: Path, marker: str, tiny: bool, seed: int, extras: tuple[str, ...] | list[str]
-) -> tuple[int, int, int]:
+def make_tree(directory: Path, marker: str, tiny: bool, seed: int, extras: tuple[str, ...]) -> tuple[int, int, int]:
     """Write what is missing; returns how many files were written, how many were there, and the bytes of all."""
     from models.face3d.face_model import FaceModel
     from scripts.filled_weights import face_model, networks

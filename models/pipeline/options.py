@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from utils.core.cli import DeviceOptions, resolve_batch_size, resolve_dtype
 from utils.core.config import Amount, Count, OpenShare, Seed
 from utils.core.errors import BadInput
 from utils.core.options import Options, file_name, option, true_or_false
@@ -32,20 +33,6 @@ def frame_rate(text: str) -> str:
         return str(MOTION_FPS) if float(text) == MOTION_FPS else text
     except ValueError:
         return text
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceOptions(Options):
-    """Where networks run."""
-
-    gpu_id: int = option(0, help="CUDA device, if there is one (default: 0; -1: the CPU)", keyed=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Raises BadInput for a CUDA device that this machine does not have."""
-        from utils.core.cli import resolve_device
-
-        return resolve_device(self.gpu_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,16 +295,12 @@ class TalkOptions(StageOptions):
         """auto: the device's fastest format that stays faithful; float32 with ``faithful``."""
         import torch
 
-        from utils.core.cli import resolve_dtype
-
         if self.dtype != "auto":
             named: torch.dtype = getattr(torch, self.dtype)
             return named
         return torch.float32 if self.faithful else resolve_dtype(self.device)
 
     def resolve_batch_size(self) -> int:
-        from utils.core.cli import resolve_batch_size
-
         return self.batch_size or resolve_batch_size(self.device)
 
 

@@ -11,7 +11,6 @@ final fit.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from models.lipsync.av_agreement import (
 from models.tracking.face_tracker import MediaPipeTracker, track_face
 from utils.core import cli
 from utils.core.errors import BadInput
+from utils.core.options import CommandParser
 from utils.core.types import MOTION_FPS, VERSION
 from utils.media.audio import has_audio, load_waveform
 from utils.media.video import read_frames
@@ -76,7 +76,7 @@ def in_time(clip: SpeakingClip, lag: int) -> SpeakingClip:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, required=True, help="folder of real clips whose sound fits their lips")
     parser.add_argument("--exclude", nargs="*", default=[], help="stems of clips to leave out")
     parser.add_argument("--same_speaker", nargs="+", action="append", default=[], help="stems of one person's clips")

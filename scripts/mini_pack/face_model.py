@@ -12,7 +12,6 @@ frames.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -24,6 +23,7 @@ import torch
 from models.tracking.face_tracker import MediaPipeTracker, track_face
 from utils.core import cli
 from utils.core.errors import BadInput
+from utils.core.options import CommandParser
 from utils.core.types import N_EXP, N_ID, N_LANDMARKS
 from utils.imaging.geometry import five_points, landmarks_68
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_LIPS, UPPER_INNER_LIP
@@ -188,7 +188,7 @@ def track_clips(paths: list[Path]) -> list[np.ndarray]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Fit the mini pack's 3D face model to clips of talking people.")
+    parser = CommandParser(description="Fit the mini pack's 3D face model to clips of talking people.")
     parser.add_argument("--clips", type=Path, nargs="+", required=True, help="folders of clips")
     parser.add_argument("--out", type=Path, required=True, help="face_model.safetensors to write")
     parser.add_argument("--exclude", nargs="*", default=[], help="clips (stems) kept for validation")

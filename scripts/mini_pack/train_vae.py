@@ -10,7 +10,6 @@ black half. An interrupted training resumes from --work_dir by the same command 
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.group_norm import use_contiguous_group_norm
-from utils.core.cli import run
+from utils.core.cli import DeviceOptions, run
+from utils.core.config import Count, Whole
+from utils.core.errors import BadInput
+from utils.core.options import Options, field_names, option, parse_options
 from utils.data.clips import STORED_SIZE, Clip, clip_names, open_clips
 from utils.files.atomic import require_writable
 from utils.training.learner import Findings, NetworkLearner, float32_accelerator
@@ -49,12 +51,35 @@ N_MEASURED = 64  # frames for latent scale and PSNR
 BATCH_MEASURED = 8
 
 
-@dataclass(frozen=True)
-class VaeConfig:
-    channels: tuple[int, ...]  # widths, full resolution first
-    latent_channels: int
-    batch_size: int
-    seed: int
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig(Options):
+    """What a resumed training keeps."""
+
+    channels: tuple[Count, ...] = option((16, 32, 64), help="widths, full resolution first")
+    latent_channels: Count = option(16, help="channels of the latents")
+    batch_size: Count = option(8, help="crops per step")
+    seed: Whole = option(0, help="random seed of weights and crops (default: 0)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(VaeConfig, DeviceOptions):
+    """A VAE, its training data and the length of its training."""
+
+    data_dir: Path = option(positional=True, help="folder written by preprocess_dataset.py")
+    output_dir: Path = option(help="diffusers folder to write")
+    work_dir: Path = option(help="folder of last.pt, for resuming")
+    steps: int | None = option(None, help="number of steps")
+    minutes: float | None = option(None, help="wall-clock limit; the earlier of both ends the training")
+    validation: tuple[str, ...] = option((), help="clips kept out of training")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is None and self.minutes is None:
+            raise BadInput("length of the training missing", advice="give --steps or --minutes")
+
+    @property
+    def config(self) -> VaeConfig:
+        return VaeConfig(**{name: getattr(self, name) for name in field_names(VaeConfig)})
 
 
 class Crops(NamedTuple):
@@ -62,25 +87,6 @@ class Crops(NamedTuple):
 
     images: Tensor
     names: list[str]
-
-
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_dir", type=Path, help="folder written by preprocess_dataset.py")
-    parser.add_argument("--output_dir", type=Path, required=True, help="diffusers folder to write")
-    parser.add_argument("--work_dir", type=Path, required=True, help="folder of last.pt, for resuming")
-    parser.add_argument("--steps", type=int, help="number of steps")
-    parser.add_argument("--minutes", type=float, help="wall-clock limit; the earlier of both ends the training")
-    parser.add_argument("--validation", nargs="*", default=[], help="clips kept out of training")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64], help="widths, full resolution first")
-    parser.add_argument("--latent_channels", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gpu_id", type=int, default=0, help="CUDA device if there is one; -1 forces the CPU")
-    options = parser.parse_args(arguments)
-    if options.steps is None and options.minutes is None:
-        parser.error("give --steps or --minutes")
-    return options
 
 
 def build_vae(channels: Sequence[int], latent_channels: int) -> nn.Module:
@@ -248,15 +254,14 @@ def export(learner: VaeLearner, output_dir: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse_arguments(arguments)
+    options = parse_options(TrainingOptions, "Train the mini pack's VAE on preprocessed face crops.", arguments)
     require_writable(options.work_dir)
     require_writable(options.output_dir)
     names = [name for name in clip_names(options.data_dir) if name not in options.validation]
     clips = open_clips(options.data_dir, names, in_memory=True)
     accelerator = float32_accelerator(options.gpu_id)
     held_out = measured_frames(open_clips(options.data_dir, options.validation) or clips, accelerator.device)
-    config = VaeConfig(tuple(options.channels), options.latent_channels, options.batch_size, options.seed)
-    learner = VaeLearner(config, clips, held_out, accelerator)
+    learner = VaeLearner(options.config, clips, held_out, accelerator)
     intervals = Intervals(options.steps, REPORT_STEPS, REPORT_STEPS, REPORT_STEPS, options.minutes)
     TrainingLoop(learner, options.work_dir, intervals, partial(print, flush=True)).run()
     export(learner, options.output_dir)

@@ -108,5 +108,6 @@ def test_bad_input(tmp_path, data_dir):
         (tmp_path / "speakers.txt").write_text(text)
         with pytest.raises(BadInput, match=found):
             preprocess_dataset_extra.main([str(data_dir), "--speakers", str(tmp_path / "speakers.txt")])
-    with pytest.raises(SystemExit):
-        preprocess_dataset_extra.main([str(data_dir), "--validation_share", "1.5"])
+    for flag, value in (("validation_share", "1"), ("validation_share", "-0.1"), ("min_frames", "0")):
+        with pytest.raises(BadInput, match=f"--{flag}: expected a"):
+            preprocess_dataset_extra.main([str(data_dir), f"--{flag}={value}"])

@@ -253,9 +253,9 @@ def test_bad_input(tmp_path, raw_dir):
         script.main([str(tmp_path / "empty"), str(tmp_path / "clips")])
     with pytest.raises(BadInput, match="mix with raw videos"):
         script.main([str(raw_dir), str(raw_dir / ".." / raw_dir.name)])
-    for flags in (["--min_frames", "20"], ["--num_workers", "0"], ["--min_face", "nan"], ["--max_turn", "-1"]):
-        with pytest.raises(SystemExit):
-            script.main([str(raw_dir), str(tmp_path / "clips"), *flags])
+    for flag, value in (("--min_frames", "20"), ("--num_workers", "0"), ("--min_face", "nan"), ("--max_turn", "-1")):
+        with pytest.raises(BadInput, match=f"{flag}: expected a"):
+            script.main([str(raw_dir), str(tmp_path / "clips"), flag, value])
     assert not (tmp_path / "clips").exists()
 
 

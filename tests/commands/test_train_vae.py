@@ -67,5 +67,5 @@ def test_work_of_another_network_is_not_continued(data_dir, tmp_path):
 
 
 def test_budget_is_asked_for(data_dir, tmp_path):
-    with pytest.raises(SystemExit):
+    with pytest.raises(BadInput, match="give --steps or --minutes"):
         train_vae.main([str(data_dir), "--output_dir", str(tmp_path), "--work_dir", str(tmp_path)])

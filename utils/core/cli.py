@@ -1,22 +1,22 @@
-"""What every entry script shares: exit codes, device choice, progress bars, common arguments."""
+"""What every entry script shares: exit codes, device choice, progress bars."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import io
 import logging
-import math
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 from utils.core.errors import BadInput, StageFailure, is_out_of_memory, printable, wanted_memory
+from utils.core.options import Options, option
 
 if TYPE_CHECKING:
     import torch
@@ -117,33 +117,16 @@ def quiet_third_party_logs() -> None:
     warnings.filterwarnings("ignore", module=r"google\.protobuf")
 
 
-def at_least(smallest: int) -> Callable[[str], int]:
-    """For argparse: whole numbers from ``smallest`` up."""
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """Where networks run."""
 
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if value < smallest:
-            raise argparse.ArgumentTypeError(f"expected at least {smallest}, found {text}")
-        return value
+    gpu_id: int = option(0, help="CUDA device, if there is one (default: 0; -1: the CPU)", keyed=False)
 
-    return whole_number
-
-
-def non_negative(text: str) -> float:
-    """For argparse: finite numbers from 0 up."""
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up, found {text!r}")
-    return value
-
-
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--gpu_id",
-        type=int,
-        default=0,
-        help="CUDA device to use if there is one (default 0; -1 forces the CPU)",
-    )
+    @property
+    def device(self) -> torch.device:
+        """Raises BadInput for a CUDA device that this machine does not have."""
+        return resolve_device(self.gpu_id)
 
 
 def resolve_device(gpu_id: int) -> torch.device:

@@ -5,8 +5,8 @@
         audio_path: Path = option(flag="drv_aud", help="speech: any file with a sound track")
         temperature: Amount = option(0.2, help="scale of the sampling noise; 0: deterministic")
 
-Field types: bool, int, float, str, Path, Literal, bounded numbers (utils/core/bounds.py), ``X | None``, and any other
-type whose field has ``parse``.
+Field types: bool, int, float, str, Path, Literal, bounded numbers (utils/core/config.py), ``X | None``, tuple[X, ...]
+for flags with several values, and any other type whose field has ``parse``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Flag:
     parse: Callable[[str], Any] | None
     metavar: str | None
     keyed: bool
+    is_positional: bool
 
 
 def option(
@@ -51,13 +52,15 @@ def option(
     parse: Callable[[str], Any] | None = None,
     metavar: str | None = None,
     keyed: bool = True,
+    positional: bool = False,
 ) -> Any:
-    """A field of an Options class; without ``default`` the flag is required.
+    """A field of an Options class; without ``default`` the flag is required. A tuple may be empty if its default is ().
 
     flag: its name if it differs from the field's. parse: text → value, raises ValueError("expected …, found …").
     keyed: False for what does not change the result, and for files, whose content counts instead.
     """
-    return dataclasses.field(default=default, metadata={"flag": Flag(help, flag, aliases, parse, metavar, keyed)})
+    stated = Flag(help, flag, aliases, parse, metavar, keyed, positional)
+    return dataclasses.field(default=default, metadata={"flag": stated})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +72,9 @@ class Options:
             value, kind = getattr(self, field.name), _kind_of(type(self), field.name)
             if value is None and kind.is_optional:
                 continue
-            problem = kind.problem(value)
-            if problem:
-                raise BadInput(f"--{flag_name(field)}", expected=problem, found=str(value))
+            for item in value if kind.is_tuple else (value,):
+                if problem := kind.problem(item):
+                    raise BadInput(f"--{flag_name(field)}", expected=problem, found=str(item))
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,10 @@ class _Kind:
     bounds: Bounds | None
     choices: tuple[Any, ...]
     is_optional: bool
+    is_tuple: bool
 
     def problem(self, value: Any) -> str | None:
-        """What was expected instead of ``value``; None if it fits."""
+        """What was expected instead of ``value``, of a tuple one item; None if it fits."""
         if self.choices:
             return None if value in self.choices else f"one of {', '.join(map(str, self.choices))}"
         if self.base not in _KIND_NAMES:
@@ -102,10 +106,13 @@ def _kind_of(cls: type[Options], name: str) -> _Kind:
     if get_origin(hint) in (types.UnionType, Union):
         (hint,) = (part for part in get_args(hint) if part is not type(None))
         is_optional = True
+    is_tuple = get_origin(hint) is tuple
+    if is_tuple:
+        hint = get_args(hint)[0]
     if get_origin(hint) is Annotated:
         hint, bounds = get_args(hint)
     choices = get_args(hint) if get_origin(hint) is Literal else ()
-    return _Kind(str if choices else hint, bounds, choices, is_optional)
+    return _Kind(str if choices else hint, bounds, choices, is_optional, is_tuple)
 
 
 def flag_name(field: dataclasses.Field[Any]) -> str:
@@ -126,7 +133,8 @@ class CommandParser(argparse.ArgumentParser):
         sys.exit(2)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        values, unknown = self.parse_known_args(args, namespace)
+        is_mixed = any(action.nargs == "*" and not action.option_strings for action in self._actions)
+        values, unknown = (self.parse_known_intermixed_args if is_mixed else self.parse_known_args)(args, namespace)
         if unknown:
             word = unknown[0]
             known = [name for action in self._actions for name in action.option_strings]
@@ -162,20 +170,27 @@ def add_flags(
         if names is not None and field.name not in names:
             continue
         flag, kind, name = flag_of(field), _kind_of(cls, field.name), flag_name(field)
-        settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help_text(field)}
+        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help_text(field)}
         if kind.base is bool and flag.parse is None:
             settings["action"] = "store_true"
         else:
             settings |= {"type": _converter(flag.parse or kind.base), "metavar": flag.metavar}
             settings |= {"choices": kind.choices} if kind.choices else {}
+            settings |= {"nargs": "*" if field.default == () else "+"} if kind.is_tuple else {}
+        if flag.is_positional:
+            parser.add_argument(name, **settings)
+            continue
+        if "action" not in settings:
             settings["required"] = field.default is MISSING and field.name not in not_required
-        parser.add_argument(f"--{name}", *flag.aliases, **settings)
+        parser.add_argument(f"--{name}", *flag.aliases, dest=name, **settings)
 
 
 def _help_text(field: dataclasses.Field[Any]) -> str:
     text = flag_of(field).help.replace("%", "%%")
-    has_default = field.default not in (MISSING, None, False)
-    return f"{text} (default: {field.default})" if has_default and "default" not in text else text
+    if field.default in (MISSING, None, False, ()) or "default" in text:
+        return text
+    default = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    return f"{text} (default: {default})"
 
 
 def _converter(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -196,11 +211,12 @@ def _converter(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 def given_fields(cls: type[Options], flags: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:
     """The fields of ``cls`` (of ``names`` alone, if given) among values by flag name."""
     chosen = [field for field in fields(cls) if names is None or field.name in names]
-    return {field.name: flags[flag_name(field)] for field in chosen if flag_name(field) in flags}
+    given = {field.name: flags[flag_name(field)] for field in chosen if flag_name(field) in flags}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def words_of(options: Options) -> list[str]:
-    """The command line that states these options: the inverse of parse_options."""
+    """The command line that states these options, none of them positional or a tuple: the inverse of parse_options."""
     words = []
     for field in fields(options):
         value, name = getattr(options, field.name), flag_name(field)

@@ -80,12 +80,16 @@ class TrainingLoop(Generic[B]):
         say: Callable[[str], None],
         tensorboard: bool | None = None,
     ) -> None:
-        """say: prints a line, in the first process. tensorboard: see TrainingLog."""
-        self.learner, self.directory, self.intervals, self.say = learner, directory, intervals, say
+        """say: prints a line; called in the first process only. tensorboard: see TrainingLog."""
+        self.learner, self.directory, self.intervals, self._say = learner, directory, intervals, say
         self.accelerator, self.tensorboard = learner.accelerator, tensorboard
         self.budget = Budget(intervals.max_steps, intervals.max_minutes)
         self.seconds, self._last_time = 0.0, 0.0
         self.best, self.best_step = float("-inf"), 0
+
+    def say(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            self._say(text)
 
     def run(self) -> None:
         """Raises StageFailure if a loss or gradient is not finite, or a file cannot be written."""

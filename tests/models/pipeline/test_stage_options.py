@@ -116,7 +116,7 @@ def talk_options(*flags: str) -> TalkOptions:
 
 
 def test_numbers_are_float32_if_upstream_s_are_asked_for(monkeypatch):
-    monkeypatch.setattr("utils.core.cli.resolve_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr("models.pipeline.options.resolve_dtype", lambda _: torch.bfloat16)
     assert talk_options().resolve_dtype() == torch.bfloat16
     assert talk_options("--faithful").resolve_dtype() == torch.float32
     assert talk_options("--faithful", "--dtype", "bfloat16").resolve_dtype() == torch.bfloat16

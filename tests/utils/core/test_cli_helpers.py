@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import torch
 
 from utils.core import cli
 from utils.core.errors import BadInput, StageFailure
+from utils.core.options import parse_options
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -86,10 +86,8 @@ def test_termination_removes_temporary_files(tmp_path):
 
 
 def test_device_choice(monkeypatch):
-    parser = argparse.ArgumentParser()
-    cli.add_device_argument(parser)
-    assert parser.parse_args([]).gpu_id == 0
-    assert cli.resolve_device(-1) == torch.device("cpu")
+    assert parse_options(cli.DeviceOptions, "", []).gpu_id == 0
+    assert parse_options(cli.DeviceOptions, "", ["--gpu_id", "-1"]).device == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert cli.resolve_device(0) == torch.device("cpu")

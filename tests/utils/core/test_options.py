@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils.core.cli import run
 from utils.core.config import Amount, Count
 from utils.core.errors import BadInput
 from utils.core.options import Options, keyed_values, option, parse_options, true_or_false, words_of
@@ -31,6 +32,51 @@ def test_flags_become_fields():
     )
     assert made == Settings(path=Path("a"), size=4, amount=0.5, mode="b", quick=True, exact=True)
     assert parse_options(Settings, "", ["--in_file", "a"]) == Settings(path=Path("a"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Options):
+    path: Path = option(positional=True, metavar="PATH", help="file")
+    numbers: tuple[Count, ...] | None = option(None, help="numbers")
+    parts: tuple[Literal["a", "b"], ...] = option((), help="parts")
+    changes: tuple[str, ...] = option((), positional=True, metavar="key=value", help="changes")
+
+
+@pytest.mark.parametrize(
+    ("words", "job"),
+    [
+        (["f"], Job(path=Path("f"))),
+        (["f", "x=1", "y=2"], Job(path=Path("f"), changes=("x=1", "y=2"))),
+        (["f", "x=1", "--numbers", "1", "2", "--parts"], Job(path=Path("f"), numbers=(1, 2), changes=("x=1",))),
+        (
+            ["--parts=a", "f", "x=1", "--numbers=3", "y=2"],
+            Job(path=Path("f"), numbers=(3,), parts=("a",), changes=("x=1", "y=2")),
+        ),
+    ],
+)
+def test_positional_and_repeated_values(words, job):
+    assert parse_options(Job, "", words) == job
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: PATH"),
+        (
+            ["f", "x=1", "--numbers", "1", "--parts=a", "y=2", "--partts=a"],
+            "unknown flag '--partts=a'; did you mean --parts?",
+        ),
+        (["f", "--numbers"], "argument --numbers: expected at least one argument"),
+        (["f", "--parts", "a", "c"], "argument --parts: invalid choice: 'c'"),
+        (["f", "--numbers", "1", "0"], "--numbers: expected a whole number at least 1, found 0"),
+    ],
+)
+def test_wrong_command_lines_are_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(lambda _: parse_options(Job, "", words))
+    error = capsys.readouterr().err
+    assert end.value.code == 2
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
