@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from utils.core.cli import DeviceOptions, resolve_batch_size, resolve_dtype
 from utils.core.config import Amount, Count, OpenShare, Seed
 from utils.core.errors import BadInput
-from utils.core.options import Options, file_name, option, true_or_false
+from utils.core.options import file_name, option, true_or_false
 from utils.core.types import MOTION_FPS, FrameRate, Length
 from utils.people.speaker import SYNTAX, Speaker, parse_speaker
 from utils.weights import packs
