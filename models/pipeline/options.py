@@ -284,6 +284,9 @@ class TalkOptions(StageOptions):
     def resolve_pack(self) -> packs.Pack:
         return packs.resolve_pack(self.weights_dir, unet=self.unet_path, vae=self.vae_path, whisper=self.whisper_path)
 
+    def resolve_image_size(self, pack: packs.Pack) -> int:
+        return pack.image_size if self.image_size is None else self.image_size
+
     def resolve_reference(self, pack: packs.Pack) -> Reference:
         """auto: what the generator of ``pack`` was trained with."""
         named = self.reference or ("same" if self.faithful else "auto")

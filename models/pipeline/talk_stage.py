@@ -115,7 +115,7 @@ def open_talk(options: TalkOptions, edit_dir: Path, monitor: Monitor) -> Talk:
 def talk_key(options: TalkOptions, pack: Pack, edit: store.EditResult) -> str:
     """The key of the video."""
     resolved = {
-        "image_size": options.image_size or pack.image_size,
+        "image_size": options.resolve_image_size(pack),
         "batch_size": options.resolve_batch_size(),
         "dtype": str(options.resolve_dtype()),
         "reference": options.resolve_reference(pack),
@@ -151,7 +151,7 @@ def write_result(talk: Talk) -> None:
 def make_frames(talk: Talk, parts: Sequence[range]) -> Iterator[TalkingFrame]:
     """Load the networks; the frames of ``parts`` are decoded, generated and pasted as they are consumed."""
     options, pack, edit, n_frames = talk.options, talk.pack, talk.edit, talk.n_frames
-    size, batch_size = options.image_size or pack.image_size, talk.batch_size
+    size, batch_size = options.resolve_image_size(pack), talk.batch_size
     sampling = torch.Generator().manual_seed(options.seed) if options.faithful else None
     talking_face, encoder = load_talking_face(
         pack.unet,

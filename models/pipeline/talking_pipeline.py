@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -16,9 +16,8 @@ from models.pipeline.motion_stage import make_motion
 from models.pipeline.pipeline_options import PIPELINE_FLAGS, PipelineOptions
 from models.pipeline.talk_stage import TalkResult, draw_talk
 from models.tracking.mediapipe import SOLUTIONS, mediapipe_solution
-from utils.core.errors import BadInput
 from utils.core.monitor import CallbackMonitor, Monitor
-from utils.core.options import flag_name, flag_of
+from utils.core.options import flag_name
 from utils.weights.packs import resolve_pack
 
 
@@ -50,40 +49,32 @@ class TalkingFacePipeline:
         out: Path | str,
         progress: Callable[[str, int, int | None], None] | None = None,
         is_cancelled: Callable[[], bool] | None = None,
+        adapt: int | None = None,
         **flags: Any,
     ) -> TalkResult:
         """Write <out>/talk/<video>#<audio>.mp4, and the files of stages 1 and 2 beside it, as the commands do.
 
         progress(step, n_done, total): called for every frame of a step. is_cancelled: asked before every frame; if
-        true, Cancelled is raised, finished parts stay, and the same call resumes. flags: those of
-        inference_pipeline.py without their dashes, such as seed=3, length="loop", speaker="left".
+        true, Cancelled is raised, finished parts stay, and the same call resumes. adapt: steps of fine-tuning on the
+        clip before stage 3, None for no fine-tuning. flags: the others of inference_pipeline.py without their dashes,
+        such as seed=3, length="loop", speaker="left", unet_model_path="models/unet".
         Raises BadInput and StageFailure with the messages of the commands, TypeError for an unknown flag.
         """
-        given = {"gpu_id": self.gpu_id} | flag_values(flags)
+        require_known(flags)
+        given = {"gpu_id": self.gpu_id} | flags
         if self.weights_dir is not None:
-            given["weights_dir"] = self.weights_dir
-        options = PipelineOptions.of(Path(audio), Path(video), Path(out), given)
+            given = {"weights_dir": self.weights_dir} | given
+        options = PipelineOptions.of(Path(audio), Path(video), Path(out), given, adapt)
         return run_pipeline(options, CallbackMonitor(progress, is_cancelled))
 
 
-def flag_values(flags: dict[str, Any]) -> dict[str, Any]:
-    """Values by flag name; text becomes what the command line makes of it. Raises TypeError for an unknown flag."""
+def require_known(flags: Mapping[str, Any]) -> None:
+    """Raise TypeError for a flag that no stage has."""
     known = {
-        flag_name(field): field
-        for kind, names in PIPELINE_FLAGS.items()
-        for field in fields(kind)
-        if field.name in names
+        flag_name(field) for kind, names in PIPELINE_FLAGS.items() for field in fields(kind) if field.name in names
     }
     if unknown := sorted(flags.keys() - known):
         raise TypeError(f"unknown flag {unknown[0]!r}: expected some of {', '.join(sorted(known))}")
-    values = {}
-    for name, value in flags.items():
-        parse = flag_of(known[name]).parse
-        try:
-            values[name] = parse(value) if parse is not None and isinstance(value, str) else value
-        except ValueError as error:
-            raise BadInput(f"--{name}: {error}") from error
-    return values
 
 
 def run_pipeline(options: PipelineOptions, monitor: Monitor) -> TalkResult:

@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,6 +29,8 @@ from utils.core.errors import BadInput
 T = TypeVar("T", bound="Options")
 
 _KIND_NAMES = {int: "a whole number", float: "a number"}
+_OTHER_NAMES = {bool: "True or False", str: "text", Path: "a path"}
+_PLAIN = (bool, int, float, str)  # of which no subclass serves: True is no number
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,26 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base of all option classes; raises BadInput for a number out of bounds or an unknown choice."""
+    """Base of all option classes: values of another type become what the command line makes of their text.
+
+    Such as "3", numpy's 3 or a path as text. Raises BadInput for what is no such text, a number out of bounds, or an
+    unknown choice.
+    """
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value, kind = getattr(self, field.name), _kind_of(type(self), field.name)
             if value is None and kind.is_optional:
                 continue
-            for item in value if kind.is_tuple else (value,):
+            flag, items = flag_of(field), value if isinstance(value, tuple | list) and kind.is_tuple else (value,)
+            try:
+                items = tuple(kind.converted(item, flag.parse) for item in items)
+            except ValueError as error:
+                raise BadInput(f"--{flag_name(field)}: {error}") from error
+            for item in items:
                 if problem := kind.problem(item):
                     raise BadInput(f"--{flag_name(field)}", expected=problem, found=str(item))
+            object.__setattr__(self, field.name, items if kind.is_tuple else items[0])
 
 
 @dataclass(frozen=True)
@@ -87,12 +100,31 @@ class _Kind:
     is_optional: bool
     is_tuple: bool
 
+    def converted(self, value: Any, parse: Callable[[str], Any] | None) -> Any:
+        """The value as an instance of the type, where its text can be read as one.
+
+        Raises ValueError("expected …, found …") for what ``parse`` does not understand.
+        """
+        if parse is not None and isinstance(value, str):
+            return parse(value)
+        is_exact = type(value) is self.base or (self.base not in _PLAIN and isinstance(value, self.base))
+        if is_exact or value is None or (self.base is Path and not isinstance(value, str | os.PathLike)):
+            return value
+        if self.base is bool:
+            parse = parse or true_or_false
+        try:
+            return (parse or self.base)(str(value))
+        except (ValueError, TypeError):  # the second: no constructor from text
+            if parse is not None:
+                raise
+            return value
+
     def problem(self, value: Any) -> str | None:
         """What was expected instead of ``value``, of a tuple one item; None if it fits."""
         if self.choices:
             return None if value in self.choices else f"one of {', '.join(map(str, self.choices))}"
         if self.base not in _KIND_NAMES:
-            return None
+            return None if isinstance(value, self.base) else _OTHER_NAMES.get(self.base, self.base.__name__)
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         is_number &= self.base is float or isinstance(value, int)
         bounds = f" {self.bounds}" if self.bounds else ""

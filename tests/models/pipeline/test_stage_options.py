@@ -132,3 +132,9 @@ def test_reference_is_another_frame_unless_the_same_is_asked_for(root):
     for flags, expected in references.items():
         options = talk_options(*flags.split())
         assert (options.resolve_reference(plain), options.resolve_reference(composed)) == expected
+
+
+def test_an_image_size_of_zero_is_no_default(root):
+    pack = packs.official_pack()
+    assert talk_options().resolve_image_size(pack) == pack.image_size
+    assert talk_options("--img_size", "0").resolve_image_size(pack) == 0  # refused where the VAE is known

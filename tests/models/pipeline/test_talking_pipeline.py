@@ -6,9 +6,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from models.pipeline.talking_pipeline import TalkingFacePipeline, flag_values
+from models.pipeline import talking_pipeline
+from models.pipeline.pipeline_options import PipelineOptions
+from models.pipeline.talking_pipeline import TalkingFacePipeline
 from tests.helpers import media, talking_clip
 from tests.helpers.stage_world import ROOT, contents, fill_world
 from utils.core.errors import BadInput, Cancelled
@@ -96,5 +99,14 @@ def test_errors_are_those_of_the_commands(world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_text_becomes_what_the_command_line_makes_of_it():
-    assert flag_values({"speaker": "left", "seed": 3}) == {"speaker": Speaker("left"), "seed": 3}
+def test_flags_are_those_of_the_command_line_in_any_type(world, monkeypatch):
+    given: list[PipelineOptions] = []
+    monkeypatch.setattr(talking_pipeline, "run_pipeline", lambda options, _: given.append(options))
+    flags = {"speaker": 1, "seed": np.int64(3), "fps": 25, "faithful": "False", "unet_model_path": str(world / "unet")}
+    call(world, Path("out"), weights_dir="weights", adapt=2, **flags)
+    (options,) = given
+    assert (options.edit.speaker, options.edit.fps) == (Speaker("", index=1), "25")
+    assert (options.motion.seed, options.edit.faithful) == (3, False)
+    assert options.adapt is not None and options.adapt.steps == 2
+    assert options.motion.weights_dir == options.adapt.weights_dir == options.talk.weights_dir == Path("weights")
+    assert options.talk.unet_path == options.adapt.unet_path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +101,41 @@ def test_values_out_of_bounds_are_refused_with_one_text(values, message, capsys)
     if isinstance(error.value, SystemExit):  # no number at all, or no choice of argparse's
         assert error.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"size": "4"}, 4),
+        ({"size": np.int64(4)}, 4),
+        ({"amount": np.float32(0.1)}, 0.1),
+        ({"amount": 1}, 1.0),
+        ({"path": "a b"}, Path("a b")),
+        ({"quick": "False"}, False),
+        ({"quick": 1}, True),
+        ({"exact": np.bool_(True)}, True),
+    ],
+)
+def test_values_of_other_types_become_what_the_command_line_makes_of_them(values, expected):
+    ((name, _),) = values.items()
+    value = getattr(Settings(**({"path": Path("a")} | values)), name)
+    assert (value, type(value)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"path": 3}, "--in_file: expected a path, found 3"),
+        ({"path": None}, "--in_file: expected a path, found None"),
+        ({"quick": None}, "--quick: expected True or False, found None"),
+        ({"quick": "maybe"}, "--quick: expected True or False, found 'maybe'"),
+        ({"size": None}, "--size: expected a whole number at least 1, found None"),
+    ],
+)
+def test_values_that_no_text_gives_are_refused(values, message):
+    with pytest.raises(BadInput) as error:
+        Settings(**({"path": Path("a")} | values))
+    assert str(error.value) == message
 
 
 @given(
