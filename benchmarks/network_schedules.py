@@ -21,8 +21,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.audio.whisper_encoder import WhisperEncoder
-from models.generation.edited_clip import choose_shown, source_frames
-from models.generation.face_crops import SourceFrame, prepare_batches, prepare_crop
+from models.generation.face_crops import (
+    SourceFrame,
+    choose_reference_frames,
+    prepare_batches,
+    prepare_crop,
+    source_frames,
+)
 from models.generation.generator import Generator, build_unet
 from models.generation.latent_codec import build_vae, current_name, hide_lower_half, hide_upper_half
 from models.generation.talking_face import TalkingFace, load_talking_face, paste
@@ -119,7 +124,7 @@ class Ours:
         paths = (Path(job.unet), Path(job.vae), Path(job.whisper))
         self.networks, encoder = load_talking_face(*paths, job.image_size, device, dtype, None, refiner)
         size = self.networks.fine_size if refiner else job.image_size
-        self.references, rows = choose_shown(edit, Path(job.clip), len(edit), size, refiner is not None)
+        self.references, rows = choose_reference_frames(edit, Path(job.clip), len(edit), size, refiner is not None)
         self.latents = None if refiner else self.networks.encode_references(self.references.faces)
         self.most_workers = MOST_WORKERS if device.type == "cpu" else 1
         self.sources = faces_of(job, edit, rows, min(torch.get_num_threads(), self.most_workers))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetch the official weights into pretrained_models/; what is there already is kept.
+# Fetch the official weights into pretrained_models/; existing files are kept.
 #   bash scripts/download_models.sh [flags of download_models.py]
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Figures of generated clips against real ones, with floors, tables and pictures.
+# Metrics of generated clips against real ones, with floors, tables and plots.
 #   bash scripts/evaluate.sh GENERATED REFERENCE [flags of evaluate.py]
 set -euo pipefail
 if [[ $# -lt 2 || "$1" == -* || "$2" == -* ]]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Training clips: cut raw videos to stretches with one talking face, cropped around it.
+# Training clips: cut raw videos to segments with one talking face, cropped around it.
 #   bash scripts/preprocess_trim_crop_video.sh RAW_DIR CLIPS_DIR [flags of preprocess_trim_crop_video.py]
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"

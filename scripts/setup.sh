@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Create .venv and install what the project needs; does nothing when that is already done.
+# Create .venv and install the requirements; does nothing if they are installed.
 #   bash scripts/setup.sh          to run the scripts
 #   bash scripts/setup.sh --dev    to run the tests as well
 # PYTHON names another interpreter (3.11 or 3.12). TORCH_INDEX_URL names another source of torch; without it a machine

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train stage 3 through accelerate; config/accelerate_config.yaml says on which devices.
+# Train stage 3 through accelerate; config/accelerate_config.yaml sets the devices.
 #   bash scripts/train_joygen.sh [flags of train_joygen.py]
 set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -52,9 +52,9 @@ PITCH_BINS = 256
 PITCH_BIN_RANGE = (50.0, 1100.0)  # Hz
 
 _FRAMES_PER_BLOCK = 1024  # spectra held at once: about 20 s
-_PITCH_STEPS = 1500  # pitch that is searched at once, 30 s
+_PITCH_STEPS = 1500  # steps searched at once, 30 s
 _PITCH_MARGIN = 250  # context in steps on both sides of a search: the best paths meet at every pause
-_PITCH_TAIL = 50  # steps behind a stretch of sound that stand for the rest of the wave
+_PITCH_TAIL = 50  # steps after a segment that represent the rest of the wave
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,11 @@ def praat_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     """Praat's autocorrelation pitch, one value per 20 ms, float64 Hz.
 
     The wave is first zero-padded to the next whole step, a whole one if it ends on a step; there is no value for
-    the last. Praat holds the sound several times in double precision, so that a long one is searched in stretches:
+    the last. Praat holds the sound several times in double precision, so that a long one is searched in segments:
 
         wave     |-----------|-----------|---- ...
         search 0 [===========--]t            kept (=), context (-), and a tail (t) that gives
-        search 1           [--===========--]t    the stretch the mean and the peak of the whole wave
+        search 1           [--===========--]t    the segment the mean and the peak of the whole wave
     """
     n_steps = len(wave) // SAMPLES_PER_FEATURE + 1
     if n_steps <= _PITCH_STEPS + 2 * _PITCH_MARGIN:
@@ -197,20 +197,20 @@ def praat_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
     found = []
     for start in range(0, n_steps, _PITCH_STEPS):
         first, last = max(0, start - _PITCH_MARGIN), min(n_steps, start + _PITCH_STEPS + _PITCH_MARGIN)
-        stretch = fit_length(wave[first * SAMPLES_PER_FEATURE :], (last - first) * SAMPLES_PER_FEATURE)
-        pitch = _search_pitch(_with_tail(stretch, mean, peak))[: last - first]
+        segment = fit_length(wave[first * SAMPLES_PER_FEATURE :], (last - first) * SAMPLES_PER_FEATURE)
+        pitch = _search_pitch(_with_tail(segment, mean, peak))[: last - first]
         found.append(pitch[start - first :][:_PITCH_STEPS])
     return np.concatenate(found)[: n_steps - 1]
 
 
-def _with_tail(stretch: Float[np.ndarray, " n"], mean: float, peak: float) -> Float[np.ndarray, " m"]:
-    """A stretch of sound with a tail that gives it the mean and the peak of the whole wave."""
+def _with_tail(segment: Float[np.ndarray, " n"], mean: float, peak: float) -> Float[np.ndarray, " m"]:
+    """A segment of sound with a tail that gives it the mean and the peak of the whole wave."""
     tail = np.zeros(_PITCH_TAIL * SAMPLES_PER_FEATURE)
     tail[len(tail) // 2] = peak
-    n_samples = len(stretch) + len(tail)
-    missing = mean * n_samples - np.sum(stretch, dtype=np.float64) - peak
+    n_samples = len(segment) + len(tail)
+    missing = mean * n_samples - np.sum(segment, dtype=np.float64) - peak
     tail[len(tail) // 2 + 1 :] = missing / (len(tail) - len(tail) // 2 - 1)
-    return np.concatenate([stretch, tail])
+    return np.concatenate([segment, tail])
 
 
 def _search_pitch(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:

@@ -23,7 +23,7 @@ from utils.weights.official_files import fetch_advice
 
 RECEPTIVE_FIELD = 400  # samples of one step before attention: kernels 10, 3, 3, 3, 3, 2, 2
 STRIDE = SAMPLES_PER_FEATURE
-OVERLAP = RECEPTIVE_FIELD - STRIDE  # samples that two neighbouring steps share
+OVERLAP = RECEPTIVE_FIELD - STRIDE  # samples shared by neighbouring steps
 CHUNK_STEPS = 1000  # steps that attend to each other: 20 s
 CHUNK_SAMPLES = CHUNK_STEPS * STRIDE
 VARIANCE_FLOOR = 1e-7  # transformers' Wav2Vec2FeatureExtractor adds it to the variance
@@ -31,7 +31,7 @@ VARIANCE_FLOOR = 1e-7  # transformers' Wav2Vec2FeatureExtractor adds it to the v
 _WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 _PREFIX = "hubert."
 _RECOGNISER_KEYS = ("lm_head.weight", "lm_head.bias")
-_MASK_KEY = "masked_spec_embed"  # stands in for masked steps in training
+_MASK_KEY = "masked_spec_embed"  # replaces masked steps in training
 # torch 1's names of a weight-normed convolution, as the published file has them
 _WEIGHT_NORM_NAMES = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 
@@ -66,7 +66,7 @@ class HubertEncoder:
     def encode(self, wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t c"]:
         """Last hidden states of a 16-kHz mono wave in [-1, 1): float32, (n - 80) // 320 steps.
 
-        Chunks of 1000 steps are encoded apart, so that memory does not grow with the square of the length. A wave
+        Chunks of 1000 steps are encoded separately, so that memory does not grow with the square of the length. A wave
         under one step is filled up with zeros to 400 samples (the reference fails on it).
         """
         return np.concatenate(list(self.encode_chunks(wave)))
@@ -143,7 +143,7 @@ def build_hubert(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _read_preprocessor(path: Path) -> bool:
-    """Whether waves are to be normalised; raises BadInput for another sample rate."""
+    """Whether waves are normalised; raises BadInput for another sample rate."""
     content = read_model_config(path)
     rate, normalize = content.get("sampling_rate", SAMPLE_RATE), content.get("do_normalize", True)
     if rate != SAMPLE_RATE:
@@ -164,8 +164,8 @@ def weights_path(directory: Path) -> Path:
 def _network_state(stored: Mapping[str, Any], network: nn.Module, path: Path) -> dict[str, Any]:
     """The stored tensors under the network's own names.
 
-    A recogniser's file has "hubert." before every name and a head besides; old files name the two parts of the
-    weight-normed convolution as torch 1 did. Raises BadInput for a tensor that is there twice.
+    A recogniser's file has the prefix "hubert." and a head; old files use torch 1's names for the two parts of the
+    weight-normed convolution. Raises BadInput for a duplicate tensor.
     """
     prefix = _PREFIX if any(key.startswith(_PREFIX) for key in stored) else ""
     expects_mask = _MASK_KEY in network.state_dict()

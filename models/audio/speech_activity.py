@@ -18,10 +18,10 @@ from utils.core.types import FEATURE_RATE, MOTION_FPS, SAMPLES_PER_FRAME
 
 LOUD_RANGE, VOICED_RANGE = 25.0, 35.0  # dB below the clip's loud parts
 LOUD_PERCENTILE = 95
-MIN_LEVEL = -60.0  # dB of full scale; below it nothing is speech
+MIN_LEVEL = -60.0  # dB of full scale; lower levels are no speech
 SHORTEST_SOUND, SHORTEST_PAUSE = 2, 6  # frames
 EDGE = 2  # frames on both sides of a change
-_SILENCE = 1e-10  # power that stands for digital silence
+_SILENCE = 1e-10  # power floor, for digital silence
 _FRAMES_PER_BLOCK = 512  # bounds memory on long clips
 
 
@@ -81,5 +81,6 @@ def without_short_runs(audible: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"
     return padded[SHORTEST_PAUSE:-SHORTEST_PAUSE]
 
 
-def _inner(stretches: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    return binary_erosion(stretches, np.ones(2 * EDGE + 1), border_value=1)
+def _inner(mask: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """The mask without EDGE frames at each end of its runs."""
+    return binary_erosion(mask, np.ones(2 * EDGE + 1), border_value=1)

@@ -1,28 +1,33 @@
-"""Frames and what stage 2 says of their faces → crops, depth images and composed references for the networks."""
+"""Inputs of stage 3's networks, from the clip and stage 2's result: face crops, depth images, reference frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from utils.core.errors import BadInput
 from utils.core.streaming import batched
 from utils.imaging.face_warp import compose_reference
 from utils.imaging.geometry import crop_box, resize_image
-from utils.imaging.images import jpeg_round_trip, mouth_depth
+from utils.imaging.images import jpeg_round_trip, mouth_depth, stack_images
+from utils.imaging.references import choose_references
+from utils.media.video import read_frames_at
+from utils.results.store import STAGE2_ADVICE, EditResult, depth_path
 
 
 @dataclass(frozen=True)
 class FaceEdit:
-    """The face of one frame and what it shall do.
+    """Stage 2's result for the face of one frame.
 
     box: int32 [4], source-frame pixels.
     landmarks, source_landmarks: float32 [468, 2] relative to the box, with the new expression and as tracked.
-    depth: uint8 [h, w] of the box's size, or None where the mouth shall follow the sound alone.
-    strength: how much of the new mouth is shown, 0 to 1; it fades beside frames that pass through untouched.
+    depth: uint8 [h, w], the size of the box; None: audio alone drives the mouth.
+    strength: opacity of the new mouth, 0 to 1; it fades beside frames that pass through untouched.
     """
 
     box: np.ndarray
@@ -36,7 +41,7 @@ class FaceEdit:
 class SourceFrame:
     """A decoded frame, uint8 RGB [H, W, 3]; ``face`` is None where none was found.
 
-    reference: row of the References that show what the face looks like; None: the frame itself.
+    reference: row of its reference frame in References; None: the frame itself.
     """
 
     image: np.ndarray
@@ -46,10 +51,10 @@ class SourceFrame:
 
 @dataclass(frozen=True)
 class References:
-    """Frames of the clip that show what the face looks like.
+    """Reference frames of the clip: face crops that give the generator the face's appearance.
 
-    faces: uint8 [k, 3, r, r]; landmarks: float32 [k, 468, 2], pixels of the faces. composed: only what is between the
-    lips is taken from them, the rest from the frame itself, bent to its new lips; else they are shown as they are.
+    faces: uint8 [k, 3, r, r]; landmarks: float32 [k, 468, 2], pixels of the faces. composed: only the mouth's interior
+    is taken from them, the rest is the frame itself, warped to its new lips; else they are used unchanged.
     """
 
     faces: Tensor
@@ -59,7 +64,7 @@ class References:
 
 @dataclass(frozen=True)
 class PreparedFace:
-    """What the networks see of one frame: crop, depth of the mouth, and the reference if it is composed."""
+    """Inputs of one frame: face crop, depth of the mouth, and the reference if it is composed."""
 
     crop: np.ndarray
     depth: np.ndarray
@@ -75,8 +80,53 @@ class Batch:
 
     @property
     def rows(self) -> list[int]:
-        """Which of the frames have a face."""
+        """Indices of the frames with a face."""
         return [row for row, source in enumerate(self.sources) if source.face is not None]
+
+
+def choose_reference_frames(
+    edit: EditResult, video_path: Path, n_frames: int, size: int, composed: bool
+) -> tuple[References, list[int | None]]:
+    """Reference frames with their crops at ``size``, and each frame's row in them; None without a face."""
+    boxes, valid = edit.boxes[:n_frames], edit.valid[:n_frames]
+    chosen = choose_references(edit.source_landmarks, (boxes[:, 2:] - boxes[:, :2]).astype(float), valid)
+    used = np.unique(chosen[valid])
+    images = read_frames_at(video_path, edit.frame_index[used].tolist(), edit.record.fps)
+    crops, scales = zip(
+        *(fine_crop(image, boxes[index], size) for index, image in zip(used, images, strict=True)), strict=True
+    )
+    landmarks = edit.source_landmarks[used] * np.stack(scales)[:, None]
+    rows = [int(np.searchsorted(used, index)) if index >= 0 else None for index in chosen]
+    return References(stack_images(crops), landmarks, composed), rows
+
+
+def source_frames(
+    edit: EditResult,
+    video_path: Path,
+    references: Sequence[int | None],
+    pose_driven: bool,
+    parts: Sequence[range] | None = None,
+) -> Iterator[SourceFrame]:
+    """Decode the source frames of ``parts`` (None: of the whole result), each with its face and its reference's row.
+
+    Each part is decoded separately, so that its frames do not depend on which earlier parts exist.
+    """
+    for part in [range(len(references))] if parts is None else parts:
+        images = read_frames_at(video_path, edit.frame_index[part.start : part.stop].tolist(), edit.record.fps)
+        for index, image in zip(part, images, strict=True):
+            face = edited_face(edit, index, pose_driven) if edit.valid[index] else None
+            yield SourceFrame(image, face, references[index])
+
+
+def edited_face(edit: EditResult, index: int, pose_driven: bool) -> FaceEdit:
+    """Stage 2's result for one frame's face; raises BadInput if its depth image has another size than its box."""
+    x1, y1, x2, y2 = edit.boxes[index].tolist()
+    depth = edit.depth(index) if pose_driven else None
+    if depth is not None and depth.shape != (y2 - y1, x2 - x1):
+        path, found = depth_path(edit.directory, index), f"{depth.shape[1]}x{depth.shape[0]}"
+        raise BadInput("depth image of another size than its box", path, f"{x2 - x1}x{y2 - y1}", found, STAGE2_ADVICE)
+    strength = float(edit.strength[index])
+    return FaceEdit(edit.boxes[index], edit.landmarks[index], edit.source_landmarks[index], depth, strength)
 
 
 def prepare_batches(
@@ -86,7 +136,7 @@ def prepare_batches(
     faithful: bool = False,
     references: References | None = None,
 ) -> Iterator[Batch]:
-    """sizes: that the generator works at, and that of crops with a composed reference."""
+    """sizes: side in pixels of the generator's images, and of crops with a composed reference."""
     for frames in batched(sources, batch_size):
         faces = [
             prepare_crop(source.image, source.face, sizes[0], faithful)
@@ -99,9 +149,9 @@ def prepare_batches(
 
 
 def prepare_crop(image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int, faithful: bool = False) -> PreparedFace:
-    """The face crop and the depth image of its mouth, both at the size that the generator works at.
+    """The face crop and the depth image of its mouth, both at the generator's size.
 
-    faithful: both were JPEG files on their way. upstream: inference_edit_expression.py:282-284
+    faithful: both pass through JPEG. upstream: inference_edit_expression.py:282-284
     """
     store = jpeg_round_trip if faithful else np.asarray
     crop = resize_image(store(crop_box(image, face.box)), size, size, "lanczos")
@@ -109,7 +159,7 @@ def prepare_crop(image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, size: int, f
 
 
 def prepare_depth(face: FaceEdit, size: int, faithful: bool = False) -> UInt8[np.ndarray, "size size"]:
-    """The depth image of the mouth; 0 where none is to be followed."""
+    """The depth image of the mouth; 0 if the edit has no depth."""
     if face.depth is None:
         return np.zeros((size, size), np.uint8)
     depth = jpeg_round_trip(face.depth) if faithful else face.depth
@@ -119,7 +169,7 @@ def prepare_depth(face: FaceEdit, size: int, faithful: bool = False) -> UInt8[np
 def prepare_composed(
     image: UInt8[np.ndarray, "H W 3"], face: FaceEdit, sizes: tuple[int, int], references: References, row: int
 ) -> PreparedFace:
-    """Crop and composed reference of the larger of the sizes, and the depth image of the smaller one."""
+    """Crop and composed reference at the larger size (``sizes[1]``), depth image at the smaller one (``sizes[0]``)."""
     size, fine = sizes
     crop, scale = fine_crop(image, face.box, fine)
     mouth_face = references.faces[row].permute(1, 2, 0).numpy()
@@ -132,7 +182,7 @@ def prepare_composed(
 def fine_crop(
     image: UInt8[np.ndarray, "H W 3"], box: np.ndarray, size: int
 ) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, " 2"]]:
-    """A face crop as training data has it, and what pixels of the box are multiplied by there."""
+    """A face crop resized as in training data, and the scale factors (x, y) from the box's pixels to the crop's."""
     crop = crop_box(image, box)
     height, width = crop.shape[:2]
     shrinking = "area" if min(height, width) > size else "bilinear"

@@ -1,4 +1,4 @@
-"""BiSeNet face parsing: which pixels of a portrait are face, for blending.
+"""BiSeNet face parsing: segmentation of the face's pixels, for blending.
 
 Architecture: Yu et al., "BiSeNet: Bilateral Segmentation Network" (2018), with a ResNet-18 context path.
 Attribute names are the keys of the public checkpoint 79999_iter.pth (zllrunning/face-parsing.PyTorch).
@@ -38,7 +38,7 @@ class ConvNormRelu(nn.Module):
 
 
 class AttentionRefinement(nn.Module):
-    """Weighs channels by what the whole image holds of them."""
+    """Channel attention from global average pooling."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class AttentionRefinement(nn.Module):
 
 
 class ContextPath(nn.Module):
-    """Backbone, then back up from 1/32 to 1/8 with attention."""
+    """Backbone, then upsampling from 1/32 to 1/8 with attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,14 +66,14 @@ class ContextPath(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor, Tensor]:
         """Backbone features at 1/8, context at 1/8 and context at 1/16, 128 channels each."""
         _, at_8, at_16, at_32 = self.resnet(images)
-        summary = self.conv_avg(_global_mean(at_32))  # broadcasts over the picture
+        summary = self.conv_avg(_global_mean(at_32))  # broadcasts over the image
         context_16 = self.conv_head32(_nearest(self.arm32(at_32) + summary, at_16))
         context_8 = self.conv_head16(_nearest(self.arm16(at_16) + context_16, at_8))
         return at_8, context_8, context_16
 
 
 class FeatureFusion(nn.Module):
-    """Joins detail and context, then emphasises channels."""
+    """Concatenates detail and context, then channel attention."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class ClassHead(nn.Module):
 
 
 class BiSeNet(nn.Module):
-    """Class scores of every pixel; two auxiliary heads exist for training and for the checkpoint's sake."""
+    """Class scores of every pixel; the two auxiliary heads serve training and match the checkpoint's keys."""
 
     def __init__(self, n_classes: int = N_CLASSES) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def _bilinear(logits: Tensor, like: Tensor) -> Tensor:
 
 
 class FaceParsing:
-    """Finds the face in a portrait crop."""
+    """Segments the face in a portrait crop."""
 
     def __init__(self, network: BiSeNet) -> None:
         self.network = network.eval()
@@ -147,7 +147,7 @@ class FaceParsing:
 
     @torch.no_grad()
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "512 512"]:
-        """255 on the face and 0 elsewhere, for an RGB crop of any size squeezed to 512x512."""
+        """255 on the face and 0 elsewhere, for an RGB crop of any size resized to 512x512."""
         weight = self.network.conv_out.conv_out.weight
         logits = self.network(prepare_parsing_input(image)[None].to(weight))
         classes = logits[0].argmax(dim=0)

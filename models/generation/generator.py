@@ -1,4 +1,4 @@
-"""The generator: a UNet that turns the masked, reference and depth latents into the new face in one step."""
+"""The generator: a UNet that maps masked, reference and depth latents to the new face's latents in one step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.layers.model_config import build_described
 from utils.files.atomic import atomic_path
 from utils.weights.checkpoints import half_precision, load_strict, read_weights, save_weights, weights_file
 
-TIMESTEP = 0  # the UNet's diffusion clock stands still: one step makes the picture
+TIMESTEP = 0  # constant: the UNet runs once, without a diffusion schedule
 WAVELENGTH_BASE = 10_000.0
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 

@@ -1,4 +1,4 @@
-"""Latents of pictures that were encoded before: a clip that runs to and fro shows each of its frames many times."""
+"""Cache of encoded images, for clips whose frames repeat (--length pingpong or loop)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LIMIT_BYTES = 32 * 1024 * 1024  # 80 s of the official networks' latents, 36 s o
 
 
 class LatentCache:
-    """Keeps the latents that were used last, by what the pictures show, up to ``limit_bytes``.
+    """Least-recently-used cache of latents by image content, of at most ``limit_bytes``; safe for threads.
 
-    one_by_one: how pictures are encoded, else all of a batch where one of them is not kept. In neither case does a
-    picture's result depend on what is kept. Threads may share a cache.
+    one_by_one: encode each missing image alone; else the whole batch if any image is missing. Either way an image's
+    latents do not depend on the cache's content.
     """
 
     def __init__(self, one_by_one: bool, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -29,18 +29,18 @@ class LatentCache:
 
     def __call__(
         self,
-        pictures: UInt8[Tensor, "b c p q"],
+        images: UInt8[Tensor, "b c p q"],
         encode: Callable[[UInt8[Tensor, "k c p q"]], Float[Tensor, "k z h w"]],
     ) -> Float[Tensor, "b z h w"]:
-        """``encode(pictures)``, computed for those that are not kept."""
-        keys = [blake2b(picture.cpu().numpy().tobytes(), digest_size=16).digest() for picture in pictures]
+        """``encode(images)``, computed for the missing ones."""
+        keys = [blake2b(image.cpu().numpy().tobytes(), digest_size=16).digest() for image in images]
         with self._lock:
             found = {key: self._kept[key] for key in keys if key in self._kept}
         missing = {key: row for row, key in enumerate(keys) if key not in found}
         whole = [list(range(len(keys)))] if missing else []
         groups = [[row] for row in missing.values()] if self.one_by_one else whole
         for rows in groups:
-            found |= zip((keys[row] for row in rows), encode(pictures[rows]).clone(), strict=True)
+            found |= zip((keys[row] for row in rows), encode(images[rows]).clone(), strict=True)
         with self._lock:
             self.n_encoded += sum(map(len, groups))
             for key in keys:

@@ -1,8 +1,8 @@
-"""The VAE between images and scaled latents, and the three latents that the generator sees.
+"""The VAE between images and scaled latents, and the generator's three input latents.
 
-masked      the crop, its lower half black           (where the new mouth goes)
-reference   the whole crop of a frame of the clip    (what the person looks like)
-depth       the depth image, its upper half black    (what the mouth does)
+masked      the crop, its lower half black           (region to generate)
+reference   the whole crop of a frame of the clip    (appearance)
+depth       the depth image, its upper half black    (mouth shape)
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from utils.weights.checkpoints import load_strict, read_weights, weights_file
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 N_INPUT_IMAGES = 3
 BLACK = -1.0
-Stretch = tuple[int, int]  # first row or column and the one after the last
-CPU_IMAGES_AT_ONCE = 4  # the wide layers then stay in the cache: half the time per image of a batch of 32
-WIDE = 64  # channels; from here on a CPU gains by convolving less, below it loses more on the way
+Span = tuple[int, int]  # rows or columns: the first, and the one after the last
+CPU_IMAGES_AT_ONCE = 4  # wide layers then fit into the cache: half the time per image of a batch of 32
+WIDE = 64  # channels; from here on, folding saves a CPU more time than it costs
 
 
 def hide_lower_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -45,10 +45,10 @@ def hide_upper_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"
 
 
 class LatentCodec:
-    """A frozen diffusers AutoencoderKL; latents are times its scaling factor, images are in [-1, 1].
+    """A frozen diffusers AutoencoderKL; latents are multiplied by its scaling factor, images are in [-1, 1].
 
-    n_at_once: images that are best encoded or decoded together, to stay in a CPU's cache; None: as many as there are.
-    lean: leaves out work that changes nothing but the order of sums (fast_blocks.py, folded_encoder.py).
+    n_at_once: batch size that fits a CPU's cache; None: unlimited.
+    lean: faster forms of the layers, equal up to the order of sums (fast_blocks.py, folded_encoder.py).
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LatentCodec:
     def encode(
         self, images: Float[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """Scaled latents, float32: the posterior's mean, or a draw from it if a generator is given."""
+        """Scaled latents, float32: the posterior's mean, or a sample of it if a generator is given."""
         latents = []
         for part in images.split(self.n_at_once or len(images)):
             posterior = self.vae.encode(self._prepared(part)).latent_dist
@@ -110,9 +110,9 @@ class LatentCodec:
         depths: UInt8[Tensor, "b 1 hf wf"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b i h w"]:
-        """Latents of the masked, reference and depth images, side by side in the channels.
+        """Latents of the masked, reference and depth images, concatenated along the channels.
 
-        faces, references: RGB crops in [-1, 1]; depths: see images.mouth_depth, 0 where none is to be followed.
+        faces, references: RGB crops in [-1, 1]; depths: see images.mouth_depth, 0 without depth.
         """
         parts = (
             self.encode_masked(faces, generator),
@@ -124,7 +124,7 @@ class LatentCodec:
     def encode_masked(
         self, faces: Float[Tensor, "b 3 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """Latents of RGB crops in [-1, 1] whose lower half is hidden."""
+        """Latents of RGB crops in [-1, 1] with the lower half black."""
         hidden = hide_lower_half(faces)
         if not self._folds(faces.shape[2:], generator):
             return self.encode(hidden, generator)
@@ -134,25 +134,25 @@ class LatentCodec:
     def encode_depth(
         self, depths: UInt8[Tensor, "b 1 hf wf"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b c h w"]:
-        """Latents of depth images whose upper half is hidden."""
+        """Latents of depth images with the upper half black."""
         hidden = hide_upper_half(to_signed(depths).expand(-1, 3, -1, -1))
         if not self._folds(depths.shape[2:], generator):
             return self.encode(hidden, generator)
         latents = []
         for image in hidden.split(1):
-            is_shown = image[0, 0] != BLACK
-            latents.append(self._encode_folded(image, black_ends(is_shown.any(1)), black_ends(is_shown.any(0))))
+            is_lit = image[0, 0] != BLACK
+            latents.append(self._encode_folded(image, black_ends(is_lit.any(1)), black_ends(is_lit.any(0))))
         return torch.cat(latents)
 
     def _folds(self, size: Sequence[int], generator: torch.Generator | None) -> bool:
-        """Whether black stretches are worth a way around them. Drawn latents follow upstream's order of draws."""
+        """Whether to encode black spans once (folded_encoder.py). Sampled latents keep upstream's order."""
         if not (self.lean and self.is_wide) or generator is not None or torch.is_grad_enabled():
             return False
         from models.layers.folded_encoder import can_fold
 
         return all(can_fold(self.vae, side) for side in size)
 
-    def _encode_folded(self, image: Tensor, rows: tuple[Stretch, ...], columns: tuple[Stretch, ...]) -> Tensor:
+    def _encode_folded(self, image: Tensor, rows: tuple[Span, ...], columns: tuple[Span, ...]) -> Tensor:
         from models.layers.folded_encoder import encode_folded
 
         moments = encode_folded(self.vae, self._prepared(image), rows, columns)
@@ -163,18 +163,18 @@ class LatentCodec:
 
 
 def frozen(vae: nn.Module, device: torch.device | str, dtype: torch.dtype) -> Any:
-    """The same network in the layout that convolutions want, without gradients, in eval mode."""
+    """The network in channels-last layout, without gradients, in eval mode."""
     # diffusers' own "to" warns that some modules should stay float32, although its list of them is empty
     nn.Module.to(vae, device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return vae.requires_grad_(False).eval()
 
 
-def black_ends(is_shown: Bool[Tensor, " n"]) -> tuple[Stretch, ...]:
-    """The stretches before the first and after the last row (or column) where anything is shown."""
-    shown, size = is_shown.nonzero()[:, 0], len(is_shown)
-    if len(shown) == 0:
+def black_ends(is_lit: Bool[Tensor, " n"]) -> tuple[Span, ...]:
+    """Spans before the first and after the last row (or column) that is not black."""
+    lit, size = is_lit.nonzero()[:, 0], len(is_lit)
+    if len(lit) == 0:
         return ((0, size),)
-    ends = ((0, int(shown[0])), (int(shown[-1]) + 1, size))
+    ends = ((0, int(lit[0])), (int(lit[-1]) + 1, size))
     return tuple((start, stop) for start, stop in ends if start < stop)
 
 
@@ -184,7 +184,7 @@ def build_vae(config: dict[str, Any]) -> nn.Module:
 
 
 def current_name(key: str) -> str:
-    """Today's name of a stored weight."""
+    """Current name of a weight saved by any version of diffusers."""
     parts = key.split(".")
     if "attentions" in parts and parts[-2] in OLD_ATTENTION_NAMES:
         parts[-2] = OLD_ATTENTION_NAMES[parts[-2]]

@@ -1,7 +1,7 @@
-"""The refiner: what the generator drew, made sharp with the pixels of the composed reference.
+"""The refiner: a small U-Net that blends the generated face with the composed reference and corrects the result.
 
-The VAE and its small picture lose what skin, teeth and beard look like close up; the reference, bent to the same lips
-(face_warp.py), still has it. A small U-Net on 4x4-pixel patches decides where to take which, and corrects both.
+The generator's low resolution and the VAE lose fine texture (skin, teeth, beard); the reference, warped to the same
+lips (face_warp.py), keeps it. The network works on 4x4-pixel patches.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from utils.core.errors import BadInput
 from utils.files.atomic import atomic_path
 from utils.weights.checkpoints import REFINER_WEIGHTS, half_precision, load_strict, read_weights, save_weights
 
-N_INPUTS = 7  # colours of drawn picture and reference, depth
-FIRST_TRUST = 2.0  # logit of the reference's share
+N_INPUTS = 7  # channels: generated image, reference, depth
+INITIAL_LOGIT = 2.0  # of the reference's weight in the blend
 
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """size: side of the refined picture in pixels; channels: of the network from full to lowest resolution.
+    """size: side of the refined image in pixels; channels: widths from full to lowest resolution.
 
-    patch: side in pixels of what the network sees as one value; every further level halves the resolution.
+    patch: side in pixels of the patches at full resolution; every further level halves the resolution.
     """
 
     size: int = 256
@@ -45,7 +45,7 @@ class RefinerConfig:
 
 
 class Refiner(nn.Module):
-    """At every pixel a mix of the drawn picture and the reference, and a correction."""
+    """Predicts at every pixel the weight of the reference in the blend, and a correction."""
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class Refiner(nn.Module):
         self.up_blocks = nn.ModuleList(ResidualBlock(width) for width in widths[:-1])
         self.leave = nn.Conv2d(widths[0], 4 * n_values, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
-        with torch.no_grad():  # begins as the reference with a little of the drawn picture
+        with torch.no_grad():  # initially mostly the reference
             self.leave.bias.zero_()  # type: ignore[union-attr]
-            self.leave.bias[:n_values] = FIRST_TRUST  # type: ignore[index]
+            self.leave.bias[:n_values] = INITIAL_LOGIT  # type: ignore[index]
 
     @classmethod
     def create(cls, config: RefinerConfig, seed: int = 0) -> Refiner:
@@ -91,16 +91,16 @@ class Refiner(nn.Module):
             temporary.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
 
     def forward(
-        self, drawn: Float[Tensor, "b 3 s s"], reference: Float[Tensor, "b 3 p p"], depth: Float[Tensor, "b 1 d d"]
+        self, generated: Float[Tensor, "b 3 s s"], reference: Float[Tensor, "b 3 p p"], depth: Float[Tensor, "b 1 d d"]
     ) -> Float[Tensor, "b 3 p p"]:
-        """drawn: decoded pictures, any size; reference: composed references of ``config.size``; depth: of the mouth.
+        """Refined images in the reference's dtype, not clipped. All inputs are in [-1, 1].
 
-        All in [-1, 1]. The result has the reference's dtype and is not clipped.
+        generated: decoded images, any size; reference: composed references of ``config.size``; depth: of the mouth.
         """
         size, kind = self.config.size, self.enter.weight.dtype
-        enlarged = resize_pictures(drawn, size).to(reference)
-        pictures = (enlarged, reference, resize_pictures(depth, size))
-        patches = torch.cat([to_patches(picture.to(kind), self.config.patch) for picture in pictures], dim=-1)
+        enlarged = resize_images(generated, size).to(reference)
+        images = (enlarged, reference, resize_images(depth, size))
+        patches = torch.cat([to_patches(image.to(kind), self.config.patch) for image in images], dim=-1)
         features, kept = self.down_blocks[0](self.enter(patches.permute(0, 3, 1, 2))), []
         for down, block in zip(self.down, list(self.down_blocks)[1:], strict=True):
             kept.append(features)
@@ -121,15 +121,15 @@ class ResidualBlock(nn.Module):
         return features + self.second(F.silu(self.first(F.silu(features))))
 
 
-def to_patches(pictures: Float[Tensor, "b c s s"], side: int) -> Float[Tensor, "b h w v"]:
-    """The pixels of each patch side by side, in F.pixel_unshuffle's order but the channels-last layout."""
-    n_patches = pictures.shape[-1] // side
-    cut = pictures.unflatten(3, (n_patches, side)).unflatten(2, (n_patches, side))
+def to_patches(images: Float[Tensor, "b c s s"], side: int) -> Float[Tensor, "b h w v"]:
+    """Pixels of each patch as channels: F.pixel_unshuffle's order, channels-last layout."""
+    n_patches = images.shape[-1] // side
+    cut = images.unflatten(3, (n_patches, side)).unflatten(2, (n_patches, side))
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
 
-def resize_pictures(pictures: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c s s"]:
-    """Bilinear, averaging where it shrinks."""
-    if pictures.shape[-1] == size:
-        return pictures
-    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=pictures.shape[-1] > size)
+def resize_images(images: Float[Tensor, "b c h w"], size: int) -> Float[Tensor, "b c s s"]:
+    """Bilinear, with antialiasing when it shrinks."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=images.shape[-1] > size)

@@ -1,4 +1,4 @@
-"""Frames, what stage 2 says of their faces, and audio windows → frames whose mouth speaks.
+"""Generation of the new mouth: prepared frames and audio windows → frames with the generated face blended in.
 
 frame ──► crop ──► masked, reference, depth latents ──► generator ──► decoded face ──► pasted into the frame
                                                             ▲
@@ -22,7 +22,7 @@ from models.generation.face_crops import Batch, FaceEdit, References, SourceFram
 from models.generation.generator import Generator
 from models.generation.latent_cache import LatentCache
 from models.generation.latent_codec import N_INPUT_IMAGES, LatentCodec
-from models.generation.refiner import Refiner, resize_pictures
+from models.generation.refiner import Refiner, resize_images
 from models.generation.tiny_codec import load_tiny_or_full
 from utils.core.allocator import keep_freed_memory
 from utils.core.errors import BadInput
@@ -36,9 +36,9 @@ from utils.imaging.masks import face_mask, lower_face_mask
 
 @dataclass(frozen=True)
 class TalkingFrame:
-    """A source frame and its picture with the new mouth; without a face, the picture is the source's own.
+    """A source frame and its image with the new mouth; without a face, the source image.
 
-    mask: uint8 of the face box's size, how much of the generated face is shown; None without a face.
+    mask: uint8, the size of the face box, opacity of the generated face; None without a face.
     """
 
     source: SourceFrame
@@ -49,9 +49,8 @@ class TalkingFrame:
 class TalkingFace:
     """The networks of stage 3 behind one call: crops, depth and audio windows in, faces out.
 
-    ``image_size``: side in pixels of what the generator sees and draws. ``sampling``: draws the latents from the VAE's
-    posterior as upstream does; None takes its mean, which flickers less. ``refiner``: sharpens what is drawn from
-    composed references.
+    ``image_size``: side in pixels of the generator's images. ``sampling``: samples the latents from the VAE's posterior
+    as upstream does; None: its mean, which flickers less. ``refiner``: used with composed references.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class TalkingFace:
 
     @property
     def fine_size(self) -> int:
-        """Side in pixels of crops and references for pictures from composed references."""
+        """Side in pixels of crops with composed references, and of the faces generated from them."""
         return self.refiner.config.size if self.refiner else self.image_size
 
     def __call__(
@@ -80,10 +79,10 @@ class TalkingFace:
         references: Float[Tensor, "b c h w"] | None = None,
         composed: UInt8[Tensor, "b 3 p p"] | None = None,
     ) -> UInt8[np.ndarray, "b q q 3"]:
-        """Faces that say what their audio windows say, RGB.
+        """Generated faces, RGB.
 
-        faces: of ``image_size``, or of ``fine_size`` like ``composed``, the composed references. depths: 0 where none
-        is to be followed. references: latents of frames as they are; without both a frame is its own reference.
+        faces: of ``image_size``, or of ``fine_size`` with ``composed``, the composed references. depths: 0 without
+        depth. references: latents of reference frames; without either a frame is its own reference.
         """
         if composed is not None:
             references = self.encode_references(composed)
@@ -97,8 +96,8 @@ class TalkingFace:
         depths: UInt8[Tensor, "b 1 s s"],
         references: Float[Tensor, "b c h w"] | None = None,
     ) -> Float[Tensor, "b i h w"]:
-        """The masked, reference and depth latents; without ``references`` a frame is its own."""
-        if self.sampling is not None:  # every frame has draws of its own
+        """The masked, reference and depth latents; without ``references`` a frame is its own reference."""
+        if self.sampling is not None:  # every frame has samples of its own
             images = self._resized(faces)
             if references is None:
                 return self.codec.generator_input(images, images, depths, self.sampling)
@@ -110,12 +109,12 @@ class TalkingFace:
         return torch.cat((masked, references, self.codec.encode_depth(depths)), dim=1)
 
     def _resized(self, faces: UInt8[Tensor, "b 3 p p"]) -> Float[Tensor, "b 3 s s"]:
-        return resize_pictures(to_signed(faces), self.image_size)
+        return resize_images(to_signed(faces), self.image_size)
 
     @torch.inference_mode()
     def encode_references(self, faces: UInt8[Tensor, "k 3 p p"]) -> Float[Tensor, "k c h w"]:
-        """Latents of crops that show what the face looks like."""
-        return self.codec.encode(resize_pictures(to_signed(faces), self.image_size), self.sampling)
+        """Latents of reference crops."""
+        return self.codec.encode(resize_images(to_signed(faces), self.image_size), self.sampling)
 
     @torch.inference_mode()
     def generate(self, latents: Float[Tensor, "b i h w"], audio: Float[Tensor, "b n d"]) -> Float[Tensor, "b c h w"]:
@@ -182,12 +181,12 @@ def talking_frames(
     faithful: bool = False,
     references: References | None = None,
 ) -> Iterator[TalkingFrame]:
-    """Give every frame its new mouth, in order.
+    """Every frame with its new mouth, in order.
 
-    windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: finds the skin
-    for the blending mask; None draws the mask from the landmarks. faithful: see prepare_crop and paste. references: see
-    SourceFrame. Decoding, networks and pasting overlap; batches are held for every worker of
-    generate_batches, and about four more.
+    windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: face parsing for
+    the blending mask; None: the mask follows from the landmarks. faithful: see prepare_crop and paste. references: see
+    SourceFrame. Decoding, networks and pasting overlap; one batch per worker of generate_batches is held, and about
+    four more.
     """
     sizes = (talking_face.image_size, talking_face.fine_size)
     prepared = run_ahead(prepare_batches(sources, sizes, batch_size, faithful, references))
@@ -208,34 +207,34 @@ def generate_batches(
 ) -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
     """Each batch with its new faces, in order.
 
-    A CPU draws several batches at once, each on its share of the threads: the networks' small layers keep one thread
-    busy, but not many. Drawn latents (``sampling``) take their turns, so that they are the same in every run.
+    A CPU generates several batches at once, each on its share of the threads: the networks' layers are too small for
+    many threads. With ``sampling``, batches run one by one, so that samples are the same in every run.
     """
-    shown = None
+    latents = None
     if references is not None and not references.composed:
-        shown = talking_face.encode_references(references.faces)
+        latents = talking_face.encode_references(references.faces)
 
-    def draw(item: tuple[Batch, Float[Tensor, "b n d"]]) -> tuple[Batch, Sequence[np.ndarray]]:
-        return item[0], draw_batch(*item, talking_face, shown)
+    def generate(item: tuple[Batch, Float[Tensor, "b n d"]]) -> tuple[Batch, Sequence[np.ndarray]]:
+        return item[0], generate_batch(*item, talking_face, latents)
 
     items = zip(batches, windows, strict=True)
     can_share = talking_face.codec.device.type == "cpu" and talking_face.sampling is None
     with shared_threads(MOST_WORKERS if can_share else 1) as n_workers:
-        yield from map_ahead(draw, items, n_workers) if n_workers > 1 else run_ahead(map(draw, items))
+        yield from map_ahead(generate, items, n_workers) if n_workers > 1 else run_ahead(map(generate, items))
 
 
-def draw_batch(
+def generate_batch(
     batch: Batch,
     audio: Float[Tensor, "b n d"],
     talking_face: TalkingFace,
-    shown: Float[Tensor, "k c h w"] | None = None,
+    references: Float[Tensor, "k c h w"] | None = None,
 ) -> Sequence[np.ndarray]:
-    """New faces for those frames of a batch that have one. shown: the references' latents, if they are not composed."""
+    """New faces of the batch's frames with a face. references: latents of reference frames, unless composed."""
     if not batch.rows:
         return []
     crops, depths = stack_images([face.crop for face in batch.faces]), stack_gray([face.depth for face in batch.faces])
     composed = [face.composed for face in batch.faces if face.composed is not None]
-    latents = None if shown is None else shown[[batch.sources[row].reference for row in batch.rows]]
+    latents = None if references is None else references[[batch.sources[row].reference for row in batch.rows]]
     return list(talking_face(crops, depths, audio[batch.rows], latents, stack_images(composed) if composed else None))
 
 
@@ -246,10 +245,10 @@ def paste(
     parse: Parser | None = None,
     faithful: bool = False,
 ) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w"]]:
-    """A generated face back in its frame, and the blending mask, of the box's size.
+    """The frame with the generated face blended in, and the blending mask, of the box's size.
 
-    Pixels where the mask is 0 stay as they are, bit for bit. With a mask from the landmarks the face is first brought
-    to the colours of the skin around it. faithful: it is not, and the frame was a JPEG file on its way. upstream:
+    Pixels where the mask is 0 stay unchanged, bit for bit. With a mask from the landmarks the face's colours are first
+    matched to the skin around it. faithful: they are not, and the frame passes through JPEG. upstream:
     inference_edit_expression.py:285
     """
     if faithful:
@@ -260,10 +259,10 @@ def paste(
     if parse is not None:
         mask = parsing_mask(image, edit.box, parse)
     else:
-        shown = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
+        opacity = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
         if not faithful:
-            known = (1 - shown) * face_mask(edit.source_landmarks, size)
+            known = (1 - opacity) * face_mask(edit.source_landmarks, size)
             resized = match_colours(resized, crop_box(image, edit.box), known)
-        mask = as_levels(shown)
+        mask = as_levels(opacity)
     pasted = paste_face(image, resized, edit.box, mask)
     return (pasted if edit.strength >= 1 else mix_images(image, pasted, edit.strength)), mask

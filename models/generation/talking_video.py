@@ -1,4 +1,4 @@
-"""Frames with new mouths → parts of a video → the video. A run may make some parts only, where others are there."""
+"""Stage 3's output files: the video in parts, of which a resumed run writes only missing ones; contact sheet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from utils.files.image_files import write_rgb
 from utils.imaging.contact_sheet import cut_tile, draw_sheet, view_around
 from utils.media.video import VideoWriter
 from utils.media.video_parts import part_path
-from utils.results.unfinished import sheet_column_path
+from utils.results.unfinished import ADVICE, sheet_column_path
 
 N_ROWS = 4  # of the contact sheet, see sheet_column
 
@@ -33,9 +33,9 @@ def windows_of_parts(
     sampling: torch.Generator | None = None,
     seed: int = 0,
 ) -> Iterator[Float[Tensor, "b n d"]]:
-    """The batches of windows that belong to the parts, out of all batches from the video's first frame on.
+    """The batches of windows in the parts, out of all batches from the video's first frame on.
 
-    sampling: seeded anew as each batch is asked for, so that what a batch draws does not depend on those before it.
+    sampling: seeded before each batch, so that a batch's samples do not depend on earlier batches.
     """
     wanted = {start for part in parts for start in part[::batch_size]}
     for number, batch in enumerate(windows):
@@ -54,11 +54,11 @@ def write_parts(
     fps: float,
     picture: PictureFormat,
     monitor: Monitor,
-    shown: Sequence[int] = (),
+    sheet_frames: Sequence[int] = (),
 ) -> None:
-    """Write the video of each part, and before it ends what the contact sheet shows of its frames.
+    """Write the video of each part, and before its end the contact sheet's tiles of its frames.
 
-    While a frame is encoded, the next one is made.
+    While a frame is encoded, the next one is generated.
     """
     coming = monitor.track(run_ahead(frames), sum(map(len, parts)), "generating faces")
     for part in parts:
@@ -66,27 +66,27 @@ def write_parts(
             for index in part:
                 frame = next(coming)
                 writer.write(frame.image)
-                if index in shown:
+                if index in sheet_frames:
                     save_array(sheet_column_path(folder, index), np.stack(sheet_column(frame)))
         return_freed_memory()
 
 
 def sheet_column(frame: TalkingFrame) -> list[np.ndarray]:
-    """Source, depth, blending mask and output around the face."""
+    """Tiles around the face: source, depth, blending mask and output."""
     image, face = frame.source.image, frame.source.face
     view = view_around((image.shape[0], image.shape[1]), None if face is None else face.box)
     corner = np.zeros(2, int) if face is None else face.box[:2]
     face_view = tuple(np.subtract(view, np.tile(corner, 2)).tolist())
     of_face = (None if face is None else face.depth, frame.mask)
-    shown = [cut_tile(np.zeros((1, 1), np.uint8) if tile is None else tile, face_view) for tile in of_face]
-    return [cut_tile(image, view), *shown, cut_tile(frame.image, view)]
+    tiles = [cut_tile(np.zeros((1, 1), np.uint8) if tile is None else tile, face_view) for tile in of_face]
+    return [cut_tile(image, view), *tiles, cut_tile(frame.image, view)]
 
 
-def write_sheet(path: Path, folder: Path, shown: Sequence[int]) -> None:
-    """Draw the contact sheet of what write_parts has put aside."""
-    advice = "give --force"
+def write_sheet(path: Path, folder: Path, sheet_frames: Sequence[int]) -> None:
+    """Compose the contact sheet from the tiles that write_parts saved in ``folder``."""
     columns = [
-        list(load_array(sheet_column_path(folder, index), (N_ROWS, None, None, 3), "u", advice)) for index in shown
+        list(load_array(sheet_column_path(folder, index), (N_ROWS, None, None, 3), "u", ADVICE))
+        for index in sheet_frames
     ]
     with atomic_path(path) as temporary:
-        write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in shown]))
+        write_rgb(temporary, draw_sheet(columns, [f"frame {index}" for index in sheet_frames]))

@@ -1,7 +1,7 @@
-"""A tiny VAE in place of the full one (--vae tiny): an approximation, for machines that are too slow for the full one.
+"""A tiny VAE in place of the full one (--vae tiny): faster and less accurate.
 
-Diffusers' AutoencoderTiny is distilled from a full VAE: its latents are near those of the full one, already scaled, and
-it has no posterior to draw from. The generator was trained with the full one, so its pictures lose some likeness.
+Diffusers' AutoencoderTiny is distilled from a full VAE: its latents approximate the full one's, already scaled, and
+without a posterior. The generator was trained with the full VAE, so its images lose some likeness.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TinyCodec(LatentCodec):
     def encode(
         self,
         images: Float[Tensor, "b 3 hf wf"],
-        generator: torch.Generator | None = None,  # noqa: ARG002  # there is nothing to draw
+        generator: torch.Generator | None = None,  # noqa: ARG002  # no posterior to sample
     ) -> Float[Tensor, "b c h w"]:
         """Scaled latents, float32."""
         parts = images.split(self.n_at_once or len(images))
@@ -77,7 +77,7 @@ def require_tiny(config_path: Path) -> None:
 
 
 def load_tiny_or_full(directory: Path, tiny: bool, device: torch.device, dtype: torch.dtype) -> LatentCodec:
-    """Open the VAE of the kind that is asked for; raises BadInput for the other: no approximation unasked."""
+    """Open an AutoencoderTiny (``tiny``) or an AutoencoderKL; raises BadInput if the folder holds the other."""
     if tiny:
         return TinyCodec.load(directory, device, dtype)
     if is_tiny(directory / "config.json"):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from models.layers.fast_blocks import is_plain_resnet, run_resnet
 
-Stretch = tuple[int, int]  # first row (or column) and the one after the last
+Span = tuple[int, int]  # first row (or column) and the one after the last
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Axis:
     """
 
     size: int
-    flat: tuple[Stretch, ...] = ()
-    omitted: tuple[Stretch, ...] = ()
+    flat: tuple[Span, ...] = ()
+    omitted: tuple[Span, ...] = ()
 
     def folded(self, n_convs: int) -> Axis:
         """The axis with as many rows omitted as ``n_convs`` 3x3 convolutions and a halving afterwards allow."""
@@ -150,7 +150,7 @@ def can_fold(vae: Any, size: int) -> bool:
 
 
 def encode_folded(
-    vae: Any, image: Float[Tensor, "1 3 hf wf"], flat_rows: tuple[Stretch, ...], flat_columns: tuple[Stretch, ...]
+    vae: Any, image: Float[Tensor, "1 3 hf wf"], flat_rows: tuple[Span, ...], flat_columns: tuple[Span, ...]
 ) -> Float[Tensor, "1 m h w"]:
     """Moments of the posterior of an image with equal rows, or columns, within each stretch."""
     encoder = vae.encoder

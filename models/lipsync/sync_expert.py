@@ -104,7 +104,7 @@ def sync_loss(
     n_clips: int,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """Mean -log probability over up to ``n_clips`` clips of five valid frames, drawn without replacement."""
+    """Mean -log probability over up to ``n_clips`` clips of five valid frames, sampled without replacement."""
     is_valid = mask.unfold(1, PAIR_FRAMES, 1).amin(dim=2) > 0
     windows, starts = is_valid.nonzero(as_tuple=True)
     if len(windows) == 0:

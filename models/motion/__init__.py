@@ -1,4 +1,4 @@
-"""Features become expression: stage 1's network and post-processing of its output.
-Not here: training of it (training), and files (pipeline).
+"""Stage 1: the network from audio features to expression coefficients, and post-processing of its output.
+Not here: its training (training), files (pipeline).
 May import: utils, layers to face3d.
 """

@@ -27,7 +27,7 @@ from utils.files.disk_arrays import release
 from utils.weights.checkpoints import load_strict, newest_checkpoint, read_weights
 from utils.weights.official_files import fetch_advice
 
-DEFAULT_AMPLITUDE = 0.4  # of mouth and eyes, if not given
+DEFAULT_AMPLITUDE = 0.4  # default of mouth and eyes
 STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS
 _PITCH_EMBEDDINGS = 300
 _CONFIG_NAME = "config.yaml"
@@ -101,7 +101,7 @@ class Audio2Motion(nn.Module, ABC):
     ) -> Float[np.ndarray, "t 64"]:
         """Expression coefficients of one clip, float32 [T50 / 2, 64] at 25 Hz, without blinks.
 
-        The noise is drawn on the CPU whatever the device: the same seed gives the same noise everywhere.
+        The noise is sampled on the CPU on any device: the same seed gives the same noise everywhere.
         Temperature 0 gives the most likely motion and ignores the seed.
         """
         n_latent_steps = len(features.audio) // STEPS_PER_FRAME // self.vae.sizes.stride
@@ -109,9 +109,9 @@ class Audio2Motion(nn.Module, ABC):
         noise = torch.randn(1, self.vae.sizes.latent, n_latent_steps, generator=generator) * temperature
         motion = []
         for block in motion_blocks(n_latent_steps, self.vae.sizes):
-            made = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
+            predicted = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
             first = (block.kept.start - block.read.start) * self.vae.sizes.stride
-            motion.append(made[first : first + len(block.kept) * self.vae.sizes.stride])
+            motion.append(predicted[first : first + len(block.kept) * self.vae.sizes.stride])
             release(features.audio)
         return np.concatenate(motion)
 
@@ -128,8 +128,8 @@ class Audio2Motion(nn.Module, ABC):
             mouth_amp=torch.full((1, 1), mouth_amp, device=device),
             eye_amp=torch.full((1, 1), eye_amp, device=device),
         )
-        made = self.sample(inputs, noise[:, :, read.start : read.stop].to(device))
-        return made[0].float().cpu().numpy()
+        predicted = self.sample(inputs, noise[:, :, read.start : read.stop].to(device))
+        return predicted[0].float().cpu().numpy()
 
 
 class PlainAudio2Motion(Audio2Motion):

@@ -19,10 +19,7 @@ from utils.media.timeline import nearest, time_scale
 
 TYPICAL_SPREAD = 0.045  # standard deviation of a talking mouth's opening, over the eye distance
 MIN_SCALE, MAX_SCALE = 0.7, 1.4
-STILL_SPREAD, TALKING_SPREAD = (
-    0.01,
-    0.03,
-)  # below the first the mouth counts as still, above the second as surely talking
+STILL_SPREAD, TALKING_SPREAD = 0.01, 0.03  # spreads with certainty 0 and 1
 SHUT_SHARE = 0.1  # of the wide openings of a motion; frames below it are pauses
 SLOW = 25.0  # frames at 25 Hz, standard deviation of the smoothing: slower changes are not speech
 
@@ -50,7 +47,7 @@ class SpeakerStyle:
     """Style of a clip's speaker.
 
     closed [64]: the mean expression with the mouth shut; talking [64]: the mean expression less ``closed``;
-    certainty: 0 for a still mouth, 1 for a surely talking one; scale: of the mouth's movements, 1 is typical;
+    certainty: 0 (still mouth) to 1 (talking mouth); scale: of the mouth's movements, 1 is typical;
     drift [N, 64]: slow changes of the expression about its mean, without the directions that open the mouth.
     """
 

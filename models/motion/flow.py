@@ -47,7 +47,7 @@ def _length(weight: Float[Tensor, "o i k"]) -> Float[Tensor, "o 1 1"]:
 
 
 class WaveNet(nn.Module):
-    """Gated convolutions with residual and skip paths; one 1x1 convolution serves the condition to every layer.
+    """Gated convolutions with residual and skip paths; one 1x1 convolution projects the condition for every layer.
 
           x ──┬── conv ──(+)── tanh · sigmoid ── 1x1 ──┬── half ──(+)── x of the next layer
               │           │                            │           │
@@ -108,7 +108,7 @@ class Coupling(nn.Module):
 
 
 class ChannelFlip(nn.Module):
-    """Reverse the channel order, so that the next coupling moves the other half; its own inverse."""
+    """Reverse the channel order, so that the next coupling shifts the other half; its own inverse."""
 
     def forward(self, x: Float[Tensor, "b c s"], *_: object, **__: object) -> Float[Tensor, "b c s"]:
         return x.flip(1)
@@ -247,7 +247,7 @@ def _monte_carlo_kl(
     prior_latent: Float[Tensor, "b z s"],
     mask: Float[Tensor, "b 1 s"],
 ) -> Float[Tensor, ""]:
-    """Mean of log q(z|x) - log N(flow(z); 0, 1) over valid steps and channels, at the one sample drawn."""
+    """Mean of log q(z|x) - log N(flow(z); 0, 1) over valid steps and channels, at a single sample."""
     log_posterior = -0.5 * noise.square() - log_std - 0.5 * LOG_2_PI
     log_prior = -0.5 * prior_latent.square() - 0.5 * LOG_2_PI
     return ((log_posterior - log_prior) * mask).sum() / mask.sum() / noise.shape[1]
@@ -255,7 +255,7 @@ def _monte_carlo_kl(
 
 @dataclass(frozen=True)
 class Block:
-    """Latent steps that one pass reads and those whose output is kept, both counted over the whole length."""
+    """Latent steps that one pass reads, and those whose output is kept; indices into the whole motion."""
 
     read: range
     kept: range
@@ -265,7 +265,7 @@ def motion_blocks(n_latent_steps: int, sizes: FlowVAESizes) -> Iterator[Block]:
     """Cut a long motion into blocks, each read with its receptive field; a short one is one block.
 
         frames    |--------------|--------------|---- ...
-        block 0   [==============---]               kept (=), computed besides (-)
+        block 0   [==============---]               kept (=), computed as context (-)
         block 1              [---==============---]
 
     The network is convolutional, so that the blocks equal the whole length up to rounding.

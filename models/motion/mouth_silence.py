@@ -2,7 +2,7 @@
 
 Speech is found by loudness and pitch, as in speech_activity.py, with two differences: sounds close to the clip's noise
 level need a pitch, and a run of sound without any pitch is no speech, unless the clip is whispered throughout. Real
-mouths stay open in short pauses, so that the mouth is held there and not shut.
+mouths stay open in short pauses, so the mouth is held there, not shut.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOISE_MARGIN = 6.0  # dB above the noise, for sounds without pitch
 WHISPER_SHARE = 0.02  # of the audible frames; with fewer voiced ones, speech is whispered or absent
 WHISPER_SPREAD = 12.0  # dB between loud and soft audible frames; steady noises spread less
 VOICED_SHARE = 0.1  # of a run of speech
-HELD, SHUT = 6, 40  # frames; pauses up to the first hold the mouth, from the second on it is shut
+HELD, SHUT = 6, 40  # frames; shorter pauses hold the mouth, longer ones shut it, in between partly
 RAMP = 3  # frames from the middle of a change to its end: lips open and shut within a quarter of a second
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from models.generation.edited_clip import choose_shown, source_frames
-from models.generation.face_crops import References
+from models.generation.face_crops import References, choose_reference_frames, source_frames
 from models.generation.face_parsing import FaceParsing
 from models.generation.talking_face import TalkingFrame, load_talking_face, talking_frames
 from models.generation.talking_video import windows_of_parts, write_parts, write_sheet
@@ -176,7 +175,7 @@ def make_frames(talk: Talk, parts: Sequence[range]) -> Iterator[TalkingFrame]:
     mode = options.resolve_reference(pack)
     if mode != "same" and edit.valid[:n_frames].any():
         side = talking_face.fine_size if mode == "composed" else size
-        references, rows = choose_shown(edit, options.video_path, n_frames, side, mode == "composed")
+        references, rows = choose_reference_frames(edit, options.video_path, n_frames, side, mode == "composed")
     sources = source_frames(edit, options.video_path, rows, options.pose_driven, parts)
     return talking_frames(sources, windows, talking_face, parse_face, batch_size, options.faithful, references)
 

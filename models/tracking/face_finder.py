@@ -1,7 +1,7 @@
 """Face detection with MediaPipe's two detectors, for near and for distant faces.
 
-The detector for distant faces finds faces from about 3 % of the picture's longer side on (measured: 40 px of 1280).
-Where it finds none at all, it can search overlapping parts of the picture.
+The detector for distant faces finds faces from about 3 % of the image's longer side on (measured: 40 px of 1280).
+Where it finds none at all, it can search overlapping parts of the image.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from models.tracking.mediapipe import FaceDetector
 from utils.imaging.geometry import Box, overlap, side_of
 
 PART = 480  # pixels, side of the parts; a face of 15 px is then 3 % of them
-PART_STEP = 320  # parts overlap by more than the size of faces that are missed in the whole picture, up to 4K
+PART_STEP = 320  # parts overlap by more than the size of faces that are missed in the whole image, up to 4K
 MIN_SIDE = 16.0  # pixels
 SAME_FACE_OVERLAP = 0.3  # of the smaller box, from which two boxes are one face
 
 
 class FaceFinder:
-    """Finds every face in a picture, without memory of earlier pictures."""
+    """Finds every face in a image, without memory of earlier images."""
 
     def __init__(self) -> None:
         self._near, self._far = FaceDetector(is_far=False), FaceDetector(is_far=True)
@@ -31,7 +31,7 @@ class FaceFinder:
         return one_per_face([*self._near(frame), *self._far(frame)])
 
     def look_closely(self, frame: UInt8[np.ndarray, "h w 3"]) -> list[Box]:
-        """Faces that are too small to be found in the whole picture."""
+        """Faces that are too small to be found in the whole image."""
         found = []
         for left, top in parts_of(frame.shape[1], frame.shape[0]):
             part = frame[top : top + PART, left : left + PART]
@@ -46,7 +46,7 @@ class FaceFinder:
 
 
 def parts_of(width: int, height: int) -> Iterator[tuple[int, int]]:
-    """Left and top of the overlapping parts of a picture; none if it is hardly larger than one part."""
+    """Left and top of the overlapping parts of a image; none if it is hardly larger than one part."""
     if max(width, height) <= PART + PART_STEP // 2:
         return
     for top in _starts(height):

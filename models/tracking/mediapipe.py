@@ -1,7 +1,7 @@
 """MediaPipe's face detector and face mesh: the only module that opens its solutions.
 
 The package's top level pulls in tasks that need more libraries, and every solution drawing tools that load matplotlib,
-half a second for pictures that nothing here makes; each solution is therefore loaded by itself.
+half a second and is unused here; each solution is therefore loaded by itself.
 """
 
 from __future__ import annotations

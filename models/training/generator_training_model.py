@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.audio.whisper_encoder import WhisperEncoder
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
-from models.generation.refiner import Refiner, resize_pictures
+from models.generation.refiner import Refiner, resize_images
 from models.training.discriminators import LowerFaces
 from utils.core.errors import BadInput
 from utils.data.dataset import Batch
@@ -94,7 +94,7 @@ class GeneratorTrainingModel(nn.Module):
 class Prediction:
     """Result of one pass over a batch of b items; n of them are decoded, spread over the clips.
 
-    refined, fine_images and mouths have the size of the batch's pictures, the generator's own may be smaller.
+    refined, fine_images and mouths have the size of the batch's images, the generator's own may be smaller.
     """
 
     latents: Float[Tensor, "b c h w"]
@@ -113,7 +113,7 @@ class Prediction:
 
     def losses(self, weights: LossWeights) -> GeneratorLosses:
         """Losses of the VAE's images; with a refiner its image terms are added."""
-        mouths = resize_pictures(self.mouths, self.images.shape[-1])
+        mouths = resize_images(self.mouths, self.images.shape[-1])
         losses = generator_losses(self.latents, self.target_latents, self.images, self.target_images, mouths, weights)
         if self.refined is None:
             return losses
@@ -132,13 +132,13 @@ def predict(
     """One forward pass; the codec is frozen, but gradients of the images reach the model through its decoder.
 
     n_decoded: how many of the items are decoded (all by default).
-    sampling: draw latents from the posterior, instead of its mean.
+    sampling: sample latents from the posterior, instead of its mean.
     """
     fine_images, references = to_signed(batch.targets), to_signed(batch.references)
     size = batch.depths.shape[-1]
-    targets = resize_pictures(fine_images, size)
+    targets = resize_images(fine_images, size)
     with torch.no_grad():
-        inputs = codec.generator_input(targets, resize_pictures(references, size), batch.depths, sampling)
+        inputs = codec.generator_input(targets, resize_images(references, size), batch.depths, sampling)
         target_latents = codec.encode(targets, sampling)
     n_items = len(targets)
     n_decoded = min(n_decoded or n_items, n_items)

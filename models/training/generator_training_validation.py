@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.generation.latent_codec import LatentCodec, hide_lower_half
-from models.generation.refiner import resize_pictures
+from models.generation.refiner import resize_images
 from models.training.generator_training_model import GeneratorTrainingModel, predict
 from utils.data.dataset import Batch, TrainingBatches
 from utils.imaging.images import to_bytes, to_signed
@@ -50,19 +50,19 @@ def validate(
         floors.append(lower_half_psnr(to_signed(batch.references), targets))
         distances.append(lower_half(images - targets).abs().mean())
         columns.append(sheet_columns(batch, images, stride))
-    pictures = torch.cat(columns, dim=1)[:, :SHEET_COLUMNS]
+    images = torch.cat(columns, dim=1)[:, :SHEET_COLUMNS]
     return Validation(
         torch.cat(ratios).mean().item(),
         torch.cat(floors).mean().item(),
         torch.stack(distances).mean().item(),
-        pictures.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).cpu().numpy(),
+        images.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).cpu().numpy(),
     )
 
 
 def sheet_columns(batch: Batch, images: Float[Tensor, "b 3 h w"], stride: int) -> UInt8[Tensor, "5 n 3 h w"]:
-    """The five pictures of every ``stride``-th item."""
+    """The five images of every ``stride``-th item."""
     targets = to_signed(batch.targets)
-    depths = resize_pictures(to_signed(batch.depths), targets.shape[-1])
+    depths = resize_images(to_signed(batch.depths), targets.shape[-1])
     rows = (
         batch.references,
         to_bytes(hide_lower_half(targets)),

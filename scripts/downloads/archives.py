@@ -1,4 +1,4 @@
-"""Take files out of an archive that somebody else packed. No name in it decides where anything is written."""
+"""Extraction of named files from an untrusted archive; no name in it decides where a file is written."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.generation.edited_clip import choose_shown, source_frames
-from models.generation.face_crops import prepare_batches
+from models.generation.face_crops import choose_reference_frames, prepare_batches, source_frames
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
 from models.generation.refiner import Refiner, RefinerConfig
@@ -80,7 +79,7 @@ def test_motion_files(fresh, content):
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory) -> Path:
-    """A clip, and what stage 2 might have made of it."""
+    """A clip and a stage-2 result for it."""
     folder = tmp_path_factory.mktemp("edited")
     clip = media.write_clip(folder / "clip.mp4", media.numbered_frames(N_FRAMES))
     outline = np.random.default_rng(0).uniform(0, 40, (N_FRAMES, 468, 2)).astype(np.float32)
@@ -124,7 +123,7 @@ def test_folders_of_stage_2(edited, fresh, data):
 
 
 def use_edit(clip: Path, folder: Path, composed: bool) -> None:
-    """All that stage 3 does with stage 2's result; the networks' picture is the face as it was."""
+    """Everything stage 3 does with stage 2's result, with the source face in place of the generated one."""
     video = probe_video(clip)
     edit = open_edit(store.edit_dir(folder, clip, Path("speech.wav")), video)
     require_rate(None, video, edit)
@@ -132,7 +131,7 @@ def use_edit(clip: Path, folder: Path, composed: bool) -> None:
     assert 0 < n_frames <= len(edit)
     references, rows = None, [None] * n_frames
     if edit.valid[:n_frames].any():
-        references, rows = choose_shown(edit, clip, n_frames, 32, composed)
+        references, rows = choose_reference_frames(edit, clip, n_frames, 32, composed)
     sources = source_frames(edit, clip, rows, True)
     for batch in prepare_batches(sources, (32, 32), 3, False, references):
         for row, face in zip(batch.rows, batch.faces, strict=True):

@@ -17,8 +17,15 @@ import torch
 from PIL import Image
 
 import inference_joygen
-from models.generation.edited_clip import choose_shown, edited_face, source_frames
-from models.generation.face_crops import FaceEdit, SourceFrame, prepare_composed, prepare_crop
+from models.generation.face_crops import (
+    FaceEdit,
+    SourceFrame,
+    choose_reference_frames,
+    edited_face,
+    prepare_composed,
+    prepare_crop,
+    source_frames,
+)
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
 from models.generation.talking_face import TalkingFace, paste, talking_frames
@@ -261,29 +268,29 @@ def set_threads():
     torch.set_num_threads(n_threads)
 
 
-def test_workers_draw_the_same_as_one(folder, edit, networks, set_threads):
-    drawn = []
+def test_workers_generate_the_same_as_one(folder, edit, networks, set_threads):
+    runs = []
     for n_threads in (1, 3):  # each worker has one
         set_threads(n_threads)
-        drawn.append([frame.image for frame in talk(folder, edit, networks, batch_size=2)])
+        runs.append([frame.image for frame in talk(folder, edit, networks, batch_size=2)])
         assert torch.get_num_threads() == n_threads
-    for one, several in zip(*drawn, strict=True):
+    for one, several in zip(*runs, strict=True):
         np.testing.assert_array_equal(one, several)
 
 
-def test_drawn_latents_are_the_same_with_any_number_of_threads(folder, edit, networks, set_threads):
+def test_sampled_latents_are_the_same_with_any_number_of_threads(folder, edit, networks, set_threads):
     codec, windows = networks[0].codec, networks[1]
     parts = [range(N_MOTION)]
-    drawn = []
+    runs = []
     for n_threads in (1, 4):
         set_threads(n_threads)
         sampling = torch.Generator()
         talking_face = TalkingFace(codec, networks[0].generator, IMAGE_SIZE, sampling)
         batches = windows_of_parts(windows.split(2), parts, 2, sampling, seed=5)
         sources = source_frames(edit, folder / CLIP_NAME, [None] * N_MOTION, True)
-        drawn.append([frame.image for frame in talking_frames(sources, batches, talking_face, batch_size=2)])
-    for one, several in zip(*drawn, strict=True):
-        assert np.abs(one.astype(int) - several).max() <= 1  # sums in another order; other draws differ by much more
+        runs.append([frame.image for frame in talking_frames(sources, batches, talking_face, batch_size=2)])
+    for one, several in zip(*runs, strict=True):
+        assert np.abs(one.astype(int) - several).max() <= 1  # sums in another order; other samples differ by much more
 
 
 @pytest.mark.parametrize(
@@ -374,7 +381,7 @@ def test_command_ends_with_one_line_and_exit_code_2(folder, tmp_path):
 
 def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, networks, tmp_path):
     talking_face, _ = networks
-    references, rows = choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=False)
+    references, rows = choose_reference_frames(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=False)
     assert [row is None for row in rows] == (~edit.valid[:N_MOTION]).tolist()
     bank = talking_face.encode_references(references.faces)
     face, depth = references.faces[:1], torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
@@ -387,7 +394,7 @@ def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, n
 
 
 def test_a_composed_reference_is_the_frame_with_another_s_mouth(folder, edit):
-    references, rows = choose_shown(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=True)
+    references, rows = choose_reference_frames(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=True)
     index = int(np.flatnonzero(edit.valid[:N_MOTION])[0])
     image = next(read_frames_at(folder / CLIP_NAME, [int(edit.frame_index[index])]))
     face = edited_face(edit, index, True)

@@ -1,4 +1,4 @@
-"""The networks that come with the repository, on a real clip."""
+"""The mini pack's networks on a real clip."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.generation.edited_clip import choose_shown, source_frames
-from models.generation.face_crops import References, SourceFrame, prepare_batches
-from models.generation.talking_face import TalkingFace, draw_batch, load_talking_face
+from models.generation.face_crops import (
+    References,
+    SourceFrame,
+    choose_reference_frames,
+    prepare_batches,
+    source_frames,
+)
+from models.generation.talking_face import TalkingFace, generate_batch, load_talking_face
 from tests.helpers.talking_clip import CLIP_NAME, SPEECH_NAME, fill_folder
 from utils.media.audio import load_waveform
 from utils.media.windows import stream_windows
@@ -29,10 +34,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shown(folder) -> tuple[list[SourceFrame], References]:
-    """The first frames with a face, and what shows the person's looks."""
+def inputs(folder) -> tuple[list[SourceFrame], References]:
+    """The first frames with a face, and the reference frames."""
     edit = store.load_edit(store.edit_dir(folder / "edit", folder / CLIP_NAME, folder / SPEECH_NAME))
-    references, rows = choose_shown(edit, folder / CLIP_NAME, len(edit), 256, composed=True)
+    references, rows = choose_reference_frames(edit, folder / CLIP_NAME, len(edit), 256, composed=True)
     sources = source_frames(edit, folder / CLIP_NAME, rows, True)
     return [source for source in sources if source.face is not None][:N_FRAMES], references
 
@@ -43,11 +48,11 @@ def load(dtype: torch.dtype):
     return load_talking_face(*paths, pack.image_size, torch.device("cpu"), dtype, None, pack.refiner)
 
 
-def draw(networks: TalkingFace, shown, windows: torch.Tensor) -> np.ndarray:
-    sources, references = shown
+def generate(networks: TalkingFace, inputs, windows: torch.Tensor) -> np.ndarray:
+    sources, references = inputs
     sizes = (networks.image_size, networks.fine_size)
     (batch,) = prepare_batches(sources, sizes, N_FRAMES, False, references)
-    return np.stack(draw_batch(batch, windows, networks)).astype(float)
+    return np.stack(generate_batch(batch, windows, networks)).astype(float)
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +66,20 @@ def windows(folder, exact) -> torch.Tensor:
     return next(iter(stream_windows(states, N_FRAMES, 25, N_FRAMES)))
 
 
-def test_bfloat16_draws_what_float32_draws(shown, exact, windows):
-    """58.5 dB were measured."""
-    faces = draw(exact[0], shown, windows)
-    error = faces - draw(load(torch.bfloat16)[0], shown, windows)
+def test_bfloat16_agrees_with_float32(inputs, exact, windows):
+    """Measured: 58.5 dB."""
+    faces = generate(exact[0], inputs, windows)
+    error = faces - generate(load(torch.bfloat16)[0], inputs, windows)
     assert faces.std() > 10
     assert (error != 0).any()
     assert 10 * np.log10(255**2 / np.square(error).mean()) > LEAST_PSNR
 
 
-def test_sound_and_depth_move_the_drawn_mouth(shown, exact, windows):
-    sources, references = shown
-    faces = draw(exact[0], shown, windows)
-    without_sound = draw(exact[0], shown, torch.zeros_like(windows))
+def test_sound_and_depth_move_the_generated_mouth(inputs, exact, windows):
+    sources, references = inputs
+    faces = generate(exact[0], inputs, windows)
+    without_sound = generate(exact[0], inputs, torch.zeros_like(windows))
     flat = [replace(source, face=replace(source.face, depth=None)) for source in sources]
-    without_depth = draw(exact[0], (flat, references), windows)
+    without_depth = generate(exact[0], (flat, references), windows)
     assert np.abs(faces - without_sound).max() > 2
     assert np.abs(faces - without_depth).max() > 8

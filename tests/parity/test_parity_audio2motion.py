@@ -112,7 +112,7 @@ def assert_motion(network: Audio2Motion, features: SpeechFeatures, expected, kin
     assert len(motion) == expected[f"{kind}_lengths"][2]
 
 
-def test_noise_is_drawn_on_the_cpu(parity) -> None:
+def test_noise_is_sampled_on_the_cpu(parity) -> None:
     expected = parity("a2m_end_to_end")["mfcc_noise_seed0"]
     noise = torch.randn(*expected.shape, generator=torch.Generator().manual_seed(0))
     np.testing.assert_array_equal(noise.numpy(), expected)

@@ -28,7 +28,7 @@ FEATURE_RATE = 50  # Hz, audio features
 MOTION_FPS = 25  # Hz, motion; and video unless it keeps its own rate
 SAMPLES_PER_FEATURE = SAMPLE_RATE // FEATURE_RATE
 SAMPLES_PER_FRAME = SAMPLE_RATE // MOTION_FPS
-INAUDIBLE = 1e-3  # peak of a sound in which nothing can be heard: -60 dB of full scale
+INAUDIBLE = 1e-3  # peak of a silent sound: -60 dB of full scale
 
 N_ID, N_EXP, N_TEX, N_ANGLE, N_GAMMA, N_TRANS = 80, 64, 80, 3, 27, 3
 N_COEFFS = N_ID + N_EXP + N_TEX + N_ANGLE + N_GAMMA + N_TRANS  # 257

@@ -1,4 +1,4 @@
-"""The only code that knows the names and formats of intermediate files, and the key of a result.
+"""Names and formats of all intermediate files, and the content key of a result.
 Not here: how results are computed.
 May import: core to people.
 """

@@ -1,4 +1,4 @@
-"""A key that says what a result was made from: same inputs, options and weights, same key."""
+"""Content key of a result: equal inputs, options and weights give the same key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.files.digests import path_digest
 
-SCHEMA = 2  # of what stages 2 and 3 compute: raise it when a change of the code changes their results
+SCHEMA = 2  # version of the computation: raise it when a change of the code changes the results of stages 2 and 3
 
 
 def content_key(values: Mapping[str, object], inputs: Mapping[str, Path]) -> str:

@@ -1,4 +1,4 @@
-"""Whether stage 2's result belongs to a clip and a speech, and whether its numbers can be those of faces."""
+"""Checks of stage 2's result: that it belongs to a clip and a speech, and that its numbers are plausible faces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.media.windows import upstream_window_count
 from utils.results.store import LANDMARKS_NAME, SOURCE_LANDMARKS_NAME, STAGE2_ADVICE, EditResult, load_edit
 
 FARTHEST = 1 << 16  # pixels; no frame is that large
-MAX_MISSING_FRAMES = 4  # stage 1 rounds the speech's length; anything more is another speech
+MAX_MISSING_FRAMES = 4  # from stage 1's rounding; more missing frames mean another speech
 _BLOCK = 1024  # frames whose landmarks are held at once
 
 
@@ -38,7 +38,7 @@ def open_edit(directory: Path, video: VideoInfo) -> EditResult:
 
 
 def require_rate(fps: FrameRate | None, video: VideoInfo, edit: EditResult) -> None:
-    """Raise BadInput unless stage 2 has done what --fps says; None: whatever it has done."""
+    """Raise BadInput unless stage 2's frame rate is that of --fps; None: any rate."""
     made = exact_rate(edit.record.fps)
     if fps is not None and made != resolve_rate(fps, video):
         found = f"{rate_text(made)} frames/s"
@@ -47,10 +47,10 @@ def require_rate(fps: FrameRate | None, video: VideoInfo, edit: EditResult) -> N
 
 
 def count_frames(edit: EditResult, n_samples: int, faithful: bool) -> int:
-    """Frames of the result: what stage 2's --length makes of the speech's length, and no more than stage 2 made.
+    """Frames of the result, from the speech's length and stage 2's --length; at most those of stage 2's result.
 
-    n_samples: of the speech, at 16 kHz. Raises BadInput if stage 2 made far fewer: for another speech. upstream: one to
-    three more than the speech lasts, as many as there are audio windows
+    n_samples: of the speech, at 16 kHz. Raises BadInput if stage 2's result has far fewer, from another speech.
+    upstream: one to three more than the speech lasts, one for each audio window
     """
     record, fps = edit.record, exact_rate(edit.record.fps)
     n_wanted = n_result_frames(record.length, n_video_frames(n_samples, SAMPLE_RATE, fps), record.n_source_frames)
@@ -75,6 +75,6 @@ def require_possible_faces(edit: EditResult) -> None:
 def _require_near(landmarks: ArrayRows, valid: np.ndarray, path: Path) -> None:
     for first in range(0, len(valid), _BLOCK):
         points = landmarks[first : first + _BLOCK][valid[first : first + _BLOCK]]
-        if not (np.abs(points) <= FARTHEST).all():  # not a number is not near, either
+        if not (np.abs(points) <= FARTHEST).all():  # also true for NaN
             expected, found = f"finite numbers up to {FARTHEST}", "others"
             raise BadInput("impossible landmarks", path, expected, found, STAGE2_ADVICE)

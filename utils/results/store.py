@@ -1,4 +1,4 @@
-"""The only file that knows names and formats of the intermediate files; it checks that they are complete."""
+"""Names and formats of the intermediate files: paths, reading, writing and checks for completeness."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ P = TypeVar("P", bound=StoredPath)
 
 
 def require_replaceable(directory: Path) -> None:
-    """A result folder may be made or replaced: it is absent, empty, or one that this project wrote, or a link to such.
+    """Raise BadInput unless the folder is absent, empty, written by this project, or a link to such a folder.
 
-    The link is replaced then, and what it leads to stays.
+    Of a link only the link is replaced.
     """
     require_writable(directory.parent)
     if directory.is_symlink() and not directory.exists():
@@ -51,12 +51,12 @@ def require_replaceable(directory: Path) -> None:
 
 
 def motion_path(result_dir: Path, name: Path) -> Path:
-    """Where stage 1 puts its result: <result_dir>/<name>, with .npy after it if the name does not end so."""
+    """Stage 1's result: <result_dir>/<name>, with the suffix .npy added unless it is there."""
     return result_dir / (name if name.suffix == ".npy" else name.with_name(f"{name.name}.npy"))
 
 
 def motion_name(audio_path: Path) -> Path:
-    """The name of a speech's motion that has the speech's stem, as stage 3 expects it."""
+    """File name of a speech's motion: the speech's stem, which stage 3 expects."""
     return Path(f"{audio_path.stem}.npy")
 
 
@@ -77,7 +77,7 @@ def load_motion(path: Path) -> np.ndarray:
     if motion.ndim != 2 or motion.shape[1] != N_EXP or motion.dtype.kind != "f":
         expected, found = shape_text((None, N_EXP)), f"{motion.dtype} {shape_text(motion.shape)}"
         raise BadInput("motion does not fit", path, f"float {expected}", found, advice)
-    n_others = np.count_nonzero(~(np.abs(motion) <= LARGEST_MOTION))  # also what is not a number
+    n_others = np.count_nonzero(~(np.abs(motion) <= LARGEST_MOTION))  # also NaN
     if len(motion) == 0 or n_others:
         expected, found = f"numbers up to {LARGEST_MOTION}", f"{n_others} others" if len(motion) else "no frame"
         raise BadInput("motion is empty or impossible", path, expected, found, advice)
@@ -91,7 +91,7 @@ def save_sound(directory: Path, wave: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class TrackRecord:
-    """What track.json says of a stage-2 result or a training clip. Names and sizes tell whose track it is."""
+    """Content of track.json in a stage-2 result or a training clip; names and sizes identify the source clip."""
 
     source_name: str
     source_bytes: int
@@ -104,9 +104,9 @@ class TrackRecord:
     weights: str
     fps: float = MOTION_FPS
     schema: int = SCHEMA_VERSION
-    key: str = ""  # says what the result is made of: utils/results/content_key.py
-    source_digest: str = ""  # SHA-256 of the clip; empty where nobody asks
-    length: str = LENGTHS[0]  # how clip and speech of different lengths were brought together: utils/media/timeline.py
+    key: str = ""  # of inputs, options and weights: utils/results/content_key.py
+    source_digest: str = ""  # SHA-256 of the clip; empty in training clips
+    length: str = LENGTHS[0]  # treatment of clip and speech of different lengths: utils/media/timeline.py
 
 
 _COUNTS = ("schema", "source_bytes", "width", "height", "n_source_frames", "n_frames", "n_valid")
@@ -128,7 +128,7 @@ def load_track_record(directory: Path) -> TrackRecord:
             raise TypeError(f"{wrong[0]} is {getattr(record, wrong[0])!r}")
         if record.length not in LENGTHS or not (math.isfinite(record.fps) and exact_rate(record.fps) > 0):
             raise ValueError(f"fps is {record.fps!r}, length is {record.length!r}")
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # the last: lists in lists in lists
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # the last: deeply nested lists
         expected = "the fields of this version"
         raise BadInput("unreadable track record", path, expected, str(error), STAGE2_ADVICE) from error
     if record.schema != SCHEMA_VERSION:
@@ -140,7 +140,7 @@ def load_track_record(directory: Path) -> TrackRecord:
 class EditResult:
     """A stage-2 folder. boxes int32 [N, 4], landmarks and source_landmarks float32 [N, 468, 2] relative to the box
     (with the new expression; as tracked in the source), coeffs float32 [N, 257], frame_index int32 [N] (source frame
-    shown by each output frame), valid bool [N], strength float32 [N] in [0, 1] (how much of the new mouth is shown)."""
+    of each output frame), valid bool [N], strength float32 [N] in [0, 1] (opacity of the new mouth)."""
 
     directory: Path
     record: TrackRecord
@@ -161,17 +161,17 @@ class EditResult:
 
 
 def edit_dir(result_dir: Path, video_path: Path, motion_path: Path) -> Path:
-    """Where stage 2 puts its result: <result_dir>/<video>/<motion>."""
+    """Stage 2's result: <result_dir>/<video>/<motion>."""
     return result_dir / video_path.stem / motion_path.stem
 
 
 def talk_path(result_dir: Path, video_path: Path, audio_path: Path) -> Path:
-    """Where stage 3 puts its video: <result_dir>/<video>#<audio>.mp4."""
+    """Stage 3's video: <result_dir>/<video>#<audio>.mp4."""
     return result_dir / f"{video_path.stem}#{audio_path.stem}.mp4"
 
 
 def speakers_path(result_dir: Path, video_path: Path) -> Path:
-    """Where stage 2 puts the picture of everybody in a clip: <result_dir>/<video>/speakers.png."""
+    """Stage 2's contact sheet of the persons in a clip: <result_dir>/<video>/speakers.png."""
     return result_dir / video_path.stem / "speakers.png"
 
 
@@ -193,9 +193,9 @@ def save_edit_arrays(
     source_landmarks: np.ndarray | Iterable[np.ndarray] | None = None,
     strength: np.ndarray | None = None,
 ) -> None:
-    """Write the arrays of EditResult; training clips have no use for ``source_landmarks`` and ``strength``.
+    """Write the arrays of EditResult; training clips have no ``source_landmarks`` and ``strength``.
 
-    The large ones may come block by block.
+    Large arrays may be given block by block.
     """
     save_array(directory / BOXES_NAME, boxes.astype(np.int32))
     save_array(directory / FRAME_INDEX_NAME, frame_index.astype(np.int32))
@@ -242,8 +242,8 @@ def load_edit(directory: Path) -> EditResult:
 
 
 def remove_edit(directory: Path) -> None:
-    """Remove a stage-2 folder, and the clip's folder above it if that is empty then. Of a link only the link goes."""
-    load_track_record(directory)  # what is no result of this project stays
+    """Remove a stage-2 folder (of a link only the link), and the clip's folder above it if it is then empty."""
+    load_track_record(directory)  # raises for a folder of another origin
     remove(directory)
     with suppress(OSError):
         directory.parent.rmdir()

@@ -1,4 +1,4 @@
-"""Arrays of one preprocessed training clip by what they hold. Its images: store.face_path and store.depth_path."""
+"""Arrays of one preprocessed training clip. Its images: store.face_path and store.depth_path."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from utils.core.types import N_COEFFS, N_LANDMARKS
 from utils.files.arrays import ArrayRows, StoredPath, load_array
 from utils.results.store import BOXES_NAME, COEFFS_NAME, LANDMARKS_NAME, SOUND_NAME, TRACK_NAME, VALID_NAME
 
-CLIP_PATTERN = f"<clip>/{VALID_NAME}"  # how messages name the least that a clip's folder holds
+CLIP_PATTERN = f"<clip>/{VALID_NAME}"  # least content of a clip's folder, for messages
 MOTION_CLIP_PATTERN = f"<clip>/{SOUND_NAME}, {COEFFS_NAME} and {VALID_NAME}"
 
 
 @dataclass(frozen=True)
 class ClipArrays:
-    """The arrays of a clip of N frames, each read when it is asked for; BadInput with ``advice`` if it does not fit."""
+    """The arrays of a clip of N frames, each read by its method; BadInput with ``advice`` if it does not fit."""
 
     folder: StoredPath
     advice: str
@@ -56,7 +56,7 @@ class ClipArrays:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the folder's record, the last file that is written, is there."""
+    """Whether the folder's record exists, the last file that is written."""
     return (folder / TRACK_NAME).is_file()
 
 

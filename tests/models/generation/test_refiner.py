@@ -1,4 +1,4 @@
-"""The refiner: its start, what it can learn, its folder, and its place in the training."""
+"""The refiner: initial output, learning, saving and loading."""
 
 import json
 from dataclasses import replace
@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.generation.refiner import FIRST_TRUST, Refiner, RefinerConfig, resize_pictures
+from models.generation.refiner import INITIAL_LOGIT, Refiner, RefinerConfig, resize_images
 from utils.core.errors import BadInput
 
 CONFIG = RefinerConfig(size=16, channels=(8, 12), patch=4)
 
 
-def pictures(n=2, size=16, seed=0) -> torch.Tensor:
+def images(n=2, size=16, seed=0) -> torch.Tensor:
     return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -20,23 +20,23 @@ def no_depth(n=2) -> torch.Tensor:
     return torch.full((n, 1, 8, 8), -1.0)
 
 
-def test_begins_as_the_reference_with_a_little_of_the_drawn_picture():
-    drawn, reference = pictures(size=8), pictures(seed=1)
-    found = Refiner.create(CONFIG)(drawn, reference, no_depth())
-    share = torch.sigmoid(torch.tensor(FIRST_TRUST))
-    torch.testing.assert_close(found, torch.lerp(resize_pictures(drawn, 16), reference, share))
+def test_begins_as_the_reference_with_a_little_of_the_generated_image():
+    generated, reference = images(size=8), images(seed=1)
+    found = Refiner.create(CONFIG)(generated, reference, no_depth())
+    share = torch.sigmoid(torch.tensor(INITIAL_LOGIT))
+    torch.testing.assert_close(found, torch.lerp(resize_images(generated, 16), reference, share))
 
 
-def test_learns_which_picture_to_trust():
-    """Where the reference is black the drawn picture is right, elsewhere the reference."""
+def test_learns_which_image_is_right():
+    """Where the reference is black the generated image is right, elsewhere the reference."""
     refiner = Refiner.create(CONFIG)
     optimizer = torch.optim.Adam(refiner.parameters(), lr=0.01)
     for step in range(150):
-        truth = pictures(4, seed=step)
-        drawn, reference = resize_pictures(resize_pictures(truth, 4), 16), truth.clone()
+        truth = images(4, seed=step)
+        generated, reference = resize_images(resize_images(truth, 4), 16), truth.clone()
         reference[:, :, :, :8] = -1
-        expected = torch.cat((drawn[..., :8], truth[..., 8:]), dim=-1)
-        loss = (refiner(drawn, reference, no_depth(4)) - expected).abs().mean()
+        expected = torch.cat((generated[..., :8], truth[..., 8:]), dim=-1)
+        loss = (refiner(generated, reference, no_depth(4)) - expected).abs().mean()
         first = loss.item() if step == 0 else first
         optimizer.zero_grad()
         loss.backward()
@@ -53,7 +53,7 @@ def test_same_seed_same_weights_and_a_folder_keeps_them(tmp_path):
     refiner.save(tmp_path / "refiner")
     loaded = Refiner.load(tmp_path / "refiner")
     assert loaded.config == CONFIG and not loaded.training
-    inputs = (pictures(), pictures(seed=1), no_depth())
+    inputs = (images(), images(seed=1), no_depth())
     torch.testing.assert_close(loaded(*inputs), refiner(*inputs))
 
 
@@ -85,5 +85,5 @@ def test_weights_of_another_refiner_are_refused(tmp_path):
 
 def test_shrinking_averages():
     stripes = torch.tensor([-1.0, 1.0]).repeat(8).expand(1, 3, 16, 16)
-    assert resize_pictures(stripes, 4).abs().max() < 0.2
-    assert resize_pictures(stripes, 16) is stripes
+    assert resize_images(stripes, 4).abs().max() < 0.2
+    assert resize_images(stripes, 16) is stripes

@@ -1,4 +1,4 @@
-"""The tiny VAE stands in for the full one, and only where it is asked for."""
+"""The tiny VAE has the full one's interface and is used only with --vae tiny."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_it_has_the_interface_of_the_full_one(folder):
 
 
 @pytest.mark.parametrize(("kind", "tiny", "what"), [("tiny", False, "tiny VAE"), ("vae", True, "not a tiny VAE")])
-def test_the_kind_has_to_be_asked_for(folder, kind, tiny, what):
+def test_the_other_kind_is_refused(folder, kind, tiny, what):
     paths = (folder / "unet", folder / kind, folder / "whisper.pt")
     with pytest.raises(BadInput) as error:
         load_talking_face(*paths, IMAGE_SIZE, CPU, torch.float32, tiny_vae=tiny)
@@ -64,7 +64,7 @@ def test_broken_weights_are_named(folder, tmp_path):
         TinyCodec.load(tmp_path)
 
 
-def test_stage_3_draws_with_it(tmp_path, folder):
+def test_stage_3_generates_with_it(tmp_path, folder):
     clip = tmp_path / "clip"
     clip.mkdir()
     fill_folder(clip)
