@@ -10,11 +10,13 @@ kept unless --force is given.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 
 from models.pipeline.options import EditOptions, MotionOptions, TalkOptions
 from models.pipeline.pipeline_options import PIPELINE_FLAGS, PipelineOptions
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    parser = CommandParser(description=DESCRIPTION, usage=USAGE, allow_abbrev=False)
+    parser = CommandParser(description=DESCRIPTION, usage=USAGE)
     parser.add_argument("audio", metavar="AUDIO", help="speech: any file with a sound track")
     parser.add_argument("video", metavar="VIDEO", help="clip to edit")
     parser.add_argument("result_dir", metavar="RESULT_DIR", help="folder of the results: a2m, edit_expression, talk")
@@ -94,13 +96,37 @@ def run_scripts(options: PipelineOptions) -> None:
     for script, stage_options in scripts.items():
         if stage_options is None:
             continue
-        code = subprocess.run([sys.executable, str(ROOT / script), *words_of(stage_options)], check=False).returncode
-        if code:
+        if code := run_process([sys.executable, str(ROOT / script), *words_of(stage_options)]):
             sys.exit(code)
     if options.talk.clean:
         from models.pipeline.talking_pipeline import clean
 
         clean(options)
+
+
+def run_process(command: list[str]) -> int:
+    """The exit code of a command, which gets the signals that end this process and has the time to clean up."""
+    received: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        if process is not None:
+            process.send_signal(number)
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    earlier = {number: signal.getsignal(number) for number in signals}
+    for number in (number for number in signals if earlier[number] is not signal.SIG_IGN):
+        signal.signal(number, forward)
+    process = subprocess.Popen(command, process_group=0)  # else the terminal's Ctrl-C would reach it a second time
+    for number in received:
+        process.send_signal(number)
+    code = process.wait()
+    for number, handler in earlier.items():
+        signal.signal(number, handler)
+    if received and code == 0:  # the signal came too late for this command, but no other may start
+        return 128 + received[0]
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,61 @@ def test_adaptation_comes_before_generation(recorders, tmp_path, flags):
     options = parse_options(AdaptOptions, "", adapt)
     assert (options.video_path, options.steps, options.seed) == (Path("my clip.b.mp4"), 50, 4)
     assert parse_options(TalkOptions, "", talk).unet_path == Path("out/adapted/my clip.b/unet") == options.unet_path
+
+
+INTERRUPTED = """
+import signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+code = 130
+try:
+    Path("started").touch()
+    time.sleep(60)
+except SystemExit as end:
+    code = end.code
+except KeyboardInterrupt:
+    pass
+time.sleep(1)
+Path("cleaned up").touch()
+sys.exit({code})
+"""
+
+
+@pytest.mark.parametrize("to_group", [False, True])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, "code"), (signal.SIGTERM, "code"), (signal.SIGINT, "0")])
+def test_a_stage_in_a_process_of_its_own_cleans_up_before_the_end(recorders, tmp_path, number, code, to_group):
+    (recorders / f"{STAGES[0]}.py").write_text(INTERRUPTED.format(code=code))
+    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+    script += f"import sys; sys.path.insert(0, {str(recorders)!r})\nimport inference_pipeline\n"
+    script += "from utils.core import cli; cli.run(inference_pipeline.main)"
+    words = ("a.wav", "b.mp4", "out", "--separate_processes")
+    command = [sys.executable, "-c", script, *words]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True) as process:
+        wait_for(tmp_path / "started")
+        (os.killpg if to_group else os.kill)(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + number, b"")
+    assert (tmp_path / "cleaned up").exists()
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_stage_that_was_killed_has_the_shell_s_exit_code(recorders, tmp_path):
+    (recorders / f"{STAGES[0]}.py").write_text("import os; os.kill(os.getpid(), 9)")
+    script = recorders / "scripts" / "inference_pipeline.sh"
+    assert run_bash(script, "a.wav", "b.mp4", "out", "--separate_processes", cwd=tmp_path).returncode == 128 + 9
+
+
+def test_flags_may_be_abbreviated_and_stand_before_the_paths(recorders, tmp_path):
+    words = recorded(recorders, tmp_path, "--temp=0", "a.wav", "--batch", "4", "b.mp4", "out", "--deb")
+    motion, _, talk = (parse_options(kind, "", given) for kind, given in zip(KINDS, words, strict=True))
+    assert (motion.temperature, talk.batch_size, talk.debug) == (0, 4, True)
 
 
 @pytest.mark.parametrize("failing", range(len(STAGES)))
