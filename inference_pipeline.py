@@ -22,7 +22,7 @@ from models.pipeline.options import EditOptions, MotionOptions, TalkOptions
 from models.pipeline.pipeline_options import PIPELINE_FLAGS, PipelineOptions
 from utils.core import cli
 from utils.core.monitor import TerminalMonitor
-from utils.core.options import CommandParser, add_flags, flag_name, words_of
+from utils.core.options import CommandParser, add_flags, flag_name
 
 ROOT = Path(__file__).resolve().parent
 USAGE = "python inference_pipeline.py AUDIO VIDEO RESULT_DIR [flags]"
@@ -87,16 +87,8 @@ def add_stage_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_scripts(options: PipelineOptions) -> None:
     """Each stage as a process of its own; ends with the exit code of the first that fails."""
-    scripts = {
-        "inference_audio2motion.py": options.motion,
-        "inference_edit_expression.py": options.edit,
-        "adapt.py": options.adapt,
-        "inference_joygen.py": options.talk,
-    }
-    for script, stage_options in scripts.items():
-        if stage_options is None:
-            continue
-        if code := run_process([sys.executable, str(ROOT / script), *words_of(stage_options)]):
+    for script, words in options.commands().items():
+        if code := run_process([sys.executable, str(ROOT / script), *words]):
             sys.exit(code)
     if options.talk.clean:
         from models.pipeline.talking_pipeline import clean

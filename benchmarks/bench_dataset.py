@@ -10,22 +10,24 @@ of all threads, so other work on the machine does not count; video has 25 frames
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measuring import Stopwatch
 from models.editing.clip_preparation import PreparationJob, load_speech, open_analyser, write_clip
 from models.tracking.clip_tracking import open_tracker
 from models.tracking.face_tracker import track_face
 from utils.core import cli
+from utils.core.config import Amount, Count
+from utils.core.options import Options, option, parse_options
 from utils.core.types import MOTION_FPS
 from utils.data.clips import clip_folders, clip_names, open_clips
 from utils.data.shard_writer import ShardPacker, pack_clip, waiting_path
@@ -40,17 +42,22 @@ ALONE = "decoding alone (also part of the next row)"
 BLOCK = 4096  # bytes, the file system's block size
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(Options):
+    """Training data, and how long its reading is measured."""
+
+    data_dir: Path = option(positional=True, help="clips as files, from preprocess_dataset.py")
+    clips: tuple[Path, ...] = option((), help="videos for the measurement of preparation")
+    seconds: Amount = option(4.0, help="seconds that each reading is repeated")
+    shard_mb: Count = option(1000, help="size of a shard, megabytes")
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Benchmark preparation and storage of training data.")
-    parser.add_argument("data_dir", type=Path, help="clips as files, from preprocess_dataset.py")
-    parser.add_argument("--clips", type=Path, nargs="*", default=[], help="videos for the measurement of preparation")
-    parser.add_argument("--seconds", type=float, default=4.0, help="seconds that each reading is repeated")
-    parser.add_argument("--shard_mb", type=int, default=1000)
-    options = parser.parse_args(arguments)
+    options = parse_options(DatasetOptions, "Benchmark preparation and storage of training data.", arguments)
     cli.quiet_third_party_logs()
     with tempfile.TemporaryDirectory(dir=options.data_dir.parent) as name:
-        shard_dir, packing = Path(name), Cost()
-        with packing.counted("packing"):
+        shard_dir, packing = Path(name), Stopwatch(time.process_time)
+        with packing.running("packing"):
             pack_all(options.data_dir, shard_dir, 10**6 * options.shard_mb)
         print_storage({"files": options.data_dir, "shards": shard_dir}, options.seconds)
     if options.clips:
@@ -137,27 +144,14 @@ def forget(files: Sequence[Path]) -> None:
         os.close(descriptor)
 
 
-class Cost:
-    """CPU seconds by step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def counted(self, step: str) -> Iterator[None]:
-        start = time.process_time()
-        yield
-        self.seconds[step] = self.seconds.get(step, 0.0) + time.process_time() - start
-
-
 def print_preparation(paths: Sequence[Path], packing: float) -> None:
     """packing: CPU seconds per second of video, measured before."""
     start = time.process_time()
     job = PreparationJob(packs.mini_pack(), Path())
     open_analyser(job)
     opening = time.process_time() - start
-    measure_clip(paths[0], job, Cost())  # compiles the rasteriser
-    cost = Cost()
+    measure_clip(paths[0], job, Stopwatch(time.process_time))  # compiles the rasteriser
+    cost = Stopwatch(time.process_time)
     n_frames = sum(measure_clip(path, job, cost) for path in paths)
     per_second = MOTION_FPS / n_frames
     print("\n| step | CPU seconds per second of video |\n|---|---|")
@@ -171,18 +165,18 @@ def print_preparation(paths: Sequence[Path], packing: float) -> None:
     )
 
 
-def measure_clip(path: Path, job: PreparationJob, cost: Cost) -> int:
+def measure_clip(path: Path, job: PreparationJob, cost: Stopwatch) -> int:
     """Prepare one clip step by step; returns its frames."""
     analyser, video = open_analyser(job), probe_video(path)
-    with cost.counted("sound"):
+    with cost.running("sound"):
         wave = load_speech(path, keep_silent=False)
-    with cost.counted(ALONE):
+    with cost.running(ALONE):
         n_frames = sum(1 for _ in read_frames(path))
-    with cost.counted("decoding and face tracking"), open_tracker(job.pack, cli.resolve_device(-1)) as tracker:
+    with cost.running("decoding and face tracking"), open_tracker(job.pack, cli.resolve_device(-1)) as tracker:
         track = track_face(read_frames(path), tracker, job.smoothing)
-    with cost.counted("coefficients, fitted to landmarks"):
+    with cost.running("coefficients, fitted to landmarks"):
         clip = analyser.fit(track, lambda: read_frames(path), (video.width, video.height))
-    with cost.counted("decoding again, depth, crops, JPEG and PNG"), tempfile.TemporaryDirectory() as folder:
+    with cost.running("decoding again, depth, crops, JPEG and PNG"), tempfile.TemporaryDirectory() as folder:
         write_clip(Path(folder), video, clip, analyser, wave, job.pack.name)
     return n_frames
 

@@ -8,67 +8,58 @@ table is printed. ``--seconds`` and ``--width`` make it shorter; at 10 minutes t
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import sys
 import tempfile
-import wave
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bench_pipeline import STAGES, run_stage
+from benchmarks.bench_pipeline import BenchmarkOptions
+from benchmarks.measuring import MEBIBYTE, run_python
 from utils.core import cli
+from utils.core.config import Count
+from utils.core.options import option, parse_options
 from utils.core.types import MOTION_FPS, SAMPLE_RATE
 
 SHORT_SECONDS, LONG_SECONDS = 20, 600
 WIDTH = 128  # pixels
-MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions(BenchmarkOptions):
+    """Length and sizes of the long clip."""
+
+    seconds: Count = option(LONG_SECONDS, help="length of the long clip")
+    width: Count = option(WIDTH, help="width of the frames in pixels")
+    image_size: int | None = option(
+        None, flag="img_size", help="size of the face crops; smaller is faster (default: the pack's)"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure the memory of the three stages against the clip's length.")
-    parser.add_argument("clip", type=Path)
-    parser.add_argument("speech", type=Path)
-    parser.add_argument(
-        "--seconds", type=int, default=LONG_SECONDS, help=f"length of the long clip (default {LONG_SECONDS})"
-    )
-    parser.add_argument("--width", type=int, default=WIDTH, help=f"width of the frames in pixels (default {WIDTH})")
-    parser.add_argument("--img_size", type=int, help="size of the face crops; smaller is faster (default: the pack's)")
-    cli.add_device_argument(parser)
-    options = parser.parse_args(arguments)
+    options = parse_options(MemoryOptions, "Measure the stages' memory against the clip's length.", arguments)
     with tempfile.TemporaryDirectory() as folder:
-        peaks = {}
+        peaks: dict[str, list[float]] = {}
         for seconds in (SHORT_SECONDS, options.seconds):
             place = Path(folder) / str(seconds)
             place.mkdir()
             clip, speech = repeat_clip(options, place, seconds), repeat_speech(options.speech, place, seconds)
-            peaks[seconds] = []
-            for script, flags in commands(options, clip, speech, place):
-                taken, peak = run_stage(script, flags)
-                peaks[seconds].append(peak)
-                print(f"{script}, {seconds} s: {peak:.0f} MiB, done in {taken:.0f} s", file=sys.stderr)
-            left = disk_use(place / "edit", seconds) | disk_use(place / "a2m", seconds)
+            stages = replace(options, clip=clip, speech=speech).stages(place, img_size=options.image_size)
+            for script, words in stages.commands().items():
+                run = run_python([script, *words])
+                peaks.setdefault(script, []).append(run.mebibytes)
+                print(f"{script}, {seconds} s: {run.mebibytes:.0f} MiB, done in {run.seconds:.0f} s", file=sys.stderr)
+            left = disk_use(stages.edit.result_dir, seconds) | disk_use(stages.motion.result_dir, seconds)
     print(f"\n| | {SHORT_SECONDS} s, MiB | {options.seconds} s, MiB | ratio |\n|---|---|---|---|")
-    for script, short, long in zip(STAGES, peaks[SHORT_SECONDS], peaks[options.seconds], strict=True):
+    for script, (short, long) in peaks.items():
         print(f"| {script} | {short:.0f} | {long:.0f} | {long / short:.2f} |")
     print(f"\nDisk space per minute of video, MiB: {', '.join(f'{name} {size:.1f}' for name, size in left.items())}")
 
 
-def commands(options: argparse.Namespace, clip: Path, speech: Path, place: Path) -> Iterator[tuple[str, list[object]]]:
-    motion = place / "a2m" / f"{speech.stem}.npy"
-    size = [] if options.img_size is None else ["--img_size", options.img_size]
-    gpu = ["--gpu_id", options.gpu_id]
-    yield STAGES[0], ["--drv_aud", speech, "--result_dir", motion.parent, "--exp_file", motion.name, *gpu]
-    given = ["--infer_video_path", clip, "--infer_exp_coeff_path", motion, "--infer_result_dir", place / "edit"]
-    yield STAGES[1], [*given, *gpu]
-    given = ["--audio_path", speech, "--video_path", clip, "--intermediate_dir", place / "edit"]
-    yield STAGES[2], [*given, "--result_dir", place / "talk", "--enable_pose_driven", *size, *gpu]
-
-
-def repeat_clip(options: argparse.Namespace, place: Path, seconds: int) -> Path:
+def repeat_clip(options: MemoryOptions, place: Path, seconds: int) -> Path:
     """The clip forwards and backwards for that long: encoded once, then joined to itself."""
     from utils.imaging.geometry import resize_image
     from utils.media.video import VideoWriter, read_frames
@@ -88,15 +79,11 @@ def repeat_clip(options: argparse.Namespace, place: Path, seconds: int) -> Path:
 
 
 def repeat_speech(path: Path, place: Path, seconds: int) -> Path:
-    from utils.media.audio import load_waveform
+    from utils.media.audio import load_waveform, write_mp3
 
     samples = np.resize(load_waveform(path), seconds * SAMPLE_RATE)
-    with wave.open(str(place / "speech.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return place / "speech.wav"
+    write_mp3(place / "speech.mp3", samples)
+    return place / "speech.mp3"
 
 
 def disk_use(folder: Path, seconds: int) -> dict[str, float]:

@@ -12,24 +12,23 @@ with several workers at once, one thread or more each.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from benchmarks.bench_pipeline import KILOBYTE, MEBIBYTE, run_stage
+from benchmarks.bench_pipeline import BenchmarkOptions
+from benchmarks.measuring import run_python
 from utils.core import cli
-from utils.core.errors import BadInput, StageFailure
+from utils.core.config import Count
+from utils.core.errors import BadInput
+from utils.core.options import option, parse_options
 from utils.results import store
 from utils.weights import packs
 
-ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "reference-schedule"
 SCHEDULES = (REFERENCE, "float32", "bfloat16")  # the reference first, for the ratio
 COLUMNS = (
@@ -39,27 +38,32 @@ COLUMNS = (
 HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(BenchmarkOptions):
+    """Networks and schedules that are measured."""
+
+    official: Path | None = option(
+        None, metavar="DIR", help="tree of official sizes; made with random weights if absent"
+    )
+    batch: Count = option(4, help="frames per batch")
+    schedules: tuple[Literal["reference-schedule", "float32", "bfloat16"], ...] = option(
+        SCHEDULES, help="rows (default: all)"
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Benchmark stage 3's networks and the schedule of the reference.")
-    parser.add_argument("clip", type=Path)
-    parser.add_argument("speech", type=Path)
-    add_arguments(parser)
-    cli.add_device_argument(parser)
-    options = parser.parse_args(arguments)
+    print_networks(
+        parse_options(NetworkOptions, "Benchmark stage 3's networks and the reference's schedule.", arguments)
+    )
+
+
+def print_networks(options: NetworkOptions) -> None:
     print(HEADER)
     for line in network_rows(options):
         print(line, flush=True)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--official", type=Path, metavar="DIR", help="tree of official sizes; made with random weights if absent"
-    )
-    parser.add_argument("--batch", type=int, default=4, help="frames per batch (default 4)")
-    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=SCHEDULES, help="rows (default: all)")
-
-
-def network_rows(options: argparse.Namespace) -> Iterator[str]:
+def network_rows(options: NetworkOptions) -> Iterator[str]:
     """The table's lines, each as soon as it is measured."""
     sizes = [mini_networks()] + ([official_networks(options.official)] if options.official else [])
     with tempfile.TemporaryDirectory() as folder:
@@ -119,33 +123,21 @@ def job_part(pack: packs.Pack) -> dict[str, Any]:
     }
 
 
-def edit_clip(options: argparse.Namespace, folder: Path) -> Path:
+def edit_clip(options: NetworkOptions, folder: Path) -> Path:
     """Stages 1 and 2, so that the rows see real crops, depth images and boxes."""
-    motion_path = folder / f"{options.speech.stem}.npy"
-    run_stage(
-        "inference_audio2motion.py",
-        ["--drv_aud", options.speech, "--result_dir", folder, "--exp_file", motion_path.name],
-    )
-    run_stage(
-        "inference_edit_expression.py",
-        ["--infer_video_path", options.clip, "--infer_exp_coeff_path", motion_path, "--infer_result_dir", folder],
-    )
-    return store.edit_dir(folder, options.clip, motion_path)
+    stages = options.stages(folder)
+    commands = stages.commands()
+    for script in [*commands][:2]:
+        run_python([script, *commands[script]])
+    return store.edit_dir(stages.edit.result_dir, options.clip, stages.motion.motion_path)
 
 
 def run_row(job: dict[str, Any]) -> dict[str, float]:
     """Measurements of one row in its own process, and its peak memory."""
-    command = [sys.executable, "-m", "benchmarks.network_schedules", json.dumps(job | {"started": time.time()})]
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            log.seek(0)
-            raise StageFailure(f"networks failed, {job['schedule']}: {log.read().strip()[-400:]}")
-        output.seek(0)
-        found: dict[str, float] = json.loads(output.read().splitlines()[-1])
-    return found | {"mebibytes": usage.ru_maxrss * KILOBYTE / MEBIBYTE}
+    job |= {"started": time.time()}
+    run = run_python(["-m", "benchmarks.network_schedules", json.dumps(job)])
+    found: dict[str, float] = json.loads(run.output.splitlines()[-1])
+    return found | {"mebibytes": run.mebibytes}
 
 
 if __name__ == "__main__":

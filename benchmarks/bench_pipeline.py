@@ -8,12 +8,9 @@ Markdown table. Each step runs alone here; the commands overlap some of them.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +20,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from benchmarks.measuring import run_python
+from models.pipeline.pipeline_options import PipelineOptions
 from utils.core import cli
-from utils.core.errors import StageFailure
+from utils.core.config import Count
+from utils.core.options import option, parse_options
 from utils.core.types import MOTION_FPS, FaceTrack
 from utils.results import store
 from utils.weights import packs
@@ -36,12 +36,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("inference_audio2motion.py", "inference_edit_expression.py", "inference_joygen.py")
 N_HELP_RUNS = 3
-KILOBYTE = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss in bytes
-MEBIBYTE = 1024 * 1024
 BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions(cli.DeviceOptions):
+    """A clip and the speech that it is given."""
+
+    clip: Path = option(positional=True, help="clip to edit")
+    speech: Path = option(positional=True, help="speech")
+
+    def stages(self, result_dir: Path, **flags: object) -> PipelineOptions:
+        return PipelineOptions.of(self.speech, self.clip, result_dir, {"gpu_id": self.gpu_id, **flags})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions(BenchmarkOptions):
+    """How much of the clip the steps see."""
+
+    frames: Count = option(100, help="frames of the clip for the steps one by one")
 
 
 @dataclass(frozen=True)
@@ -49,35 +63,23 @@ class Row:
     """One line of the table; None where a column does not apply."""
 
     name: str
-    frames_per_second: float | None = None
-    seconds_per_second: float | None = None
+    n_frames: int
+    seconds: float
     peak_mebibytes: float | None = None
     startup_seconds: float | None = None
 
     def __str__(self) -> str:
-        cells = (
-            _cell(self.frames_per_second, ".1f"),
-            _cell(self.seconds_per_second, ".2f"),
-            _cell(self.peak_mebibytes, ".0f"),
-            _cell(self.startup_seconds, ".2f"),
-        )
+        cells = [f"{self.n_frames / self.seconds:.1f}", f"{self.seconds / self.n_frames * MOTION_FPS:.2f}"]
+        cells.append("" if self.peak_mebibytes is None else f"{self.peak_mebibytes:.0f}")
+        cells.append("" if self.startup_seconds is None else f"{self.startup_seconds:.2f}")
         return f"| {self.name} | {' | '.join(cells)} |"
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Benchmark the three stages and their steps.")
-    parser.add_argument("clip", type=Path)
-    parser.add_argument("speech", type=Path)
-    parser.add_argument("--frames", type=int, default=100, help="of the clip, for the steps one by one (default 100)")
-    cli.add_device_argument(parser)
-    report(parser.parse_args(arguments))
+    report(parse_options(StepOptions, "Benchmark the three stages and their steps.", arguments))
 
 
-def report(options: argparse.Namespace) -> None:
+def report(options: StepOptions) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
@@ -89,65 +91,34 @@ def report(options: argparse.Namespace) -> None:
         print(row)
 
 
-def bench_stages(options: argparse.Namespace, work_dir: Path) -> Iterator[Row]:
-    """Run the commands; a row for each and one for all together."""
-    motion_path = work_dir / f"{options.speech.stem}.npy"
-    commands = (
-        ["--drv_aud", options.speech, "--result_dir", work_dir, "--exp_file", motion_path.name],
-        ["--infer_video_path", options.clip, "--infer_exp_coeff_path", motion_path, "--infer_result_dir", work_dir],
-        ["--audio_path", options.speech, "--video_path", options.clip, "--intermediate_dir", work_dir,
-         "--result_dir", work_dir, "--enable_pose_driven", "--gpu_id", options.gpu_id],
-    )  # fmt: skip
-    n_frames, rows = 0, []
-    for script, flags in zip(STAGES, commands, strict=True):
-        startup = statistics.median(run_stage(script, ["--help"])[0] for _ in range(N_HELP_RUNS))
-        seconds, peak = run_stage(script, flags)
-        n_frames = n_frames or len(store.load_motion(motion_path))
-        video_seconds = n_frames / MOTION_FPS
-        rows.append(Row(f"**{script}**", n_frames / seconds, seconds / video_seconds, peak, startup))
-        yield rows[-1]
+def bench_stages(options: StepOptions, work_dir: Path) -> Iterator[Row]:
+    """Rows of the three commands, of the three together, and of all stages in one process."""
+    stages = options.stages(work_dir)
+    together = [options.speech, options.clip, work_dir / "together", "--gpu_id", options.gpu_id]
+    rows = []
+    for script, words in {**stages.commands(), "inference_pipeline.py": together}.items():
+        startup = statistics.median(run_python([script, "--help"]).seconds for _ in range(N_HELP_RUNS))
+        run = run_python([script, *words])
+        n_frames = len(store.load_motion(stages.motion.motion_path))
+        rows.append(Row(f"**{script}**", n_frames, run.seconds, run.mebibytes, startup))
+    *apart, whole = rows
+    yield from apart
     yield Row(
         "**all three**",
-        1 / sum(1 / row.frames_per_second for row in rows),
-        sum(row.seconds_per_second for row in rows),
-        max(row.peak_mebibytes for row in rows),
-        sum(row.startup_seconds for row in rows),
+        n_frames,
+        sum(row.seconds for row in apart),
+        max(row.peak_mebibytes for row in apart),
+        sum(row.startup_seconds for row in apart),
     )
-    yield bench_together(options, work_dir, video_seconds)
+    yield whole
 
 
-def bench_together(options: argparse.Namespace, work_dir: Path, video_seconds: float) -> Row:
-    """The three stages in one process."""
-    script = "inference_pipeline.py"
-    startup = statistics.median(run_stage(script, ["--help"])[0] for _ in range(N_HELP_RUNS))
-    flags = [options.speech, options.clip, work_dir / "together", "--gpu_id", options.gpu_id]
-    seconds, peak = run_stage(script, flags)
-    frames_per_second = video_seconds * MOTION_FPS / seconds
-    return Row(f"**{script}**", frames_per_second, seconds / video_seconds, peak, startup)
-
-
-def run_stage(script: str, flags: list[object]) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of one command."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, ROOT / script, *map(str, flags)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            log.seek(0)
-            raise StageFailure(f"{script} failed: {log.read().decode(errors='replace').strip()[-400:]}")
-    return seconds, usage.ru_maxrss * KILOBYTE / MEBIBYTE
-
-
-def bench_steps(options: argparse.Namespace, work_dir: Path) -> list[Row]:
+def bench_steps(options: StepOptions, work_dir: Path) -> list[Row]:
     """The steps one by one, in this process, on frames that are already decoded."""
     from utils.media.video import read_frames
 
     frames = list(read_frames(options.clip, stop=options.frames))
-    edit = store.load_edit(store.edit_dir(work_dir, options.clip, options.speech))
+    edit = store.load_edit(store.edit_dir(options.stages(work_dir).edit.result_dir, options.clip, options.speech))
     return [*bench_geometry(frames), *bench_networks(options, frames, edit, work_dir)]
 
 
@@ -162,17 +133,17 @@ def bench_geometry(frames: list[np.ndarray]) -> Iterator[Row]:
     with MediaPipeTracker() as tracker:
         tracker(frames[0])
         track, seconds = timed(lambda: track_face(frames, tracker))
-    yield step("tracking", len(frames), seconds)
+    yield Row("– tracking", len(frames), seconds)
     start = FaceTrack(track.landmarks[:2], track.boxes[:2], track.valid[:2], track.five_points[:2])
     analyser.fit(start, lambda: iter(frames), size)  # compiles
     clip, seconds = timed(lambda: analyser.fit(track, lambda: iter(frames), size))
-    yield step("coefficients of the face model", int(clip.track.valid.sum()), seconds)
-    draw_all(analyser, clip, 1)  # compiles
-    n_drawn, seconds = timed(lambda: draw_all(analyser, clip))
-    yield step("drawing depth", n_drawn, seconds)
+    yield Row("– coefficients of the face model", int(clip.track.valid.sum()), seconds)
+    render_all(analyser, clip, 1)  # compiles
+    n_rendered, seconds = timed(lambda: render_all(analyser, clip))
+    yield Row("– rendering depth", n_rendered, seconds)
 
 
-def draw_all(analyser: FaceAnalyser, clip: ReconstructedClip, n_most: int | None = None) -> int:
+def render_all(analyser: FaceAnalyser, clip: ReconstructedClip, n_most: int | None = None) -> int:
     indices = np.flatnonzero(clip.track.valid)[:n_most]
     for index in indices:
         analyser.render_face(clip.coeffs[index], clip.alignments[index], clip.track.boxes[index])
@@ -180,7 +151,7 @@ def draw_all(analyser: FaceAnalyser, clip: ReconstructedClip, n_most: int | None
 
 
 def bench_networks(
-    options: argparse.Namespace, frames: list[np.ndarray], edit: store.EditResult, work_dir: Path
+    options: StepOptions, frames: list[np.ndarray], edit: store.EditResult, work_dir: Path
 ) -> Iterator[Row]:
     import torch
 
@@ -190,7 +161,7 @@ def bench_networks(
     from utils.media.video import VideoWriter
     from utils.media.windows import WINDOW_ROWS
 
-    pack, device = packs.resolve_pack(), cli.resolve_device(options.gpu_id)
+    pack, device = packs.resolve_pack(), options.device
     talking_face, encoder = load_talking_face(
         pack.unet, pack.vae, pack.whisper, pack.image_size, device, cli.resolve_dtype(device)
     )
@@ -201,18 +172,18 @@ def bench_networks(
     audio = torch.zeros(len(rows), WINDOW_ROWS * encoder.n_states, encoder.dims.n_audio_state)
     n_batches = max(1, options.frames // len(rows))
     latents, seconds = repeated(lambda: talking_face.encode(faces, depths), n_batches, device)
-    yield step("VAE encode", n_batches * len(rows), seconds)
+    yield Row("– VAE encode", n_batches * len(rows), seconds)
     predicted, seconds = repeated(lambda: talking_face.generate(latents, audio), n_batches, device)
-    yield step("UNet", n_batches * len(rows), seconds)
+    yield Row("– UNet", n_batches * len(rows), seconds)
     images, seconds = repeated(lambda: talking_face.decode(predicted), n_batches, device)
-    yield step("VAE decode", n_batches * len(rows), seconds)
+    yield Row("– VAE decode", n_batches * len(rows), seconds)
     generated = list(images.permute(0, 2, 3, 1).cpu().numpy())
     start = time.perf_counter()
     with VideoWriter(work_dir / "bench.mp4", MOTION_FPS, options.speech) as writer:
         for i in range(len(frames)):
             face = i % len(rows)
             writer.write(paste(frames[rows[face]], generated[face], edits[face])[0])
-    yield step("blend and video encode", len(frames), time.perf_counter() - start)
+    yield Row("– blend and video encode", len(frames), time.perf_counter() - start)
 
 
 def repeated(work: Callable[[], torch.Tensor], n_times: int, device: torch.device) -> tuple[torch.Tensor, float]:
@@ -236,16 +207,12 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
     return result, time.perf_counter() - start
 
 
-def step(name: str, n_frames: int, seconds: float) -> Row:
-    return Row(f"– {name}", n_frames / seconds, seconds / n_frames * MOTION_FPS)
-
-
-def describe_machine(options: argparse.Namespace) -> str:
+def describe_machine(options: StepOptions) -> str:
     import torch
 
     from utils.media.video import probe_video
 
-    device = cli.resolve_device(options.gpu_id)
+    device = options.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     video = probe_video(options.clip)
     numbers = str(cli.resolve_dtype(device)).removeprefix("torch.")

@@ -10,9 +10,9 @@ vertices as the mini pack's face and (within 12) the BFM's, and fill about a thi
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from models.face3d.landmark_fit import FitSettings, fit_landmarks
 from models.face3d.rasterizer import DepthRenderer, NumbaRenderer, choose_rasterizer, render_depth
 from models.face3d.rasterizer_torch import TorchRenderer
 from utils.core import cli
+from utils.core.config import Amount
+from utils.core.options import Options, option, parse_options
 from utils.core.types import N_COEFFS, N_LANDMARKS, Camera
 from utils.imaging.geometry import Alignment
 from utils.imaging.images import depth_to_uint8
@@ -33,10 +35,15 @@ BOX = np.array([512, 232, 768, 488])
 N_FIT_FRAMES = 250  # ten seconds
 
 
+@dataclass(frozen=True, kw_only=True)
+class RasterizerOptions(Options):
+    """Length of the measurement."""
+
+    seconds: Amount = option(2.0, help="seconds that each row is repeated")
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Benchmark the rasteriser and the landmark fit on one core.")
-    parser.add_argument("--seconds", type=float, default=2.0, help="seconds that each row is repeated (default 2)")
-    options = parser.parse_args(arguments)
+    options = parse_options(RasterizerOptions, "Benchmark the rasteriser and the landmark fit on one core.", arguments)
     torch.set_num_threads(1)
     print("| work | vertices | triangles | frames/s |")
     print("|---|---|---|---|")

@@ -10,25 +10,26 @@ its peak memory. s/step is a step of the trainer; the parts are timed one by one
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
+from benchmarks.measuring import ROOT, Stopwatch, run_python
 from models.generation.latent_codec import build_vae
 from models.training.generator_training_learner import GeneratorLearner
 from models.training.generator_training_setup import GeneratorTrainingConfig, build_accelerator
 from utils.core import cli
-from utils.core.config import load_config
+from utils.core.config import Count, load_config
+from utils.core.options import Options, option, parse_options, words_of
 from utils.core.types import N_COEFFS
 from utils.data.dataset import Batch, TrainingBatches
 from utils.files.image_files import write_gray, write_rgb
@@ -38,7 +39,6 @@ from utils.training.losses import generator_losses
 from utils.training.training_loop import peak_memory
 from utils.weights.checkpoints import save_weights
 
-ROOT = Path(__file__).resolve().parents[1]
 OFFICIAL_VAE = {  # stabilityai/sd-vae-ft-mse
     "block_out_channels": [128, 256, 512, 512],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -57,13 +57,18 @@ N_CLIPS, N_FRAMES = 4, 50
 GIBIBYTE = 2**30
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepOptions(Options):
+    """Clips and sizes of the steps that are measured."""
+
+    data_dir: Path | None = option(None, help="preprocessed clips (default: synthetic ones)")
+    official: bool = option(False, help="add the official sizes (15 GB on a CPU)")
+    steps: Count = option(3, help="timed steps, after one warm-up step")
+    row: Literal["mini", "official"] | None = option(None, help="print this row only, measured in this process")
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Benchmark the training step of stage 3.")
-    parser.add_argument("--data_dir", type=Path, help="preprocessed clips (default: synthetic ones)")
-    parser.add_argument("--official", action="store_true", help="add the official sizes (15 GB on a CPU)")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one warm-up step")
-    parser.add_argument("--row", choices=("mini", "official"), help="print this row only, measured in this process")
-    options = parser.parse_args(arguments)
+    options = parse_options(StepOptions, "Benchmark the training step of stage 3.", arguments)
     with tempfile.TemporaryDirectory() as folder:
         data_dir = options.data_dir or make_clips(Path(folder) / "data")
         if options.row:
@@ -72,11 +77,9 @@ def main(arguments: list[str] | None = None) -> None:
         columns = (*COLUMNS, *LOADER_COLUMNS)
         print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for name in ("mini", "official") if options.official else ("mini",):
-            command = [sys.executable, "-m", "benchmarks.bench_training", "--row", name, "--data_dir", str(data_dir)]
-            result = subprocess.run(
-                [*command, "--steps", str(options.steps)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-            )
-            print(result.stdout.splitlines()[-1], flush=True)
+            words = words_of(replace(options, row=name, data_dir=data_dir.absolute()))
+            run = run_python(["-m", "benchmarks.bench_training", *words])
+            print(run.output.splitlines()[-1], flush=True)
 
 
 def row(name: str, data_dir: Path, folder: Path, n_steps: int) -> tuple[str, ...]:
@@ -124,34 +127,22 @@ def read_config(name: str, data_dir: Path, folder: Path) -> GeneratorTrainingCon
 def measure(work: Callable[[], object], device: torch.device, n_timed: int) -> float:
     """Mean seconds, after one warm-up run."""
     work()
-    with Stopwatch(device).running("all") as watch:
+    watch = Stopwatch(partial(synchronized_seconds, device))
+    with watch.running("all"):
         for _ in range(n_timed):
             work()
     return watch.seconds["all"] / n_timed
 
 
-class Stopwatch:
-    """Sums the seconds of named parts, with GPU synchronisation."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._device = device
-
-    @contextmanager
-    def running(self, name: str) -> Iterator[Stopwatch]:
-        started = self._now()
-        yield self
-        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - started
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+def synchronized_seconds(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def cost_of_parts(learner: GeneratorLearner, batch: Batch, n_timed: int) -> dict[str, float]:
     """Mean seconds of each part of the learner's step, run one by one."""
-    config, codec, watch = learner.config, learner.codec, Stopwatch(learner.device)
+    config, codec, watch = learner.config, learner.codec, Stopwatch(partial(synchronized_seconds, learner.device))
     n_items = len(batch.targets)
     n_decoded = min(config.decode_batch or n_items, n_items)
     targets = to_signed(batch.targets)

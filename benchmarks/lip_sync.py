@@ -18,17 +18,21 @@ traces of the source's own mouth remain, more so if the frame itself is its refe
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-import inference_audio2motion
-import inference_edit_expression
-import inference_joygen
+from models.pipeline.edit_stage import edit_clip
+from models.pipeline.motion_stage import make_motion
+from models.pipeline.pipeline_options import PipelineOptions
+from models.pipeline.talk_stage import draw_talk
 from models.tracking.face_tracker import MediaPipeTracker, track_face
 from utils.core import cli
+from utils.core.config import Amount
+from utils.core.monitor import TerminalMonitor
+from utils.core.options import Options, option, parse_options
 from utils.media.video import read_frames
 from utils.metrics.mouth_motion import best_lag, correlation, mouth_opening
 from utils.results import store
@@ -45,32 +49,15 @@ class Talk:
     source: np.ndarray
 
 
-def make_talk(
-    clip: Path, speech: Path, work_dir: Path, options: list[str], generation: list[str], still: bool = False
-) -> Talk:
-    """Run the three stages as their commands do and measure the openings of frames with a face in all three."""
-    motion_path = work_dir / "a2m" / f"{speech.stem}.npy"
-    inference_audio2motion.main(
-        ["--drv_aud", str(speech), "--result_dir", str(motion_path.parent), "--exp_file", motion_path.name, *options]
-    )
+def make_talk(options: PipelineOptions, still: bool = False) -> Talk:
+    """Run the three stages and measure the openings of frames with a face in all three."""
+    make_motion(options.motion, TerminalMonitor())
     if still:
-        motion = store.load_motion(motion_path)
-        store.save_motion(motion_path, np.repeat(motion.mean(0, keepdims=True), len(motion), axis=0))
-    edit_root, talk_dir = work_dir / "edit_expression", work_dir / "talk"
-    inference_edit_expression.main(
-        [
-            "--infer_video_path", str(clip), "--infer_exp_coeff_path", str(motion_path),
-            "--infer_result_dir", str(edit_root),
-        ]
-    )  # fmt: skip
-    inference_joygen.main(
-        [
-            "--video_path", str(clip), "--audio_path", str(speech), "--intermediate_dir", str(edit_root),
-            "--result_dir", str(talk_dir), "--enable_pose_driven", "--debug", *generation,
-        ]
-    )  # fmt: skip
-    edit = store.load_edit(store.edit_dir(edit_root, clip, motion_path))
-    return compare(store.talk_path(talk_dir, clip, speech), clip, edit)
+        motion = store.load_motion(options.motion.motion_path)
+        store.save_motion(options.motion.motion_path, np.repeat(motion.mean(0, keepdims=True), len(motion), axis=0))
+    edit = edit_clip(options.edit, TerminalMonitor())
+    talk = draw_talk(options.talk, TerminalMonitor())
+    return compare(talk.path, options.talk.video_path, edit)
 
 
 def compare(talk_path: Path, clip: Path, edit: store.EditResult) -> Talk:
@@ -87,12 +74,10 @@ def tracked_opening(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return mouth_opening(track.landmarks), track.valid
 
 
-def table_row(
-    clip: Path, wrong_speech: Path, work_dir: Path, options: list[str], generation: list[str]
-) -> dict[str, float]:
-    own = make_talk(clip, clip, work_dir / "own", options, generation)
-    wrong = make_talk(clip, wrong_speech, work_dir / "wrong", options, generation)
-    still = make_talk(clip, clip, work_dir / "still", options, generation, still=True)
+def table_row(clip: Path, wrong_speech: Path, work_dir: Path, flags: dict[str, Any]) -> dict[str, float]:
+    own = make_talk(PipelineOptions.of(clip, clip, work_dir / "own", flags))
+    wrong = make_talk(PipelineOptions.of(wrong_speech, clip, work_dir / "wrong", flags))
+    still = make_talk(PipelineOptions.of(clip, clip, work_dir / "still", flags), still=True)
     return {
         "follows": correlation(own.output, own.mesh),
         "own": best_lag(own.output, own.source, NEAR_LAG).r,
@@ -105,21 +90,24 @@ def table_row(
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class LipSyncOptions(Options):
+    """Clips, and how they are generated."""
+
+    clips_dir: Path = option(positional=True, help="folder of clips")
+    clips: tuple[str, ...] = option(help="stems of the clips to measure")
+    work_dir: Path = option(Path("work/lip_sync"), help="folder of the generated clips")
+    temperature: Amount = option(0.2, help="temperature of stage 1")
+    reference: Literal["auto", "same"] = option("auto", help="reference of stage 3 (default: auto)")
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clips_dir", type=Path)
-    parser.add_argument("--clips", nargs="+", required=True, help="stems of the clips to measure")
-    parser.add_argument("--work_dir", type=Path, default=Path("work/lip_sync"))
-    parser.add_argument("--temperature", default="0.2", help="temperature of stage 1 (default 0.2)")
-    parser.add_argument(
-        "--reference", choices=("auto", "same"), default="auto", help="reference of stage 3 (default auto)"
-    )
-    options = parser.parse_args(arguments)
-    generation = ["--reference", options.reference]
+    options = parse_options(LipSyncOptions, "Measure the lip sync of generated clips.", arguments)
+    flags = {"temperature": options.temperature, "reference": options.reference, "debug": True}
     paths = [options.clips_dir / f"{stem}.mp4" for stem in options.clips]
     rows = {}
     for path, wrong in zip(paths, paths[1:] + paths[:1], strict=True):
-        rows[path.stem] = table_row(path, wrong, options.work_dir, ["--temperature", options.temperature], generation)
+        rows[path.stem] = table_row(path, wrong, options.work_dir, flags)
     names = list(next(iter(rows.values())))
     print(f"| clip | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     for stem, row in rows.items():

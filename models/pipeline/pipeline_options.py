@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.pipeline.options import AdaptOptions, EditOptions, MotionOptions, TalkOptions
-from utils.core.options import Options, field_names, given_fields
+from utils.core.options import Options, field_names, given_fields, words_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,16 @@ class PipelineOptions:
             video_path=video_path, result_dir=result_dir / "adapted", steps=adapt_steps, **given[AdaptOptions]
         )
         return cls(motion, edit, replace(talk, unet_path=adapt.unet_path), adapt)
+
+    def commands(self) -> dict[str, list[str]]:
+        """Command lines of the stages' scripts, by script, in the order in which they run."""
+        stages = {
+            "inference_audio2motion.py": self.motion,
+            "inference_edit_expression.py": self.edit,
+            "adapt.py": self.adapt,
+            "inference_joygen.py": self.talk,
+        }
+        return {script: words_of(options) for script, options in stages.items() if options is not None}
 
 
 # The fields of each stage that the pipeline takes as flags; it sets the others itself.

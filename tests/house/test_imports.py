@@ -58,8 +58,6 @@ ARRAY_READERS = ("numpy.load", "numpy.lib.format.read_array")  # anywhere, but n
 OPENED_ELSEWHERE = {
     # ONNX Runtime reads a graph together with its weights; the path comes from utils/weights/packs.py.
     ("models.tracking.dwpose", "onnxruntime.InferenceSession"),
-    # Writes the benchmark's own long speech; reads nothing.
-    ("benchmarks.bench_memory", "wave"),
 }
 RESULT_NAMES = {
     *(f"{name}.npy" for name in ("boxes", "valid", "coeffs", "landmarks", "source_landmarks", "frame_index")),

@@ -243,8 +243,7 @@ def _converter(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 def given_fields(cls: type[Options], flags: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Any]:
     """The fields of ``cls`` (of ``names`` alone, if given) among values by flag name."""
     chosen = [field for field in fields(cls) if names is None or field.name in names]
-    given = {field.name: flags[flag_name(field)] for field in chosen if flag_name(field) in flags}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return {field.name: flags[flag_name(field)] for field in chosen if flag_name(field) in flags}
 
 
 def words_of(options: Options) -> list[str]:
