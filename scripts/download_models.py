@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 if __name__ == "__main__" and not __package__:
-    # Started by its path: Python looks for modules beside this file, but they stand in the repository's root.
+    # Started by its path: Python searches for modules beside this file, but they are in the repository's root.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from scripts.downloads.archives import extract, is_archive, list_members, locate_tree

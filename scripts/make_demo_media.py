@@ -29,7 +29,7 @@ from utils.media.video import VideoWriter
 
 FRAME_SIZE = 512  # px, the clip is square
 CROP_LEFT, CROP_TOP, CROP_SIZE = 103, 2, 240  # px of the 512 x 512 photograph: head and shoulders
-HEAD_CENTER, HEAD_RADIUS = (223.0, 125.0), 75.0  # px of the photograph: what moves as one piece
+HEAD_CENTER, HEAD_RADIUS = (223.0, 125.0), 75.0  # px of the photograph: the rigidly moving part
 HEAD_FALLOFF = 60.0  # px over which the motion fades out towards neck and background
 SHIFT, TILT, ZOOM = 6.0, 0.06, 0.02  # largest motion: px of the photograph, rad, relative
 PERIODS = (5.3, 2.9, 1.7)  # seconds of the slow waves that make up each motion

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 if __name__ == "__main__" and not __package__:
-    # Started by its path: Python looks for modules beside this file, but they stand in the repository's root.
+    # Started by its path: Python searches for modules beside this file, but they are in the repository's root.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from utils.core import cli
@@ -32,7 +32,7 @@ from utils.weights import packs
 
 MARKER_NAME = packs.FILLED_MARKER
 MARKER_TEXT = """\
-Random weights for testing only: every network in this folder draws noise.
+Random weights for testing only: every network in this folder generates noise.
 Made by scripts/make_filled_weights.py, {size}, seed {seed}. Not from JoyGen, BFM or any other project.
 """
 EXTRAS = ("recon", "parsing")  # networks without a small variant
@@ -41,7 +41,7 @@ SPARE_BYTES = 100_000_000  # to leave free on the disk
 
 @dataclass(frozen=True, kw_only=True)
 class TreeOptions(Options):
-    """The tree that is made."""
+    """The tree to write."""
 
     dir: Path = option(positional=True, metavar="DIR", help="folder to fill, in place of pretrained_models")
     tiny: bool = option(False, help="small networks")

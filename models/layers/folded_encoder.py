@@ -1,7 +1,7 @@
-"""The VAE's encoder on images with flat stretches: equal rows and columns are computed once.
+"""The VAE's encoder on images with flat spans: equal rows and columns are computed once.
 
 The masked crop is black from its middle down, the depth image everywhere but around the mouth. Convolutions of equal
-rows are equal rows again, except near the stretch's ends, so most of a stretch can be omitted:
+rows are equal rows again, except near the span's ends, so most of a span can be omitted:
 
     image          input of the convolutions
     ······         ······
@@ -31,9 +31,9 @@ Span = tuple[int, int]  # first row (or column) and the one after the last
 
 @dataclass(frozen=True)
 class Axis:
-    """The rows or columns of a feature map: their number, the flat stretches, and the omitted ones.
+    """The rows or columns of a feature map: their number, the flat spans, and the omitted ones.
 
-    The row before an omitted stretch equals it, and so does the row after.
+    The row before an omitted span equals it, and so does the row after.
     """
 
     size: int
@@ -43,8 +43,8 @@ class Axis:
     def folded(self, n_convs: int) -> Axis:
         """The axis with as many rows omitted as ``n_convs`` 3x3 convolutions and a halving afterwards allow."""
         margins = ((first + n_convs + 2, last - n_convs - 1) for first, last in self.flat)
-        stretches = ((start + start % 2, stop - stop % 2) for start, stop in margins)
-        return Axis(self.size, self.flat, tuple((start, stop) for start, stop in stretches if start < stop))
+        spans = ((start + start % 2, stop - stop % 2) for start, stop in margins)
+        return Axis(self.size, self.flat, tuple((start, stop) for start, stop in spans if start < stop))
 
     def unfolded(self) -> Axis:
         return Axis(self.size, self.flat)
@@ -58,7 +58,7 @@ class Axis:
         """The axis after a 3x3 convolution of stride 2 whose window starts at the pixel."""
         flat = tuple(((first + 1) // 2, (last - 1) // 2) for first, last in self.flat)
         omitted = tuple((start // 2, stop // 2) for start, stop in self.omitted)
-        return Axis(self.size // 2, tuple(stretch for stretch in flat if stretch[0] < stretch[1]), omitted)
+        return Axis(self.size // 2, tuple(span for span in flat if span[0] < span[1]), omitted)
 
     def kept(self) -> Int64[Tensor, " k"]:
         """Indices of the rows that are not omitted."""
@@ -152,7 +152,7 @@ def can_fold(vae: Any, size: int) -> bool:
 def encode_folded(
     vae: Any, image: Float[Tensor, "1 3 hf wf"], flat_rows: tuple[Span, ...], flat_columns: tuple[Span, ...]
 ) -> Float[Tensor, "1 m h w"]:
-    """Moments of the posterior of an image with equal rows, or columns, within each stretch."""
+    """Moments of the posterior of an image with equal rows, or columns, within each span."""
     encoder = vae.encoder
     rows, columns = Axis(image.shape[2], flat_rows), Axis(image.shape[3], flat_columns)
     current = FoldedMap(image, rows, columns)

@@ -29,7 +29,7 @@ from utils.weights import packs
 MIN_AGREEMENT = 0.2  # of the speaker
 MIN_LEAD = 0.05  # over the next person
 MIN_SEEN = 0.5  # of the frames of the most prominent person, for an agreement to count
-ENOUGH_FRAMES = 125  # at 25 Hz, that tell who speaks; see above
+ENOUGH_FRAMES = 125  # at 25 Hz, enough to identify the speaker; see above
 MOST_FRAMES = 7500  # at 25 Hz, that are compared; five minutes, so that memory stays that of a short clip
 SAME_PERSON_OVERLAP = 0.5  # of the smaller box, from which two faces in one frame are one person's
 MAX_LAG = 4  # frames at 25 Hz that a clip's sound may be off, either way
@@ -106,7 +106,7 @@ def choose_with_more(
     n_frames: int,
     fps: float = MOTION_FPS,
 ) -> SpeakerChoice:
-    """The speaker, where ``n_frames`` may be too few to tell: more of the clip is then tracked and compared.
+    """The speaker, where ``n_frames`` may be too few: more of the clip is then tracked and compared.
 
     watch: finds the people in up to that many of the clip's first frames, and the number of these frames.
     """
@@ -123,7 +123,7 @@ def _is_same(person: Person, other: Person) -> bool:
 
 
 def agreements_with(people: Sequence[Person], sound: ClipSound, n_frames: int, fps: float) -> list[float]:
-    """Each person's agreement with the sound of the first MOST_FRAMES frames; NaN where it cannot be told."""
+    """Each person's agreement with the sound of the first MOST_FRAMES frames; NaN if undetermined."""
     unknown = [float("nan")] * len(people)
     if not packs.agreement_model().is_file():
         return unknown

@@ -184,7 +184,7 @@ class GeneratorLearner(Learner[Batch]):
         self.export(directory / f"step_{self.step:08d}")
 
     def export(self, directory: Path) -> None:
-        """Write what inference_joygen.py loads."""
+        """Write the folders that inference_joygen.py loads."""
         with writing(directory):
             self.best_model.export(directory, self.config.export_half)
 

@@ -74,7 +74,7 @@ def match_line(label: str, matches: Mapping[str, LaggedCorrelation]) -> str:
 def _match(
     predicted: Float[np.ndarray, " t"], clip: MotionClip, direction: Float[np.ndarray, " e"]
 ) -> LaggedCorrelation:
-    """A positive lag says that the lips come later than predicted."""
+    """A positive lag: the lips come later than predicted."""
     return best_lag(opening_of(clip.expression, direction), predicted, MAX_LAG)
 
 

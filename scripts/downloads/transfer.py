@@ -116,7 +116,7 @@ def _append(response: http.client.HTTPResponse, part: Path, have: int, total: in
     with full_disk_named(part, None if total is None else total - have), bar, part.open("ab") as file:
         while True:
             try:
-                block = response.read1(BLOCK)  # what has arrived, so that an interruption loses little
+                block = response.read1(BLOCK)  # the received bytes, so that an interruption loses little
             except _NETWORK_ERRORS as error:
                 raise Interrupted(_reason(error)) from error
             if not block:

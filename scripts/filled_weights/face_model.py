@@ -67,7 +67,7 @@ class DenseFace:
 def face_model(tiny: bool, seed: int) -> list[TreeFile]:
     """The files of BFM/ but the converted model, which FaceModel.load makes of them."""
     size = TINY_SIZE if tiny else FULL_SIZE
-    make = cache(partial(dense_face, size, seed))  # once for all files, and only if one has to be written
+    make = cache(partial(dense_face, size, seed))  # once for all files, only if one is written
     model_bytes = size.n_original * 3 * (N_SHAPE + N_TEXTURE + 2) * 4
     expression_bytes = size.n_basis * 3 * (N_EXPRESSION + 1) * 4
     n_small = 40 * size.n_front

@@ -1,4 +1,4 @@
-"""The three stages on input they cannot use: one line that names the file, exit code 2, and nothing changed on disk."""
+"""Unusable input of the three stages: one line that names the file, exit code 2, and an unchanged disk."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class RunsCode:
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> Path:
-    """A folder with everything that the three stages need."""
+    """A folder with all inputs of the three stages."""
     return fill_world(tmp_path_factory.mktemp("good"))
 
 
 @pytest.fixture
 def world(good, tmp_path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(good, tmp_path / "the world"))
 
 
@@ -47,7 +47,7 @@ def run(world, monkeypatch, capfd) -> Iterator[Callable[..., tuple[int, str, str
     from diffusers.utils import logging
 
     handler, verbosity = signal.getsignal(signal.SIGTERM), logging.get_verbosity()
-    logging.set_verbosity_error()  # as the scripts do it for processes of their own
+    logging.set_verbosity_error()  # as in the scripts' own processes
     monkeypatch.chdir(world)
 
     def run_stage(stage: str, **changes: object) -> tuple[int, str, str]:
@@ -67,7 +67,7 @@ def run(world, monkeypatch, capfd) -> Iterator[Callable[..., tuple[int, str, str
 
 @pytest.fixture
 def refuses(world, run) -> Callable[..., str]:
-    """Run a stage that must refuse its input, check how it does so, and return its message."""
+    """Run a stage that must refuse its input, check exit code, output and disk, and return its message."""
 
     def check(stage: str, named: Path | str, **changes: object) -> str:
         before = contents(world)
@@ -95,7 +95,7 @@ def test_good_input_is_accepted(world, run, stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_as_a_command(world, stage):
-    """The same in a process of its own: nothing else on stderr, either."""
+    """The same in a separate process, where libraries print nothing to stderr."""
     flag = {"inference_audio2motion": "drv_aud", "inference_joygen": "audio_path"}.get(stage, "infer_video_path")
     missing = world / "no such file.mp4"
     command = [sys.executable, str(ROOT / f"{stage}.py"), *arguments_of(stage, world, {flag: missing})]
@@ -115,7 +115,7 @@ MEDIA_FLAGS = [
 
 
 def spoil_media(world: Path, kind: str) -> Path:
-    """A media file that is no use."""
+    """An unusable media file."""
     path = world / f"{kind} clip.mp4"
     if kind == "folder":
         path.mkdir()
@@ -203,7 +203,7 @@ def spoil_weights(path: Path, kind: str) -> None:
         path.write_text("these are no weights, whatever the name says\n" * 4)
 
 
-# stage, flag, the weights file that is spoilt, what the flag names
+# stage, flag, the damaged weights file, the flag's value
 WEIGHTS = [
     ("inference_audio2motion", "a2m_ckpt", "a2m.ckpt", "a2m.ckpt"),
     ("inference_edit_expression", "bfm_folder", "face_model.safetensors", "face_model.safetensors"),
@@ -277,7 +277,7 @@ ARRAYS = ("boxes", "landmarks", "source_landmarks", "coeffs", "frame_index", "va
 def test_incomplete_stage_2(world, refuses, name, kind):
     path = world / EDIT / name
     spoil_weights(path, kind)
-    if kind == "truncated" and path.suffix == ".png":  # noticed when its frame is drawn
+    if kind == "truncated" and path.suffix == ".png":  # found when its frame is generated
         assert "unreadable image" in refuses("inference_joygen", path)
         return
     assert "inference_edit_expression" in refuses("inference_joygen", path)

@@ -1,4 +1,4 @@
-"""Downloads of the official weights against a server on this machine: whole, broken, wrong, without room."""
+"""Downloads of the official weights from a local server: complete, interrupted, wrong files, full disk."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ cli.run(download_models.main)
 
 @pytest.fixture
 def web(monkeypatch) -> Iterator[FakeWeb]:
-    """A server that holds the whole tree."""
+    """A server with the whole tree."""
     monkeypatch.setattr(transfer, "WAIT", 0.0)
     monkeypatch.setattr(download_models, "OFFICIAL_FILES", SMALL_FILES)
     with fake_web.serve() as server:
@@ -158,7 +158,7 @@ def test_a_wrong_file_is_refused_and_replaces_nothing(web, tmp_path, capsys, con
     web.files[TINY] = content
     mine = tmp_path / "whisper/tiny.pt"
     mine.parent.mkdir()
-    mine.write_bytes(b"what I had")  # it does not fit either, but it is not lost for something as bad
+    mine.write_bytes(b"what I had")  # a wrong file is kept if the download is wrong too
     with pytest.raises(StageFailure, match="whisper"):
         download(web, tmp_path, "--only", "whisper", "dwpose")
     assert tree(tmp_path) == {
@@ -221,7 +221,7 @@ def test_a_file_that_does_not_fit_on_the_disk_stops_the_run(web, tmp_path, capsy
     with pytest.raises(StageFailure, match=r"no room for tiny\.pt\.part .*needs 1000\d* TB more, [\d.]+ \w?B free"):
         download(web, tmp_path)
     assert [path for path, _ in web.asked] == [TINY]
-    assert "missing" in capsys.readouterr().out  # the table is printed all the same
+    assert "missing" in capsys.readouterr().out  # the table is printed nevertheless
 
 
 def test_a_disk_that_fills_up_is_named_and_the_part_serves_later(web, tmp_path):
@@ -240,7 +240,7 @@ def test_a_disk_that_fills_up_is_named_and_the_part_serves_later(web, tmp_path):
     assert len(errors.splitlines()) == 1
     assert (tmp_path / ".downloads/whisper/tiny.pt.part").stat().st_size == limit
     web.asked.clear()
-    with pytest.raises(StageFailure):  # the file is not the one of the table, but it is fetched to its end
+    with pytest.raises(StageFailure):  # a wrong file, which is fetched completely
         download(web, tmp_path, "--only", "whisper")
     assert web.ranges(TINY) == [f"bytes={limit}-"]
 
@@ -305,7 +305,7 @@ def test_wrong_arguments(tmp_path, capsys):
 
 def test_it_runs_by_its_path_from_anywhere(tmp_path):
     command = ["bash", str(ROOT / "scripts" / "download_models.sh"), "--check", "--dir", "weights", "--only", "whisper"]
-    (tmp_path / "utils").mkdir()  # another project's modules do not get in the way
+    (tmp_path / "utils").mkdir()  # modules of another project are not imported
     (tmp_path / "utils" / "__init__.py").write_text("raise ImportError")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     result = subprocess.run(
@@ -345,7 +345,7 @@ def packed(kind: str, contents: dict[str, bytes], links: dict[str, str] | None =
 @pytest.mark.parametrize("kind", ["zip", "gz", ""])
 @pytest.mark.parametrize("folder", ["", "pretrained_models/", "pretrained_models/pretrained_models/"])
 def test_an_archive_is_unpacked_however_it_is_nested(web, tmp_path, kind, folder):
-    del web.files[TINY]  # nothing but the archive can give it
+    del web.files[TINY]  # only the archive has it
     listed = {path: content for path, content in CONTENTS.items() if not path.endswith(".onnx")}
     archive = tmp_path / "joygen_weights"
     archive.write_bytes(packed(kind, {f"{folder}{path}": content for path, content in listed.items()}))
@@ -419,7 +419,7 @@ def test_sizes_are_written_as_people_say_them():
     assert [size_text(n) for n in numbers] == ["0 B", "994 B", "999 kB", "44.9 kB", "1.3 GB", "5.0 TB"]
 
 
-# The real addresses, played by a proxy on this machine
+# The real addresses, served by a local proxy
 
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
@@ -431,7 +431,7 @@ HOSTS = [
 
 @pytest.fixture
 def internet(tmp_path) -> Iterator[tuple[FakeWeb, dict[str, str]]]:
-    """A proxy that plays every source of the table, and the environment in which a program meets it."""
+    """A proxy that serves every source of the table, and the environment variables that select it."""
     with fake_web.serve() as server:
         certificate = fake_web.certify(server, tmp_path, HOSTS)
         publish(server)
@@ -443,7 +443,7 @@ def internet(tmp_path) -> Iterator[tuple[FakeWeb, dict[str, str]]]:
 
 
 def publish(server: FakeWeb) -> None:
-    """Put every file of the table where the table says it is."""
+    """Serve every file of the table at its address."""
     archives: dict[str, dict[str, bytes]] = {}
     for file in SMALL_FILES:
         content = CONTENTS[str(file.path)]
@@ -475,7 +475,7 @@ BY_HAND = {str(file.path) for file in SMALL_FILES if isinstance(file.source, ByH
 def test_every_source_of_the_table_gives_its_file(internet, tmp_path):
     server, environment = internet
     unet_id = next(file.source.file_id for file in SMALL_FILES if file.group == "unet")
-    server.plans[unet_id] = [LARGE]  # a connection that breaks is no reason to fail
+    server.plans[unet_id] = [LARGE]  # a broken connection is retried
     root = tmp_path / "weights"
     process = start_command("--dir", root, "--all", env=environment)
     _, errors = process.communicate(timeout=100)
@@ -495,7 +495,7 @@ def test_what_goes_wrong_with_the_sources(internet, tmp_path):
     index_id = next(file.source.file_id for file in SMALL_FILES if file.path.name.startswith("index_mp468"))
     server.drive[unet_id] = ("", fake_web.QUOTA_PAGE)
     server.drive[index_id] = ("index.npy", HTML)
-    for name in ("std_exp.txt", "BFM_exp_idx.mat"):  # the second source gives these
+    for name in ("std_exp.txt", "BFM_exp_idx.mat"):  # from the second source
         address = next(file.source.url for file in SMALL_FILES if file.path.name == name)
         del server.files[address.removeprefix("https://")]
         spare_id = next(file.sources[1].file_id for file in SMALL_FILES if file.path.name == name)

@@ -1,4 +1,4 @@
-"""evaluate.py end to end on clips made on the spot, with the real tracker and the shipped model."""
+"""evaluate.py end to end on synthetic clips, with the real tracker and the mini pack's face model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def darker_below(frame: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two references; one generated clip equals its reference, one is darker below and shorter, others are in vain."""
+    """Two references; one generated clip equals its reference, one is darker below and shorter, others are unusable."""
     root = tmp_path_factory.mktemp("clips")
     made, real = root / "made", root / "real"
     made.mkdir()
@@ -99,7 +99,7 @@ def test_what_went_wrong_is_named(report):
 
 
 def test_other_words_are_named(report):
-    """Pairs with one sound have no such note; a sound that asks for another opening has."""
+    """Pairs with the same sound have no note; a pair whose sound predicts another opening has one."""
     _, content = report
     assert not any("different words" in note for clip in content["clips"] for note in clip["notes"])
     rng = np.random.default_rng(0)
@@ -162,7 +162,7 @@ def test_a_single_pair_that_cannot_be_measured_is_an_error(folders, tmp_path, na
 
 
 def test_only_pictures_that_are_shown_are_kept(tmp_path):
-    """The worst frames are those of all clips, though few are held at a time."""
+    """The worst frames are those of all clips, although few are held in memory."""
     picture, rng = np.zeros((1, 1, 3), np.uint8), np.random.default_rng(0)
     whole, kept = {}, {}
     for number in range(12):

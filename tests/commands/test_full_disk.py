@@ -1,4 +1,4 @@
-"""The disk fills up at each write of the three stages in turn: one line, exit code 1, nothing is lost or half done."""
+"""A full disk at each write of the three stages in turn: one line, exit code 1, no partial or lost files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.results import store
 TALK_NAME = f"{Path(talking_clip.CLIP_NAME).stem}#{Path(talking_clip.SPEECH_NAME).stem}.mp4"
 EDIT_NAME = Path(EDIT).relative_to("edit")
 
-# stage and flags, its result in the folder of results, how many writes of one kind fail, writes that must be among them
+# stage and flags, its result, number of failing writes of one kind, writes that must be among them
 STAGES = [
     ("inference_audio2motion", [], Path(MOTION_NAME), 9, ["/.partial-*.npy"]),
     (
@@ -45,13 +45,13 @@ def world(tmp_path_factory) -> Path:
 
 
 def put_old_result(world: Path, result: Path) -> None:
-    """What an earlier run with other options may have left."""
+    """Files of an earlier run with other options."""
     result.parent.mkdir(parents=True)
     if result.suffix == ".npy":
         shutil.copy(world / "a2m" / MOTION_NAME, result)
     elif result.suffix == ".mp4":
         media.write_clip(result, media.numbered_frames(2))
-        result.with_suffix(".png").write_bytes(b"a sheet")
+        result.with_suffix(".png").write_bytes(b"a contact sheet")
     elif result.suffix == ".png":
         result.write_bytes(b"a picture")
     else:
@@ -63,7 +63,7 @@ def put_old_result(world: Path, result: Path) -> None:
 @pytest.mark.parametrize(("stage", "flags", "name", "most_alike", "expected"), STAGES, ids=IDS)
 @pytest.mark.parametrize("has_names", [True, False], ids=["content", "names"])
 def test_disk_full(world, tmp_path, monkeypatch, capsys, stage, flags, name, most_alike, expected, has_names):
-    """Run after run fails one write later than the one before it, and goes on where that one ended."""
+    """Each run fails one write later than the previous one, and resumes from it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     flag = "infer_result_dir" if "edit" in stage else "result_dir"
     assert run_stage(stage, [*arguments_of(stage, world, {flag: tmp_path / "results"}), *flags]) == 0
@@ -88,7 +88,7 @@ def test_disk_full(world, tmp_path, monkeypatch, capsys, stage, flags, name, mos
         assert "check the free space" in error
         assert str(tmp_path) in error
         after = contents(tmp_path)
-        if "rename" in disk.failed and disk.failed.endswith(".mp4"):  # the sheet is just new, the video old
+        if "rename" in disk.failed and disk.failed.endswith(".mp4"):  # the contact sheet is new, the video old
             after[result.with_suffix(".png").relative_to(tmp_path).as_posix()] = before["results/" + name.stem + ".png"]
         assert {path: after.get(path) for path in before} == before, disk.failed
         assert ("are kept in" in error) == parts.exists(), error

@@ -1,4 +1,4 @@
-"""Damaged and foreign files of every kind that a user may hand over: used, or refused in one line, and in time."""
+"""Damaged and foreign input files of every kind: used, or refused in one line, within a time limit."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ CONFIGS: dict[str, type] = {
 
 @pytest.fixture
 def fresh(tmp_path) -> Callable[[], Path]:
-    """Gives a new folder name for each example."""
+    """Returns a new folder name for each example."""
     numbers = count()
     return lambda: tmp_path / str(next(numbers))
 
 
 def accepts_or_refuses(use: Callable[[], object]) -> None:
-    """Nothing but an error that is one line may come out."""
+    """Fail unless the call succeeds or raises a one-line error."""
     try:
         use()
     except (BadInput, StageFailure) as error:
@@ -102,7 +102,7 @@ def edited(tmp_path_factory) -> Path:
 
 @st.composite
 def spoilt_file(draw: st.DrawFn, path: Path) -> bytes:
-    """Another content for a file of a stage-2 folder."""
+    """Altered content of a file of a stage-2 folder."""
     if path.suffix == ".npy":
         return draw(damage.arrays(np.load(path)))
     content = path.read_bytes()

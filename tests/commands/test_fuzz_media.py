@@ -1,4 +1,4 @@
-"""Damaged media files, opened in a process of its own: a decoder that hangs or crashes is noticed, and is an error."""
+"""Damaged media files, opened in a separate process, where a decoder that hangs or crashes is an error."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.helpers import media
 from tests.helpers.damage import LONGEST, damaged, examined
 
 ROOT = Path(__file__).resolve().parents[2]
-N_SHOWN = 60  # frames that a result asks for
-MEMORY = 3 << 30  # bytes of address space, beyond what the libraries themselves take
+N_SHOWN = 60  # frames of a result
+MEMORY = 3 << 30  # bytes of address space beyond the libraries' own
 
-# Reads names, and does with each file what the stages do with a clip or a speech.
+# Reads names from stdin, and opens each file as the stages open a clip or a speech.
 WORKER = f"""
 import sys
 from pathlib import Path
@@ -40,9 +40,9 @@ def look(path):
     backwards = list(range(n_frames))[::-1]
     assert sum(1 for _ in read_frames_at(path, backwards, float(video.fps))) == n_frames
     if video.has_audio:
-        listen(path)
+        read_sound(path)
 
-def listen(path):
+def read_sound(path):
     assert all(abs(block).max(initial=0) <= 1 for block in waveform_blocks(path))
 
 n_mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -51,11 +51,11 @@ logging.disable(logging.WARNING)
 for line in sys.stdin:
     path = Path(line.removesuffix("\\n"))
     try:
-        (listen if path.suffix == ".wav" else look)(path)
+        (read_sound if path.suffix == ".wav" else look)(path)
         answer = "used"
     except BadInput as error:
         answer = f"refused: {{error}}"
-    except MemoryError as error:  # in the commands one line, too: utils/core/cli.py
+    except MemoryError as error:  # one line in the commands: utils/core/cli.py
         answer = f"refused: out of memory, {{error}}"
     except BaseException as error:
         answer = f"failed: {{type(error).__name__}}: {{error}}"
@@ -64,13 +64,13 @@ for line in sys.stdin:
 
 
 class Reader:
-    """The process; it is started anew after it has died or hung."""
+    """The process, restarted after a crash or a hang."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def __call__(self, path: Path) -> str:
-        """What became of the file, in a word or line; raises AssertionError if the process hangs or dies."""
+        """Result of a file, in a word or line; raises AssertionError if the process hangs or dies."""
         process = self._process or self._started()
         process.stdin.write(f"{path}\n")
         process.stdin.flush()
@@ -118,7 +118,7 @@ def files(tmp_path_factory) -> dict[str, bytes]:
 
 @pytest.fixture
 def fresh(tmp_path) -> Callable[[str], Path]:
-    """Gives a new file name for each example."""
+    """Returns a new file name for each example."""
     numbers = count()
     return lambda suffix: tmp_path / f"{next(numbers)}{suffix}"
 

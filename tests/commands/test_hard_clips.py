@@ -1,4 +1,4 @@
-"""The three stages on clips and speech as they come: small, with real faces, and with tiny untrained networks.
+"""The three stages on unusual clips and speeches: small, with real faces, and with tiny untrained networks.
 
 JOYGEN_MEDIA=FOLDER runs the same over the clips of FOLDER/hard and FOLDER/talk.
 """
@@ -38,7 +38,7 @@ MEDIA_CLIPS = [path for part in ("hard", "talk") if MEDIA_DIR for path in sorted
 
 @dataclass(frozen=True)
 class Result:
-    """What was written: frames that decode, their rate, seconds of sound, and stage 2's result."""
+    """A written video: decoded frames, their rate, seconds of sound, and stage 2's result."""
 
     path: Path
     n_frames: int
@@ -82,16 +82,16 @@ def talk(networks, tmp_path) -> Callable[..., Result]:
 
 
 def opened(path: Path, edit_dir: Path) -> Result:
-    """The result, after a look at what every result must be."""
+    """The result, after checks that hold for every result."""
     video, edit = probe_video(path), store.load_edit(edit_dir)
     n_frames = sum(1 for _ in read_frames(path, float(video.fps)))
     one_frame = float(1 / video.fps)
     assert video.fps == Fraction(edit.record.fps).limit_denominator(1001)
     assert video.duration == pytest.approx(n_frames * one_frame, abs=1e-3)
     with av.open(str(path)) as container:
-        pictures, sound = container.streams
-        assert (pictures.codec_context.name, sound.codec_context.name) == ("h264", "aac")
-        assert abs(float(pictures.start_time * pictures.time_base - sound.start_time * sound.time_base)) < one_frame
+        images, sound = container.streams
+        assert (images.codec_context.name, sound.codec_context.name) == ("h264", "aac")
+        assert abs(float(images.start_time * images.time_base - sound.start_time * sound.time_base)) < one_frame
         sound_seconds = float(sound.duration * sound.time_base)
     assert sound_seconds == pytest.approx(n_frames * one_frame, abs=one_frame)
     return Result(path, n_frames, video.fps, sound_seconds, edit)
@@ -107,7 +107,7 @@ def face_clip(path: Path, n_frames: int = N_CLIP, **options: object) -> Path:
 
 
 def truncated(folder: Path) -> Path:
-    """Half of a file is gone; its header still tells the whole length."""
+    """A file cut in half; its header still states the whole length."""
     whole = face_clip(folder / "whole.mkv", 20, options={"g": "2", "bf": "0"})
     path = folder / "truncated.mkv"
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -115,7 +115,7 @@ def truncated(folder: Path) -> Path:
 
 
 def lying_header(folder: Path) -> Path:
-    """An mp4 whose headers say that it lasts a hundred times as long."""
+    """An mp4 whose headers state a hundred times its length."""
     path = face_clip(folder / "lying.mp4")
     content = bytearray(path.read_bytes())
     for name, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
@@ -135,7 +135,7 @@ def linked(folder: Path) -> Path:
     return path
 
 
-CLIPS: dict[str, tuple[Fraction | int, Callable[[Path], Path]]] = {  # name: own rate, how to make it
+CLIPS: dict[str, tuple[Fraction | int, Callable[[Path], Path]]] = {  # name: own rate, writer
     "60 fps": (60, lambda folder: face_clip(folder / "a.mp4", fps=60)),
     "29.97 fps": (NTSC, lambda folder: face_clip(folder / "a.mov", fps=NTSC)),
     "24 fps, 10 bit, HEVC": (
@@ -203,12 +203,12 @@ def test_length_of_the_result(talk, speech, tmp_path, length, n_clip):
 
 
 def click_speech(folder: Path, kind: str) -> tuple[Path, float]:
-    """A file with one click, and when it comes after the file's first picture or, without one, its first sound."""
+    """A file with one click, and its time after the file's first frame or, without video, its first sample."""
     sound = media.clicks(0.4, [0.2])
     if kind == "late sound":
         path = media.write_clip(folder / "late.mp4", media.numbered_frames(20), sound=sound, sound_start=0.12)
         return path, 0.32
-    if kind == "late pictures":
+    if kind == "late video":
         times = [0.1 + index / 25 for index in range(20)]
         path = media.write_clip(folder / "early.mkv", media.numbered_frames(20), times=times, sound=sound)
         return path, 0.1
@@ -229,13 +229,13 @@ def click_speech(folder: Path, kind: str) -> tuple[Path, float]:
     return path, 0.2
 
 
-@pytest.mark.parametrize("kind", ["late sound", "late pictures", "mp3", "opus", "5.1"])
-def test_sound_and_pictures_start_together(talk, tmp_path, kind):
-    """The click is heard where it was; a frame of this result lasts 0.017 s."""
+@pytest.mark.parametrize("kind", ["late sound", "late video", "mp3", "opus", "5.1"])
+def test_sound_and_video_start_together(talk, tmp_path, kind):
+    """The click keeps its time; a frame of this result lasts 0.017 s."""
     sound, time = click_speech(tmp_path, kind)
     result = talk(face_clip(tmp_path / "clip.mp4", fps=60), sound, "--fps", "source")
-    heard = media.click_times(load_waveform(result.path, 48_000), 48_000, threshold=0.15)
-    assert heard[0] == pytest.approx(time, abs=0.006)
+    times = media.click_times(load_waveform(result.path, 48_000), 48_000, threshold=0.15)
+    assert times[0] == pytest.approx(time, abs=0.006)
 
 
 def test_a_clip_without_a_face_is_refused(talk, speech, tmp_path):
@@ -261,7 +261,7 @@ def test_rate_that_stage_2_did_not_make(talk, speech, tmp_path):
 
 
 def test_twenty_minutes_stay_in_step(tmp_path):
-    """30 000 tiny frames and their sound are written and read in bounded memory; the last click is where it was."""
+    """30 000 tiny frames and their sound are written and read in bounded memory; the last click keeps its time."""
     times = [0.5, 600.0, 1199.0]
     sound = media.write_wav(tmp_path / "long.wav", media.clicks(1200, times, 16_000), 16_000)
     frames = media.numbered_frames(100, 16, 16)

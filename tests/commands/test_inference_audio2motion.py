@@ -1,4 +1,4 @@
-"""Stage 1's script: what it writes, repeatability, and one readable line for everything it cannot use."""
+"""Stage 1's script: output, repeatability, and one line for unusable input."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def write_network(
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch):
-    """Runs the script with small networks, in place of any pack, and gives its result folder.
+    """Runs the script with small networks instead of a pack, and returns its result folder.
 
     The speech is noise, so --silence is off unless said otherwise (None: not given).
     """
@@ -108,7 +108,7 @@ def test_amplitude_and_temperature_reach_the_network(stage, tmp_path: Path) -> N
 
 
 def test_silence_shuts_the_mouth(stage, tmp_path: Path) -> None:
-    """By default with the mini pack's kind of network; not with --faithful, and not with --silence off."""
+    """Default with the mini pack's kind of network; not with --faithful or --silence off."""
     pause = slice(50, 90)
     speech = write_speech(tmp_path / "speech.wav", sound=np.concatenate([buzz(45), hiss(50), buzz(45)]))
     runs = {"plain": ([], None), "close": ([], "close"), "off": ([], "off"), "faithful": (["--faithful"], None)}
@@ -126,7 +126,7 @@ def test_silence_shuts_the_mouth(stage, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_silent", [True, False])
 def test_a_sound_without_a_voice_gives_a_shut_mouth(stage, tmp_path: Path, is_silent: bool, caplog) -> None:
-    """And where nothing at all is heard, a warning: there may be speech in another track of the file."""
+    """A silent first track gives a warning: there may be speech in another track of the file."""
     speech = write_speech(tmp_path / "s.wav", sound=np.zeros(32_000, np.float32) if is_silent else hiss(50, 0.1))
     motion = np.load(stage("--drv_aud", speech, silence=None) / "s.npy")
     assert np.ptp(motion, axis=0).max() < 1e-6
@@ -134,7 +134,7 @@ def test_a_sound_without_a_voice_gives_a_shut_mouth(stage, tmp_path: Path, is_si
 
 
 def test_a_network_on_hubert_is_left_alone_in_silence(stage, tmp_path: Path) -> None:
-    """The official kind of network: only --silence close shuts its mouth."""
+    """With the official kind of network only --silence close shuts the mouth."""
     listener = write_network(tmp_path / "listener", audio_type="hubert", audio_dim=WIDTH)
     flags = ["--a2m_ckpt", listener, "--hubert_path", write_hubert_folder(tmp_path / "hubert")]
     speech = write_speech(tmp_path / "speech.wav")
@@ -161,7 +161,7 @@ def test_readme_command_runs_as_written(stage, tmp_path: Path, monkeypatch) -> N
     inference_audio2motion.main(command.split())
     motion = np.load("results/a2m/xinwen_5s.npy")
     assert motion.shape == (52, 64)  # 99 HuBERT steps, padded to 104, halved
-    assert [path.name for path in Path("demo").iterdir()] == ["xinwen_5s.wav"]  # nothing is written beside it
+    assert [path.name for path in Path("demo").iterdir()] == ["xinwen_5s.wav"]  # no file is written beside it
     inference_audio2motion.main([*command.split(), "--temperature", "0.2", "--mouth_amp", "0.45"])
     np.testing.assert_array_equal(np.load("results/a2m/xinwen_5s.npy"), motion)
 

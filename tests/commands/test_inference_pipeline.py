@@ -1,4 +1,4 @@
-"""The pipeline's command: words become the options of every stage, in one process or in several."""
+"""The pipeline's command: its arguments become the options of every stage, in one process or in several."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_help_lists_every_flag_by_stage_and_loads_nothing_heavy():
     assert places == sorted(places)
     flags = ("--adapt", "--list-speakers", "--seed", "--mouth_amp", "--speaker", "--fps", "--reference", "--clean")
     assert all(f"\n  {flag}" in result.stdout for flag in flags)
-    assert "--infer_video_path" not in result.stdout  # what the pipeline sets itself
+    assert "--infer_video_path" not in result.stdout  # set by the pipeline
 
 
 def test_one_process_and_several_make_the_same_files(tmp_path, capsys):

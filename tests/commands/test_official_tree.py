@@ -56,8 +56,8 @@ WEIGHED = ("motion", "edit", "talk", "prepare")  # commands that open weights an
 CLIP, SPEECH = Path("demo/example_5s.mp4"), Path("demo/xinwen_5s.mp3")
 SPEECH_SECONDS = 0.4
 CLIP_FRAMES = (0, 1, 2, 12, 3, 4)  # of the talking clip; its twelfth has no face
-MARGIN = 0.15  # of the box's size: the blending region may reach beyond the box
-CODING_ERROR = 2.0  # grey levels on average that encoding twice may change
+MARGIN = 0.15  # of the box's size, by which the blending region may extend beyond the box
+CODING_ERROR = 2.0  # grey levels, mean change by encoding twice
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,7 @@ def tree(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tree, tmp_path_factory) -> SimpleNamespace:
-    """The project's folder after the three commands, and what each said."""
+    """The project's folder after the three commands, and the output of each."""
     folder = official_tree.project_folder(tmp_path_factory.mktemp("readme") / "JoyGen", tree)
     (folder / "demo").mkdir()
     face = talking_clip.moving_face()
@@ -165,7 +165,7 @@ def test_video_changes_in_the_lower_face_alone(run):
 
 
 def lower_part(edit: store.EditResult, index: int, size: tuple[int, ...]) -> np.ndarray:
-    """The lower half of a frame's box, a little wider; nothing where there is no face."""
+    """The lower half of a frame's box, extended by MARGIN; empty without a face."""
     region = np.zeros(size, bool)
     if edit.valid[index]:
         x1, y1, x2, y2 = edit.boxes[index]
@@ -176,7 +176,7 @@ def lower_part(edit: store.EditResult, index: int, size: tuple[int, ...]) -> np.
 
 def test_both_packs_are_the_same_classes_of_other_sizes(tree):
     official, mini = (loaded_parts(pack) for pack in (packs.official_pack(tree), packs.mini_pack()))
-    assert set(mini) == set(official) - {"hubert", "recon", "face_parsing"}  # the mini pack does without
+    assert set(mini) == set(official) - {"hubert", "recon", "face_parsing"}  # not in the mini pack
     for name, part in mini.items():
         assert type(part) is type(official[name]), name
         assert sizes_of(part) != sizes_of(official[name]), name
@@ -196,7 +196,7 @@ def loaded_parts(pack: packs.Pack) -> dict[str, object]:
     audio2motion = load_audio2motion(pack.audio2motion)
     codec, generator = LatentCodec.load(pack.vae), Generator.load(pack.unet)
     parts = {
-        "audio2motion": audio2motion.vae,  # the network around it hears either MFCC or HuBERT and pitch
+        "audio2motion": audio2motion.vae,  # the network around it takes either MFCC or HuBERT and pitch
         "audio encoder": audio2motion.mel_encoder,
         "face model": FaceModel.load(pack.face_model),
         "whisper": WhisperEncoder.load(pack.whisper),
@@ -211,7 +211,7 @@ def loaded_parts(pack: packs.Pack) -> dict[str, object]:
 
 
 def sizes_of(part: object) -> list[tuple[int, ...]]:
-    """The shapes of everything that a network holds, or of what a codec's network holds."""
+    """Shapes of the tensors of a network, or of a codec's network."""
     network = part if isinstance(part, torch.nn.Module) else part.vae  # type: ignore[attr-defined]
     return [tuple(value.shape) for _, value in (*network.named_parameters(), *network.named_buffers())]
 

@@ -1,4 +1,4 @@
-"""Where there is too little memory, a command says so in one line, and a clip never just seems to end there."""
+"""Too little memory gives a one-line error, never a shorter clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that may not be written, files that may not be read, and symbolic links in the place of files and folders."""
+"""Unwritable folders, unreadable files, and symbolic links to files and folders."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def good(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def world(good, tmp_path, monkeypatch) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(good, tmp_path / "world"))
 
 
 @pytest.fixture
 def run(world, capsys) -> Callable[..., tuple[int, str]]:
-    """Exit code and words of a stage."""
+    """Exit code and output of a stage."""
 
     def run_with(stage: str, **changes: object) -> tuple[int, str]:
         capsys.readouterr()
@@ -52,7 +52,7 @@ def run(world, capsys) -> Callable[..., tuple[int, str]]:
 
 @pytest.fixture
 def refuses(world, run) -> Callable[..., str]:
-    """Run a stage that must refuse in one line that says ``reason``, and change nothing."""
+    """Run a stage that must refuse in one line with ``reason``, and change nothing."""
 
     def check(stage: str, named: Path, reason: str, **changes: object) -> None:
         before = contents(world)
@@ -132,7 +132,7 @@ def test_clean_removes_a_linked_folder_s_link_alone(world, capsys):
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("target", ["nowhere", "results"])
 def test_links_that_lead_nowhere(world, refuses, stage, target):
-    """Such as to a disk that is not there, or in a circle."""
+    """Links to a missing disk, or in a circle."""
     (world / "results").symlink_to(target)
     refuses(stage, world / "results", "leads nowhere")
     refuses(stage, world / "results", "leads nowhere", **{RESULT_FLAG[stage]: world / "results" / "new"})
@@ -148,7 +148,7 @@ def test_inputs_that_are_links_to_nothing(world, refuses, stage, flag, name, tar
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("target", ["precious", "nowhere"])
 def test_a_link_in_the_place_of_a_result_is_replaced(world, run, refuses, stage, target):
-    """And what it leads to stays."""
+    """The link's target is unchanged."""
     result, precious = world / "results" / RESULTS[stage], world / "precious"
     result.parent.mkdir(parents=True)
     if "edit" in stage:
@@ -183,7 +183,7 @@ def test_what_stands_in_the_place_of_parts_is_not_touched(world, refuses, stage,
 
 
 def test_permissions_do_hold(tmp_path):
-    """What the tests above rest on."""
+    """Precondition of the tests above."""
     (tmp_path / "file").touch(0o400)
     with permissions_hold(), pytest.raises(PermissionError):
         (tmp_path / "file").open("r+b")

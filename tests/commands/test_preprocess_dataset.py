@@ -1,4 +1,4 @@
-"""Preparation of training data on real (short) clips: the same files however it is run, stopped or killed."""
+"""Preparation of training data on real (short) clips: same files with any number of processes, stopped or killed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def folders(clips, tmp_path_factory) -> Path:
-    """What one process makes."""
+    """Output of one process."""
     result_dir = tmp_path_factory.mktemp("data") / "folders"
     done = prepare(clips, result_dir, "--num_workers", "1")
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def folders(clips, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def shards(clips, tmp_path_factory) -> Path:
-    """What two processes make, as one shard."""
+    """Output of two processes, as one shard."""
     result_dir = tmp_path_factory.mktemp("data") / "shards"
     done = prepare(clips, result_dir, "--num_workers", "2", "--format", "shards")
     assert done.returncode == 0, done.stderr
@@ -116,7 +116,7 @@ def test_a_clip_that_has_changed_since_is_prepared_anew(clips, folders, tmp_path
 
 @pytest.mark.parametrize("storage", ["files", "shards"])
 def test_a_killed_run_is_finished_by_the_next(clips, folders, shards, tmp_path, storage):
-    """SIGKILL, to the whole run, as soon as its first clip is there; what is left is not read, then cleared away."""
+    """SIGKILL to the whole run after its first clip; unfinished files are not read, then removed."""
     run = subprocess.Popen(command(clips, tmp_path, "--num_workers", "1", "--format", storage), cwd=ROOT)
     pattern = "*/track.json" if storage == "files" else ".waiting/[!.]*.tar"
     try:
@@ -133,26 +133,26 @@ def test_a_killed_run_is_finished_by_the_next(clips, folders, shards, tmp_path, 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_a_killed_process_costs_nothing(clips, folders, tmp_path):
-    """SIGKILL to the one process that does the work, in the middle of a clip; a new one takes over."""
+    """SIGKILL to the worker process during a clip; a new one replaces it."""
     run = subprocess.Popen(command(clips, tmp_path, "--num_workers", "1"), cwd=ROOT)
     wait_until(lambda: list(tmp_path.glob(".partial-*")))
     os.kill(worker_of(run.pid), signal.SIGKILL)
     assert run.wait(timeout=300) == 0
     left = [path for path in tmp_path.iterdir() if path.name.startswith(".partial-")]
-    for path in left:  # the next run would
+    for path in left:  # as the next run would
         shutil.rmtree(path)
     assert files_of(tmp_path) == files_of(folders)
 
 
 def worker_of(pid: int) -> int:
-    """The child that was started to serve, not the one that watches shared resources."""
+    """The worker process, not multiprocessing's resource tracker."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     (worker,) = (int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
     return worker
 
 
 def wait_until(condition) -> None:
-    end = time.monotonic() + 1200  # a machine with other work to do may take long
+    end = time.monotonic() + 1200  # generous, for a busy machine
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -182,7 +182,7 @@ def test_unusable_clips_are_left_out_with_a_reason(clips, folders, tmp_path, cap
 
 
 def test_the_speaker_is_chosen_where_a_clip_shows_several(tmp_path, capfd):
-    """By default the most prominent person of a clip without sound; else who is asked for, if somebody is there."""
+    """Default in a clip without sound: the most prominent person; else the chosen one, if a person is there."""
     folder = tmp_path / "clips"
     folder.mkdir()
     media.write_clip(folder / "two.mp4", two_people(8, at(30), at(360)))

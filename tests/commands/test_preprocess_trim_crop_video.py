@@ -136,7 +136,7 @@ def test_finished_videos_are_not_surveyed_again(raw_dir, clips_dir, monkeypatch,
 
 
 def test_workers_and_a_killed_run_give_the_same_files(raw_dir, clips_dir, tmp_path):
-    """What a kill leaves behind: a record that is not finished, some of its clips, a folder of work."""
+    """Files after a kill: an unfinished record, some of its clips, a work folder."""
     path, folder = raw_dir / "gap.mp4", tmp_path / "clips"
     (record,) = (record for record in load_records(clips_dir) if record.source == path.name)
     rows = [record.rows[0], *record.rows]
@@ -166,7 +166,7 @@ def test_other_limits_replace_the_clips(raw_dir, tmp_path):
 
 
 def test_a_video_that_was_damaged_for_a_while(raw_dir, tmp_path, monkeypatch):
-    """No clip is left that the report does not know, and the video is taken again once it is whole."""
+    """No clip outside the report is left, and the video is processed again once it is complete."""
     raw, folder = tmp_path / "raw", tmp_path / "clips"
     raw.mkdir()
     content = (raw_dir / "gap.mp4").read_bytes()

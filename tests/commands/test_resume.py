@@ -1,4 +1,4 @@
-"""Stages 2 and 3 are killed in the middle and run again: nothing done is done twice, and the result is the same."""
+"""Stages 2 and 3 killed and run again: finished parts are not computed twice, and the result is the same."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from utils.results import store
 
 ROOT = Path(__file__).resolve().parents[2]
 PART = 4  # frames; of 20 in all
-N_DEPTHS = 10  # that stage 2 draws: the face is hidden in the others, frames 9 to 18
+N_DEPTHS = 10  # rendered by stage 2; the face is hidden in the others, frames 9 to 18
 
-# Run a stage in small parts, and stop it from inside after some calls of a function of its.
+# Run a stage in small parts, and stop it after some calls of one of its functions.
 STOPPED_RUN = """
 import importlib, os, pkgutil, resource, sys
 from utils.core import cli
@@ -49,7 +49,7 @@ cli.run(importlib.import_module({stage!r}).main)
 """
 KILL, TERMINATE = "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)"
 FILL_DISK = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
-KEPT = "; finished parts are kept in {folder}, and the same command goes on from there\n"
+KEPT = "; finished parts are kept in {folder}; the same command resumes from them\n"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def small_parts(monkeypatch):
 
 
 def stopped_run(stage: str, arguments: list[str], place: str, name: str, n_calls: int, stop: str) -> tuple[int, str]:
-    """Exit code and last words of a process of its own in which ``stop`` happens at the call after ``n_calls``."""
+    """Exit code and stderr of a separate process, stopped by ``stop`` at the call after ``n_calls``."""
     code = STOPPED_RUN.format(part=PART, place=place, name=name, n_calls=n_calls, stop=stop, stage=stage)
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
@@ -164,7 +164,7 @@ def test_stage_3_goes_on_where_it_was_stopped(
 
 
 def test_a_sheet_is_beside_the_same_video(folder, tmp_path, capsys):
-    """Parts from before, made without what the sheet shows, are made anew."""
+    """Earlier parts without tiles for the contact sheet are generated again."""
     result = result_of(folder, tmp_path / "talk")
     arguments = flags(folder, result.parent)
     ended, words = stopped_run("inference_joygen", arguments, "utils.media.video_parts", "AudioEncoder", 0, TERMINATE)
@@ -204,7 +204,7 @@ def test_a_clip_that_changed_after_stage_2_is_another(folder, tmp_path):
 @pytest.mark.parametrize("stage", [inference_edit_expression, inference_joygen])
 @pytest.mark.parametrize("is_gone", [False, True])
 def test_a_clip_that_changes_while_it_is_used(folder, tmp_path, monkeypatch, stage, is_gone):
-    """Nothing is made of two clips, and no parts of it are kept."""
+    """No result mixes two clips, and no parts are kept."""
     clip = Path(shutil.copy(folder / CLIP_NAME, tmp_path / CLIP_NAME))
     place, name = (edit_stage, "render_parts") if stage is inference_edit_expression else (talk_stage, "write_parts")
     original = getattr(place, name)
@@ -238,7 +238,7 @@ def test_a_speech_that_changes_while_it_is_used(folder, tmp_path, monkeypatch):
 
 
 def test_a_motion_that_another_run_writes_is_not_taken_for_the_one_read(folder, tmp_path, monkeypatch):
-    """Else the key would name the other, and its run find a finished result."""
+    """Otherwise a run on the other input would find a finished result under its key."""
     arguments = edit_flags(folder, tmp_path / "edit")
     motion = tmp_path / "motion.npy"
     store.save_motion(motion, store.load_motion(folder / "a2m" / Path(SPEECH_NAME).with_suffix(".npy").name))
@@ -255,7 +255,7 @@ def test_a_motion_that_another_run_writes_is_not_taken_for_the_one_read(folder, 
 
 
 def test_stage_2_does_not_replace_what_stage_3_reads(folder, tmp_path, monkeypatch):
-    """Else the video would be made of two results of stage 2, under the key of the first."""
+    """Otherwise the video would mix two results of stage 2, under the key of the first."""
     edit = Path(shutil.copytree(folder / "edit", tmp_path / "edit"))
     before, original, refused = contents(edit), talk_stage.write_parts, []
 
@@ -309,7 +309,7 @@ def key_of(folder: Path, tmp_path: Path, *extra: str) -> str:
 
 @pytest.mark.parametrize("stage", [inference_edit_expression, inference_joygen])
 def test_a_changed_comment_leaves_a_result_up_to_date(folder, tmp_path, stage):
-    """What counts is what a result is made from, not the bytes of the code."""
+    """The key depends on inputs, options and weights, not on the code's bytes."""
     make = edit_flags if stage is inference_edit_expression else flags
     arguments = make(folder, tmp_path / "results")
     stage.main(arguments)

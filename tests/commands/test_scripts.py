@@ -1,4 +1,4 @@
-"""The shell scripts: usage, quoting, exit codes, and what setup needs to know that it has nothing to do."""
+"""The shell scripts: usage, quoting, exit codes, and setup's check for finished installations."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ pathlib.Path(folder, "final", "whisper.pt").write_text("")
 
 
 def test_a_stopped_build_of_the_mini_pack_goes_on(tmp_path):
-    """What was trained, but not or only half put into the pack, is put there by the next run."""
+    """Trained networks that are not, or partly, exported to the pack are exported by the next run."""
     root, work = tmp_path / "root", tmp_path / "work"
     pack = work / "pack"
     shutil.copytree(ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
@@ -130,7 +130,7 @@ def test_a_stopped_build_of_the_mini_pack_goes_on(tmp_path):
     clips = tmp_path / "clips"
     (clips / "talk").mkdir(parents=True)
     (clips / "talk" / "menendez.mp4").write_text("")
-    (pack / "unet").mkdir()  # a copy that was stopped
+    (pack / "unet").mkdir()  # an interrupted copy
 
     def build() -> None:
         result = run_bash(root / "scripts" / "mini_pack" / "build.sh", str(clips), str(work))

@@ -48,7 +48,7 @@ def test_exported_network_is_loaded_by_stage_1(world: Path, capsys) -> None:
 
 
 def test_it_learns_to_open_the_mouth(world: Path) -> None:
-    """The loudness of a held-out clip opens the mouth after a few steps of the full objective."""
+    """After a few steps of the full objective, the mouth opens with the loudness of a held-out clip."""
     loss = {"prior_expression": 0.5, "prior_landmarks": 0.5}
     quick = {"learning_rate": 0.005, "warmup_steps": 10}
     train(write_config(world, max_steps=150, validation_interval=150, loss=loss, optimizer=quick, augmentation={}))
@@ -80,7 +80,7 @@ def test_a_finished_training_only_exports(world: Path) -> None:
 
 
 def test_export_gain_opens_the_lips_farther_about_the_mean(world: Path) -> None:
-    """Gaps between the lips double their distance from the mean's; other motion is unchanged."""
+    """Lip gaps double their distance from the mean gap; other motion is unchanged."""
     train(write_config(world), "--export", str(world / "plain"))
     train(write_config(world), "--export", str(world / "louder"), "export_gain=2.0")
     quiet, loud = (load_audio2motion(world / name) for name in ("plain", "louder"))

@@ -58,7 +58,7 @@ def build_loop(workspace: Path, *overrides: str) -> TrainingLoop[Batch]:
 def run_script(
     workspace: Path, run_dir: Path, *overrides: str, launcher: tuple[str, ...] = (), preexec_fn=None, **environment
 ):
-    """The command as a user types it, on one thread."""
+    """The command line of a user, on one thread."""
     command = [sys.executable, *launcher, str(REPOSITORY / "train_joygen.py")]
     arguments = ["--config", str(workspace / "config.yaml"), f"checkpoint_dir={run_dir}", *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
@@ -132,7 +132,7 @@ EVERYTHING_RANDOM = (
 
 @pytest.mark.parametrize("options", [(), EVERYTHING_RANDOM], ids=["reference losses", "everything"])
 def test_twenty_steps_are_ten_and_ten_bit_for_bit(workspace, tmp_path, options):
-    """With dropout, a moving average and, second, everything else that is random or has a state."""
+    """With dropout and a moving average; second, with everything else that is random or stateful."""
     options = ("opti.max_steps=20", f"unet_config_file={workspace / 'unet_dropout.json'}", *options)
     straight = train(workspace, tmp_path / "straight", *options)
     loop = build_loop(workspace, f"checkpoint_dir={tmp_path / 'halves'}", *options)
@@ -140,7 +140,7 @@ def test_twenty_steps_are_ten_and_ten_bit_for_bit(workspace, tmp_path, options):
     for step in range(10):
         loop.update(next(batches), step / 20)
     loop.save()
-    torch.manual_seed(99)  # whatever state the next process has
+    torch.manual_seed(99)  # another state, as in the next process
     assert_same(train(workspace, tmp_path / "halves", *options), straight)
 
 
@@ -227,7 +227,7 @@ def test_continuing_says_what_has_changed(workspace, tmp_path, capsys):
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_state(workspace, tmp_path):
-    """A batch at fault: the state before it is saved, and a file names its items."""
+    """A batch with a loss that is not finite: the state before it is saved, and a file names its items."""
     loop = build_loop(workspace, f"checkpoint_dir={tmp_path}")
     batches = loop.learner.batches()
     loop.update(next(batches), 0.0)

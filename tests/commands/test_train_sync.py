@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> Path:
 
 
 def test_it_learns_what_belongs_together(world: Path) -> None:
-    """On a held-out clip the right sound wins more often than chance, and the curve peaks at 0."""
+    """On a held-out clip the right sound scores higher more often than by chance, and the curve peaks at 0."""
     train(
         write_config(world),
         "--task",

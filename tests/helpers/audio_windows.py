@@ -1,4 +1,4 @@
-"""Windows of audio states for all frames at once: the plain twin of utils.media.windows.stream_windows."""
+"""Windows of audio states for all frames at once: the plain implementation of utils.media.windows.stream_windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: damaged files, and values such as other programs and typing errors produce."""
+"""Hypothesis strategies: damaged files, and wrong values as from other programs and typing errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 # More examples by hand: JOYGEN_FUZZ=20 multiplies them, and then they differ from run to run.
 FACTOR = int(os.environ.get("JOYGEN_FUZZ", "1"))
-LONGEST = 20.0  # seconds that one input may take on a machine with other work to do
+LONGEST = 20.0  # seconds that one input may take on a busy machine
 
 EXTREMES = [bytes(4), b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\x80" + bytes(3), b"\0\0\0\1", b"\xff" * 8, b"\xff\0\0\0"]
 NUMBERS = st.one_of(
@@ -43,7 +43,7 @@ def examined(n_examples: int) -> Callable[[Any], Any]:
         database=None,
         deadline=timedelta(seconds=LONGEST),
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-        phases=[Phase.explicit, Phase.generate],  # the first input that fails is shown as it is, at once
+        phases=[Phase.explicit, Phase.generate],  # report the first failing input without shrinking
         report_multiple_bugs=False,
         print_blob=True,
     )
@@ -51,21 +51,21 @@ def examined(n_examples: int) -> Callable[[Any], Any]:
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bytes of a file with some overwritten, and perhaps truncated, or a part lost, doubled or replaced."""
+    """Bytes of a file with some overwritten, and perhaps truncated, or a part removed, doubled or replaced."""
     spoilt = bytearray(content)
     for _ in range(draw(st.integers(0, 4))):
         piece = draw(st.sampled_from(EXTREMES) | st.binary(min_size=1, max_size=8))
         start = draw(st.integers(0, max(0, len(spoilt) - 1)))
         spoilt[start : start + len(piece)] = piece
     start, length = draw(st.integers(0, len(spoilt))), draw(st.integers(0, 200))
-    stretch = spoilt[start : start + length]
+    part = spoilt[start : start + length]
     match draw(st.sampled_from(["whole", "whole", "cut", "lost", "doubled", "foreign"])):
         case "cut":
             del spoilt[start:]
         case "lost":
             del spoilt[start : start + length]
         case "doubled":
-            spoilt[start:start] = stretch
+            spoilt[start:start] = part
         case "foreign":
             spoilt[start:start] = draw(st.binary(max_size=40))
     return bytes(spoilt)

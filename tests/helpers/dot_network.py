@@ -49,7 +49,7 @@ def write_dot_network(
 
 
 def write_fixed_network(path: Path, points: np.ndarray, score: float | np.ndarray = 1.0) -> Path:
-    """Whatever the image shows: the face at ``points`` [68, 2], input pixels, in the nearest bins with ``score``."""
+    """For any image: the face at ``points`` [68, 2], input pixels, in the nearest bins with ``score``."""
     bins = np.rint(2 * points).astype(int)
     face = slice(FIRST_FACE_POINT, FIRST_FACE_POINT + len(points))
     constants = {"zero": np.zeros(1, np.float32)}

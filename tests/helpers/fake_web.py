@@ -1,4 +1,4 @@
-"""A local web server for tests of downloads: plain HTTP, and a proxy in the place of every https server."""
+"""A local web server for tests of downloads: plain HTTP, and a proxy that replaces every https server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DRIVE_CONTENT = "drive.usercontent.google.com"
 class FakeWeb(ThreadingHTTPServer):
     """``files``: content by path, or by host and path behind the proxy. ``plans``: per path, what goes wrong with
     the next requests: a number = bytes after which the connection closes, "stall" = sends half and waits, "whole" =
-    ignores Range, "503" = a status. ``lengths``, ``stated_hashes``: what headers say of a path in place of the truth.
+    ignores Range, "503" = a status. ``lengths``, ``stated_hashes``: false headers by path.
     ``drive``: name and content by id; without a name the content is a page. ``drive_folders``: ids by name, by id.
     ``asked``: every request as (path, Range header).
     """
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_whole(404, b"nothing here")
 
     def answer_as_drive(self, query: dict[str, str]) -> None:
-        """Large files come after a page that asks whether one is sure."""
+        """Large files follow a confirmation page."""
         name, content = self.server.drive.get(query["id"], ("", b""))
         if not name:
             self.send_whole(200, content or b"<html>no such file</html>")

@@ -23,7 +23,7 @@ WRITING = os.O_WRONLY | os.O_RDWR
 
 @dataclass
 class Disk:
-    """``has_names``: names find room, and content does not; else new names do not, either.
+    """``has_names``: new names can be created, content cannot be written; else neither.
     done: the writes that have failed once, by what they are.
 
     A run in which no new write fails has found room for everything: ``failed`` is None then.
@@ -31,7 +31,7 @@ class Disk:
 
     root: Path
     has_names: bool
-    most_alike: int  # writes of one kind, in one folder, that are made to fail
+    most_alike: int  # number of failing writes of one kind, in one folder
     done: set[tuple[str, int]] = field(default_factory=set)
     failed: str | None = None
     _seen: Counter[str] = field(default_factory=Counter)
@@ -53,7 +53,7 @@ class Disk:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     def write(self, event: str, path: Path) -> None:
-        """Called before anything changes on the disk; raises OSError where that fails at once."""
+        """Called before every change on the disk; raises OSError where it fails at once."""
         is_here = path.is_relative_to(self.root)
         if not is_here or (event == "os.mkdir" and path.exists()) or (self.has_names and event != "open"):
             return
@@ -66,7 +66,7 @@ class Disk:
             self.failed = kind
             if self.has_names:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-            elif event == "os.rename":  # what goes back to its old name finds room
+            elif event == "os.rename":  # renaming back to an old name succeeds
                 raise self._no_space(path)
         if self.failed and not self.has_names and event != "os.rename":
             raise self._no_space(path)

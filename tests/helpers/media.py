@@ -72,7 +72,7 @@ def smooth_picture(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 def speech_like(seconds: float, rate: int = 16_000) -> np.ndarray:
-    """A buzz of 120 Hz whose loudness goes up and down four times a second, float32 mono."""
+    """A 120 Hz pulse train whose loudness varies four times a second, float32 mono."""
     time = np.arange(round(seconds * rate)) / rate
     buzz = np.sign(np.sin(2 * np.pi * 120 * time)) * (0.6 + 0.4 * np.sin(2 * np.pi * 700 * time))
     return (0.3 * buzz * np.sin(2 * np.pi * 2 * time) ** 2).astype(np.float32)
@@ -106,7 +106,7 @@ def write_wav(path: Path, sound: np.ndarray, rate: int = 16_000) -> Path:
 
 
 def write_song_with_cover(path: Path, sound: np.ndarray, rate: int) -> Path:
-    """An mp3 with an ID3 tag that holds a picture."""
+    """An mp3 with an ID3 tag that holds an image."""
     from PIL import Image
 
     with av.open(str(path), "w", format="mp3", options={"id3v2_version": "0", "write_id3v1": "0"}) as container:

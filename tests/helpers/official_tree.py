@@ -34,7 +34,7 @@ def project_folder(folder: Path, tree: Path) -> Path:
     folder.mkdir(parents=True)
     for script in ROOT.glob("*.py"):
         shutil.copy(script, folder)
-    # A copy, because the code looks for weights beside the folder that it stands in.
+    # A copy, because the code searches for weights beside its own folder.
     shutil.copytree(ROOT / "utils", folder / "utils", ignore=shutil.ignore_patterns("__pycache__"))
     for name in SHARED_FOLDERS:
         (folder / name).symlink_to(ROOT / name)

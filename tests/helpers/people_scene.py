@@ -14,7 +14,7 @@ from utils.media.video import read_frames
 
 PORTRAIT = Path(__file__).resolve().parents[2] / "demo" / "portrait.mp4"
 SCENE = (240, 560)  # height, width
-TILE = 192  # side of a person's picture, of which the sides are cut off
+TILE = 192  # side of a person's image, before its sides are cut off
 N_PORTRAIT = 60
 
 Place = Callable[[int], tuple[int, int]]  # of frame i: left, top

@@ -24,7 +24,7 @@ class _Set(ctypes.Structure):
 
 @contextmanager
 def permissions_hold() -> Iterator[None]:
-    """This thread, and those that it starts, may read and write no more than the files' modes say."""
+    """This thread, and those that it starts, may read and write only what the files' modes permit."""
     if os.geteuid() != 0:
         yield
         return

@@ -40,7 +40,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     from diffusers.utils import logging
 
     handler, verbosity = signal.getsignal(signal.SIGTERM), logging.get_verbosity()
-    logging.set_verbosity_error()  # as the scripts do it for processes of their own
+    logging.set_verbosity_error()  # as in the scripts' own processes
     main = importlib.import_module(stage).main
     try:
         cli.run(lambda _: main(arguments))
@@ -83,7 +83,7 @@ def arguments_of(stage: str, world: Path, changes: dict[str, object]) -> list[st
 
 
 def contents(directory: Path) -> dict[str, str]:
-    """Every file and folder with the digest of what it holds."""
+    """Every file and folder with the digest of its content."""
     return {
         path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in directory.rglob("*")

@@ -1,4 +1,4 @@
-"""Any name that a file system accepts for clips, speeches and folders: used as it is, printed in one line."""
+"""Any valid name of clips, speeches and folders: used unchanged, printed in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.stage_world import EDIT, ROOT, arguments_of, contents, fill_w
 from utils.core.errors import BadInput, printable
 from utils.results import store
 
-# FFmpeg would take what is before the first colon for a protocol, and %d for the number of a picture.
+# FFmpeg would parse text before the first colon as a protocol, and %d as a frame number.
 ODD = os.fsdecode(b'12:30 "it\'s"  #1 %d \n $HOME `x` \\ \xff \xc3\xbc\xf0\x9f\x98\x80.v2')
 ODD_PRINTABLE = '12:30 "it\'s"  #1 %d \\n $HOME `x` \\ \\xff ü😀.v2'
 
@@ -29,7 +29,7 @@ def good(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def world(good, tmp_path, monkeypatch) -> Path:
-    """A copy, in which the test stands."""
+    """A copy, the test's working directory."""
     copied = Path(shutil.copytree(good, tmp_path / "world"))
     monkeypatch.chdir(copied)
     return copied
@@ -103,7 +103,7 @@ def test_names_are_printed_in_any_encoding(world, locale, encoding):
 
 
 def test_names_that_are_too_long(world, capsys):
-    """Each input's name fits; the result's, composed of both, is too long."""
+    """Each input's name fits; the result's name, composed of both, is too long."""
     name_media(world, "n" * 200)
     (world / "edit" / ("n" * 200)).mkdir()
     (world / EDIT).rename(world / "edit" / ("n" * 200) / ("n" * 200))

@@ -50,7 +50,7 @@ class StageFailure(Exception):
 
 
 class Cancelled(Exception):
-    """The program that started a run has asked for its end; finished parts are kept."""
+    """The calling program has cancelled a run; finished parts are kept."""
 
 
 def printable(text: Path | str) -> str:

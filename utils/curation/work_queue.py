@@ -22,7 +22,7 @@ from utils.core.errors import BadInput
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 N_TRIES = 2  # of a unit whose process dies
-_PATIENCE = 10.0  # seconds that a process has to end when told
+_PATIENCE = 10.0  # seconds for a process to end
 
 Work = Callable[[Path], str]
 
@@ -109,7 +109,7 @@ class _Worker:
         """Hand over the next unit, if there is one."""
         self.unit = todo.popleft() if todo else None
         if self.unit is not None:
-            with suppress(BrokenPipeError):  # it has died; result() says so
+            with suppress(BrokenPipeError):  # it has died; result() reports it
                 self.connection.send(self.unit)
 
     def result(self) -> Outcome:

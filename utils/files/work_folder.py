@@ -48,7 +48,7 @@ def work_folder(result: Path, key: str, afresh: bool = False, inner: Sequence[st
             raise
         except BaseException as error:
             if any(path.name != KEY_NAME for path in folder.iterdir()):
-                error.add_note(f"finished parts are kept in {folder}, and the same command goes on from there")
+                error.add_note(f"finished parts are kept in {folder}; the same command resumes from them")
             else:
                 with suppress(OSError):
                     _remove(folder)

@@ -1,4 +1,4 @@
-"""Operations on pictures, boxes, landmarks, masks and depth: functions on arrays.
+"""Operations on images, boxes, landmarks, masks and depth: functions on arrays.
 Not here: networks, and files other than the mesh's triangles.
 May import: core to media.
 """

@@ -7,7 +7,7 @@ pingpong    0 1 2 3 4       forwards, then backwards, and again         S frames
 loop        0 1 2 3 4       from the start again                        S frames
 hold        0 1 2 3 4       the last frame stays                        S frames
 cut         0 1 2 3 4       the speech ends with the clip               min(S, C) frames
-silence     0 1 2 ... C-1   the clip goes on in silence; or pingpong    max(S, C) frames
+silence     0 1 2 ... C-1   the clip continues in silence; or pingpong    max(S, C) frames
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def n_video_frames(n_samples: int, sample_rate: int, fps: float | Fraction = MOT
 def ping_pong(n_source: int, n_wanted: int) -> np.ndarray:
     """int32 [n_wanted]: frames 0 to n - 1 forwards, then backwards, and again; end frames are shown twice.
 
-    The reference's way to stretch a clip under longer speech. Raises ValueError for an empty clip.
+    The reference's rule for speech longer than the clip. Raises ValueError for an empty clip.
     """
     if n_source < 1:
         raise ValueError("a clip without frames cannot be stretched")

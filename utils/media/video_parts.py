@@ -1,6 +1,6 @@
 """Videos written in parts, each a file of its own, and joined without encoding again.
 
-part 00000  |I P B P ... P|            every part begins with a key frame, and no frame looks into another part
+part 00000  |I P B P ... P|            every part begins with a key frame, and no frame refers to another part
 part 00001                |I P B ... P|
 result      |I P B P ... P|I P B ... P|
 sound       |=========================|   encoded when the parts are joined
@@ -59,7 +59,7 @@ def join_parts(
 ) -> None:
     """Write one mp4 of all parts, whole or not at all; the arguments are those of utils.media.video.VideoWriter.
 
-    fill_sound: where the sound ends before the pictures, silence follows.
+    fill_sound: if the sound ends before the video, silence follows.
     """
     rate = Fraction(fps).limit_denominator(1001)
     delay = max(_decoding_delay(part, rate) for part in parts)

@@ -27,7 +27,7 @@ from utils.media.audio import (
 LARGEST_DENOMINATOR = 1001  # of 30000/1001, the rates of NTSC
 FASTEST = 250  # frames per second; a larger value is the unit of a clock
 LONGEST_GAP_OF_BROADCAST = 10.0  # seconds, in formats whose stamps may start over (FFmpeg's TS_DISCONT)
-_STEP_BACK = 0.5  # seconds; time stamps that go back further have started over
+_STEP_BACK = 0.5  # seconds; larger steps back mean restarted time stamps
 _N_MEASURED = 250  # frames whose distances give the rate of a file that contradicts itself
 _SEEK_MARGINS = (0.5, 4.0, math.inf)  # seconds before a wanted frame; tried until decoding starts early enough
 _MISSING_END = 0.5  # seconds by which a header may exceed the video

@@ -22,7 +22,7 @@ def face_square(frame: UInt8[np.ndarray, "h w 3"], box: Num[np.ndarray, " 4"]) -
 
 
 def lower_face(frame: UInt8[np.ndarray, "h w 3"], box: Num[np.ndarray, " 4"]) -> UInt8[np.ndarray, "128 256 3"]:
-    """The lower half of the face square: what the generator invents."""
+    """The lower half of the face square, the generated part."""
     return face_square(frame, box)[FACE_SIZE // 2 :]
 
 

@@ -69,7 +69,7 @@ def image_losses(
 
 
 def lower_half(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w"]:
-    """Rows from h // 2 on, the part that the generator makes."""
+    """Rows from h // 2 on, the generated part."""
     return images[:, :, images.shape[2] // 2 :]
 
 

@@ -31,7 +31,7 @@ _N_NAMED_FILES = 3
 
 @dataclass(frozen=True)
 class Pack:
-    """Paths of one set of weights; the name tells which parts flags replaced.
+    """Paths of one set of weights; the name includes the parts replaced by flags.
 
     ``image_size``: side in pixels of the crops that the generator works on.
     """
@@ -179,7 +179,7 @@ def describe(pack: Pack) -> str:
     if not pack.name.startswith("mini") or _WITH_OTHER in pack.name:
         is_filled = pack.name.startswith("official") and (OFFICIAL_DIR / FILLED_MARKER).is_file()
         return f"weights: {pack.name}" + (
-            f"; random numbers, they draw noise (see {FILLED_MARKER})" if is_filled else ""
+            f"; random numbers, they generate noise (see {FILLED_MARKER})" if is_filled else ""
         )
     missing = missing_files(OFFICIAL_DIR)
     if official_is_begun():

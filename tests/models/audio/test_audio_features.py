@@ -1,4 +1,4 @@
-"""Features of speech against plain twins, and on unusual sound."""
+"""Features of speech against plain implementations, and on unusual sound."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_hubert_without_its_folder_is_one_line() -> None:
 
 
 class Ramp:
-    """Counts its steps, as many as HuBERT gives."""
+    """Returns step numbers, in HuBERT's count."""
 
     n_channels = 4
 
@@ -125,7 +125,7 @@ def test_fit_length_is_exact() -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 0.05])
 def test_pitch_of_a_long_wave_is_searched_in_stretches(monkeypatch, offset: float) -> None:
-    """Praat compares with the loudest sample and the mean of the whole wave, which lie in other stretches here."""
+    """Praat compares with the loudest sample and the mean of the whole wave, which lie in other segments here."""
     seconds = np.arange(20 * 16_000) / 16_000
     hertz = 150 + 40 * np.sin(2 * np.pi * 0.3 * seconds)
     wave = np.sin(2 * np.pi * np.cumsum(hertz) / 16_000) * (np.sin(2 * np.pi * 0.8 * seconds) > -0.3)
@@ -146,7 +146,7 @@ def test_mfcc_features_are_those_of_the_resampled_wave() -> None:
 
 
 def test_memory_does_not_grow_with_the_sound() -> None:
-    """Beside wave and features, ten times the length takes as much."""
+    """Memory beside wave and features is the same for ten times the length."""
     af.normalised_mfcc(noise(16_000))
 
     def most(n_samples: int) -> int:
@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_the_sound() -> None:
 
 
 def test_hubert_s_states_lie_on_the_disk(tmp_path: Path) -> None:
-    """The values of ``encode``, in a file in the folder that is named, which leaves nothing behind."""
+    """The values of ``encode``, in an unnamed file in the given folder."""
     encoder = HubertEncoder(random_network())
     wave = noise(2 * 320_000 + 9000)
     audio = af.speech_features(wave, "hubert", with_pitch=False, hubert=encoder, scratch=tmp_path).audio
@@ -185,7 +185,7 @@ class Wide:
 
 
 def test_hubert_s_states_are_not_held() -> None:
-    """Ten minutes of them are 117 MiB; neither the features nor the motion network hold more than some seconds."""
+    """Ten minutes of states are 117 MiB; the features and the motion network hold only some seconds."""
     wave = np.zeros(600 * 16_000 + 80, np.float32)
     network = build_audio2motion(Audio2MotionConfig("hubert", False, cond_channels=4, sizes=SMALL)).eval()
     tracemalloc.start()

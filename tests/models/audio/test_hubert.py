@@ -1,4 +1,4 @@
-"""HuBERT's folder in every form that exists, what is refused, and steps of unusual waves."""
+"""HuBERT's folder in every published form, refusals, and steps of unusual waves."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_weights_of_the_training_mask_may_be_there_or_not(folder: Path) -> None:
 
 
 def test_other_number_formats(folder: Path, encoder: HubertEncoder) -> None:
-    """Half-precision files become float32; bfloat16 is computed in on demand, the states stay float32."""
+    """Half-precision files become float32; bfloat16 is used on demand, the states stay float32."""
     half = renamed({key: value.half() for key, value in official_state(random_network()).items()}, str)
     torch.save(half, folder / "pytorch_model.bin")
     expected = encoder.encode(noise(4000))

@@ -49,12 +49,12 @@ def test_windows_can_be_cut_while_encoding(encoder):
     [
         ([range(16, 24)], 2),  # rows 28 to 51 of segments 1 and 2, the whole wave's rows being 93 in 5 segments
         ([range(0, 8), range(32, 40)], 3),  # rows 0 to 19 and 60 to 83
-        ([range(48, 50)], 1),  # after the end of the sound, which goes on with its last row
+        ([range(48, 50)], 1),  # after the end of the sound; the last row is repeated
         ([range(0, 50)], 5),
     ],
 )
 def test_segments_that_no_part_needs_are_not_encoded(encoder, monkeypatch, parts, n_encoded):
-    """The windows of a video's missing parts are the same bits; frames at 25 Hz, batches of 8."""
+    """The windows of a video's missing parts are bit-identical; frames at 25 Hz, batches of 8."""
     wave = speech_like(30_000)
     whole = list(stream_windows(encoder.encode_segments(wave), 50, batch_size=8))
     expected = list(windows_of_parts(whole, parts, 8))

@@ -1,4 +1,4 @@
-"""clip_comparison.py and clip_figures.py on a real face whose clips are known to the pixel."""
+"""clip_comparison.py and clip_figures.py on synthetic motion of a real face with known values."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from utils.metrics.codec_noise import N_FRAMES, CodecNoise
 from utils.metrics.image_quality import PSNR_CAP, upper_pixels
 
 SIZE = 96
-BOX = (20, 16, 76, 80)  # what the landmarks below give: nose bridge at 48, chin at 80
+BOX = (20, 16, 76, 80)  # box of the landmarks below: nose bridge at 48, chin at 80
 
 
 class ScriptedTracker:
-    """Gives the face of ``openings[t]`` in frame t; None where it is NaN."""
+    """A tracker that returns the face with ``openings[t]`` in frame t; None where it is NaN."""
 
     def __init__(self, openings: np.ndarray) -> None:
         self._openings = iter(openings)
@@ -140,7 +140,7 @@ def test_worst_frames_are_the_worst_and_stand_apart():
 
 
 def test_jitter_and_silence_are_told_apart_by_the_sound():
-    """The mouth wobbles in the first half, where there is speech; the generated one all the time."""
+    """The mouth moves in the first half, where there is speech; the generated mouth throughout."""
     n = 60
     wobble = 3 + 2.0 * (-1) ** np.arange(n)
     real = np.where(np.arange(n) < 30, wobble, 3.0)
@@ -210,7 +210,7 @@ def test_codec_noise_without_a_face_or_a_frame():
 
 
 class CountingNetwork:
-    """Stands for InceptionV3, whose own numbers test_inception.py checks: the image's mean level in every feature."""
+    """Replaces InceptionV3, which test_inception.py checks: every feature is the image's mean level."""
 
     def features(self, images: np.ndarray) -> np.ndarray:
         levels = images.reshape(len(images), -1).mean(axis=1)
@@ -223,7 +223,7 @@ def test_features_of_both_clips_are_gathered():
     real = frames_of(20)
     made = [with_lower_change(frame, 10) for frame in real]
     compare_frames(real, made, tools(still, still, features=features))
-    assert features.generated.n == 16  # the rest is waiting
+    assert features.generated.n == 16  # the rest is buffered
     features.flush()
     assert features.generated.n == features.reference.n == 20
     assert frechet_distance(features.generated, features.reference) > 50

@@ -1,4 +1,4 @@
-"""A BFM folder with the raw files alone: converted once, kept, and refused where its files do not fit each other."""
+"""A BFM folder with raw files: converted once, kept, and refused if its files do not match."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N_VERTICES = 30  # of the fixture once it is converted
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """The raw files and the two that no conversion makes."""
+    """The raw files and the two files without conversion."""
     folder = tmp_path / "BFM"
     folder.mkdir()
     for name in RAW_FILES:

@@ -16,7 +16,7 @@ from utils.imaging.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP
 from utils.metrics.mouth_motion import mouth_opening
 from utils.weights.packs import MINI_DIR
 
-N_SCAN = 600  # vertices of an invented dense model
+N_SCAN = 600  # vertices of a synthetic dense model
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,8 @@ def stored(path: Path, coeffs: np.ndarray) -> ArrayRows:
 def test_gap_is_that_of_the_drawn_lips(mini):
     expressions = np.random.default_rng(0).normal(0, 0.5, (6, 64)).astype(np.float32)
     shape = mini.shape(torch.zeros(6, mini.n_id), torch.from_numpy(expressions))[:, mini.landmark_index]
-    drawn = (shape[:, UPPER_INNER_LIP, 1] - shape[:, LOWER_INNER_LIP, 1]).numpy()
-    np.testing.assert_allclose(lip_gaps(mini, expressions), drawn, atol=1e-5)
+    expected = (shape[:, UPPER_INNER_LIP, 1] - shape[:, LOWER_INNER_LIP, 1]).numpy()
+    np.testing.assert_allclose(lip_gaps(mini, expressions), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_frames", [1, 40, MOST_FRAMES + 500])

@@ -1,4 +1,4 @@
-"""Landmark fitting: coefficients that were put in come out again."""
+"""Landmark fitting recovers the coefficients of rendered landmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rasterisers against a slow, plain twin and each other, properties of what they draw, and the choice of one."""
+"""The rasterisers against a slow, plain implementation and each other; their properties; the choice of one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = Camera(focal=145.0, center=16.0, image_size=32)
 
 
 def plain_depth(vertices: np.ndarray, triangles: np.ndarray, camera: Camera) -> np.ndarray:
-    """Every triangle against every pixel centre; the twin that is read, not run."""
+    """Every triangle against every pixel centre: the plain implementation."""
     centres = np.arange(camera.image_size) + 0.5
     pixels = np.stack(np.meshgrid(centres, centres), axis=-1)
     nearest = np.full((camera.image_size, camera.image_size), np.inf)
@@ -166,8 +166,8 @@ def test_without_cuda_numba_draws(device, face):
     renderer = choose_rasterizer(device)
     assert isinstance(renderer, NumbaRenderer)
     assert renderer.note is None
-    drawn = renderer(torch.from_numpy(face[0]), torch.from_numpy(face[1]), SMALL)
-    np.testing.assert_array_equal(drawn, render_depth(*face, SMALL))
+    rendered = renderer(torch.from_numpy(face[0]), torch.from_numpy(face[1]), SMALL)
+    np.testing.assert_array_equal(rendered, render_depth(*face, SMALL))
     assert "no effect" in choose_rasterizer(device, use_opengl=True).note
 
 

@@ -1,4 +1,4 @@
-"""What is asked of nvdiffrast, and what is made of its answer: depth as the CPU rasteriser draws it.
+"""Calls of nvdiffrast, and depth from its output: equal to the CPU rasteriser's.
 
 nvdiffrast needs a GPU. A stand-in with its documented calls and conventions answers here, in plain numpy and by another
 method than the rasteriser that it is compared with: barycentric shares from the inverse of clip-space corners.

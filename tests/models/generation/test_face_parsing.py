@@ -15,7 +15,7 @@ def network() -> BiSeNet:
 
 
 class AlwaysClass(BiSeNet):
-    """A network that is sure of one class everywhere."""
+    """A network that predicts one class everywhere."""
 
     def __init__(self, label: int) -> None:
         super().__init__()

@@ -152,13 +152,13 @@ def test_codec_encodes_masked_and_depth_images_as_before(lean, plain):
         )
         expected = plain.encode(hide_upper_half(to_signed(depths).expand(-1, 3, -1, -1)))
         torch.testing.assert_close(lean.encode_depth(depths), expected, rtol=1e-4, atol=5e-5)
-        drawn = [codec.encode_masked(faces, seeded(5)) for codec in (lean, plain)]
-        torch.testing.assert_close(*drawn, rtol=1e-4, atol=1e-5)
+        sampled = [codec.encode_masked(faces, seeded(5)) for codec in (lean, plain)]
+        torch.testing.assert_close(*sampled, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(lean.decode(expected), plain.decode(expected), rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_is_as_near_to_float32_as_promised(vae, plain):
-    """At least 45 dB on the drawn pictures: masked and depth latents in, all networks in 16 bits."""
+    """At least 45 dB on the generated images: masked and depth latents in, all networks in 16 bits."""
     codec = LatentCodec(copy.deepcopy(vae), dtype=torch.bfloat16)
     images = F.interpolate(torch.rand(1, 3, 12, 12, generator=seeded()) * 2 - 1, (SIDE, SIDE), mode="bicubic")
     with torch.inference_mode():

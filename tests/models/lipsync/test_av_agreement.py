@@ -1,4 +1,4 @@
-"""models/lipsync/av_agreement.py: made-up speakers whose mouths open with a band of their sound."""
+"""models/lipsync/av_agreement.py: synthetic speakers whose mouths open with a band of their sound."""
 
 from __future__ import annotations
 

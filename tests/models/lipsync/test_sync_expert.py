@@ -1,4 +1,4 @@
-"""The sync expert: its towers, its file, its loss on predicted motion, and how it is judged."""
+"""The sync expert: its towers, its file, its loss on predicted motion, and its validation."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_frame_and_step_counts(expert: SyncExpert) -> None:
 
 def test_file(expert: SyncExpert, tmp_path: Path) -> None:
     path = tmp_path / "expert.safetensors"
-    expert(noise(6, 5, 1404), noise(6, 10, 13))  # moves the running statistics
+    expert(noise(6, 5, 1404), noise(6, 10, 13))  # updates the running statistics
     save_expert(path, expert)
     loaded = load_expert(path, HEARS_MFCC, 13, CPU)
     assert loaded.config == CONFIG
@@ -94,7 +94,7 @@ def test_sync_loss_reaches_the_motion(expert: SyncExpert) -> None:
 
 
 def test_sync_loss_by_hand(expert: SyncExpert) -> None:
-    """Mean of -log p over all clips of five frames; fewer clips are drawn from them."""
+    """Mean of -log p over all clips of five frames; fewer clips are sampled from them."""
     expert.eval()
     landmarks, audio, mask = noise(1, 8, 1404), noise(1, 16, 13), torch.ones(1, 8)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_a_blind_expert_is_at_chance() -> None:
 
 
 def test_many_strangers_take_no_more_memory_than_one() -> None:
-    """Each pair of a frame and a stranger's sound is counted, and none is kept: 400 x 400 of them take 1.3 MB."""
+    """All pairs of a frame and another speaker's sound count, and none is stored: 400 x 400 take 1.3 MB."""
 
     def peak(n_strangers: int) -> int:
         clip, strangers = Embedded(np.arange(400), units(0, 400), units(1, 400)), [units(2, 400)] * n_strangers
@@ -162,7 +162,7 @@ def test_many_strangers_take_no_more_memory_than_one() -> None:
 
 
 def test_gaps_are_not_bridged() -> None:
-    """Only starts that are there are compared."""
+    """Only valid starts are compared."""
     starts = np.array([0, 1, 2, 40, 41, 42])
     found = judge(Embedded(starts, units(0, 6), units(1, 6)), [])
     assert sorted(found.curve) == [-2, -1, 0, 1, 2]

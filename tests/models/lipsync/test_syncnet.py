@@ -90,7 +90,7 @@ def test_offset_is_found_and_scored(delay):
 
 
 def test_windows_do_not_depend_on_batches(weights):
-    """Eight windows fit one batch: of 14 frames nine windows count, so two batches are made."""
+    """Eight windows fit one batch: of 14 frames nine windows count, in two batches."""
     network = SyncNet.load(weights)
     crops = [smooth_picture(224, 224, seed) for seed in range(14)]
     wave = speech_like(1.0)[: 14 * SAMPLES_PER_FRAME]
@@ -119,7 +119,7 @@ def test_other_weights_are_refused(tmp_path):
 def test_windows_are_steady_and_bridge_frames_without_a_face():
     landmarks = np.zeros((30, 468, 3), np.float32)
     landmarks[:, 1] = (40, 60, 0)
-    landmarks[7, 1] = (400, 600, 0)  # one frame's slip
+    landmarks[7, 1] = (400, 600, 0)  # an outlier
     valid = np.ones(30, bool)
     valid[20:23], landmarks[20:23] = False, 0
     windows = face_windows(landmarks, valid)

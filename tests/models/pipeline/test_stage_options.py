@@ -1,4 +1,4 @@
-"""The options of the stages: which weights they name, and what they leave open."""
+"""The options of the stages: the weights that they select, and their open values."""
 
 from __future__ import annotations
 

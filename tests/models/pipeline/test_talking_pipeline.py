@@ -29,7 +29,7 @@ def world(tmp_path_factory) -> Path:
 
 
 def call(world: Path, out: Path, **more: object) -> object:
-    """The pipeline on the small world."""
+    """The pipeline on small inputs."""
     flags = {
         "a2m_ckpt": world / "a2m.ckpt",
         "bfm_folder": world / "face_model.safetensors",

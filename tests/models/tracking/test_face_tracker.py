@@ -134,7 +134,7 @@ def test_smoothing_stays_within_runs():
     ("dtype", "sigma"), [(np.float32, 0.7), (np.float64, 2.0), (np.float32, 200.0), (np.float64, 0.05)]
 )
 def test_stretches_of_a_run_are_smoothed_as_one(dtype, sigma):
-    """Bit for bit, with runs of more and of less than a stretch, and filters that reach over several."""
+    """Bit for bit, with runs longer and shorter than a block, and filters that span several."""
     values = np.random.default_rng(3).normal(0, 50, (3 * BLOCK_ROWS + 40, 2, 2)).astype(dtype)
     valid = np.ones(len(values), bool)
     valid[[5, 2 * BLOCK_ROWS + 30]] = False

@@ -1,4 +1,4 @@
-"""Real faces in composed pictures: people are not confused, small faces, gaps, the frame's edges."""
+"""Real faces in composed frames: identities, small faces, gaps, the frame's edges."""
 
 from __future__ import annotations
 

@@ -103,22 +103,22 @@ def test_no_more_than_the_first_minutes_are_listened_to(monkeypatch):
     monkeypatch.setattr(speaker_choice, "MOST_FRAMES", 100)
     asked = []
 
-    def listen(n_samples: int) -> np.ndarray:
+    def read_sound(n_samples: int) -> np.ndarray:
         asked.append(n_samples)
         return WAVE[:n_samples]
 
     people = [person(chewing(), 0), person(speaking(), 400)]
-    assert choose_speaker(people, Speaker(), ClipSound(listen), N).index == 1
+    assert choose_speaker(people, Speaker(), ClipSound(read_sound), N).index == 1
     assert asked == [100 * SAMPLES_PER_FRAME]
 
 
 def test_nobody_listens_without_a_choice():
-    def listen(_: int) -> np.ndarray:
+    def read_sound(_: int) -> np.ndarray:
         raise AssertionError("the sound was decoded")
 
-    assert choose_speaker([person(chewing(), 0)], Speaker(), ClipSound(listen), N).index == 0
+    assert choose_speaker([person(chewing(), 0)], Speaker(), ClipSound(read_sound), N).index == 0
     people = [person(chewing(), 0), person(chewing(), 400)]
-    assert choose_speaker(people, Speaker("right"), ClipSound(listen), N).index == 1
+    assert choose_speaker(people, Speaker("right"), ClipSound(read_sound), N).index == 1
 
 
 def test_without_the_agreement_model_the_most_prominent_is_taken(monkeypatch, tmp_path):

@@ -88,7 +88,7 @@ def test_sync_discriminator_learns_which_sound_belongs_to_which_mouth():
 
 
 def test_sync_compares_within_a_clip_only():
-    """Images and sounds of other clips make no difference."""
+    """Images and sounds of other clips do not change the result."""
     discriminator = SyncDiscriminator(N_MELS)
     both, first = faces(4), faces(4)
     alone = LowerFaces(first.images[:2], first.sound[:2], first.clips[:2], first.has_audio[:2])

@@ -222,7 +222,7 @@ def test_a_refiner_learns_with_the_generator_or_alone(workspace):
     prediction = learner.predict(0, batch)
     assert prediction.images.shape[-1] == SIZE and prediction.best_images.shape == prediction.fine_images.shape
     refiner = learner.plain_model.refiner
-    learner.update([(0, batch)], 0.0)  # its last layer, which begins as 0, now lets gradients through
+    learner.update([(0, batch)], 0.0)  # the last layer, initially 0, now passes gradients
     learner.losses(learner.predict(0, batch), batch)["total"].backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in refiner.parameters())
     assert learner.plain_model.generator.unet.conv_in.weight.grad.any()

@@ -53,7 +53,7 @@ def test_a_perfect_mouth_correlates_perfectly(
     match = opening_matches(predict_clips(network, [clip]), [clip], direction)[clip.name]
     assert match.lag == 2
     assert match.r > 0.98
-    late = replace(clip, lag=2.0)  # known to the data folder
+    late = replace(clip, lag=2.0)  # from the lag table
     match = opening_matches(predict_clips(network, [late]), [late], direction)[clip.name]
     assert match.lag == 0
 

@@ -1,4 +1,4 @@
-"""In processes of their own: the settings stay with a process."""
+"""In separate processes, since the settings hold for the process."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(autouse=True)
 def _same_process(monkeypatch):
-    """run() sets a signal handler and environment variables; both are put back."""
+    """run() sets a signal handler and environment variables; both are restored."""
     before = signal.getsignal(signal.SIGTERM)
     for name in ("GLOG_minloglevel", "TF_CPP_MIN_LOG_LEVEL", "DIFFUSERS_VERBOSITY", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "0")

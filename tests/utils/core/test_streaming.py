@@ -64,7 +64,7 @@ def test_map_ahead_keeps_the_order_of_unequal_work(n_workers):
 
 
 def test_map_ahead_works_side_by_side():
-    meeting = threading.Barrier(3, timeout=10)  # broken unless three are at work at once
+    meeting = threading.Barrier(3, timeout=10)  # broken unless three run at once
     assert list(map_ahead(lambda number: (meeting.wait(), number)[1], range(6), 3)) == list(range(6))
 
 

@@ -1,4 +1,4 @@
-"""Units on several processes: all are done, whoever dies; bad units are left out; a full disk stops the run."""
+"""Units on several processes: all are done even if processes die; bad units are left out; a full disk stops the run."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_blinks_become_one_frame() -> None:
     openings[20:24] = [0.84] * 4
     openings[27] = 0.86  # not shut
     openings[30] = 0.2
-    openings[47:] = [0.1] * 3  # lasts to the end; the reference loses it
+    openings[47:] = [0.1] * 3  # until the end; lost in the reference
     blinks = md.blink_labels(eyes(openings))
     assert len(blinks) == 100
     assert np.flatnonzero(blinks).tolist() == [24, 25, 44, 45, 60, 61, 96, 97]

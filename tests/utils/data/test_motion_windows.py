@@ -47,7 +47,7 @@ def test_lag_shifts_the_sound(clip) -> None:
     assert window.expression[0, 0] == 10
     assert window.wave[640] == 8 * 640
     assert window.f0[0] == 16
-    assert window.blink[0] == 20  # eyes keep their own time
+    assert window.blink[0] == 20  # blinks are not shifted
 
 
 def test_speed_stretches_sound_and_motion_alike(clip) -> None:
@@ -101,8 +101,8 @@ def test_weights_steer_the_draw(clip) -> None:
     other = replace(clip, name="other", weight=3.0, mouth_amp=0.9)
     sampler = mw.WindowSampler([clip, other], 16, mw.AugmentationConfig())
     rng = np.random.default_rng(0)
-    drawn = [sampler.draw(rng).mouth_amp for _ in range(400)]
-    assert drawn.count(0.9) / 400 == pytest.approx(0.75, abs=0.06)
+    sampled = [sampler.draw(rng).mouth_amp for _ in range(400)]
+    assert sampled.count(0.9) / 400 == pytest.approx(0.75, abs=0.06)
 
 
 def test_noise_has_its_ratio() -> None:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def begin(result: Path, key: str = "one", afresh: bool = False, inner: tuple[str, ...] = ()) -> set[str]:
-    """What a run finds of earlier ones; it is interrupted then."""
+    """The parts that a run finds; it is then interrupted."""
     found = set()
     with pytest.raises(KeyboardInterrupt), work_folder(result, key, afresh, inner) as folder:
         found = {path.name for path in folder.iterdir()} - {"key.txt"}
@@ -116,7 +116,7 @@ def test_a_finished_result_keeps_no_parts(tmp_path, monkeypatch, n_removed):
     drop_parts(result, "another")
     assert folder.exists()
     with pytest.raises(KeyboardInterrupt), work_folder(result, "one") as folder:
-        drop_parts(result, "one")  # another run is at work
+        drop_parts(result, "one")  # another run holds the folder
         assert folder.exists()
         raise KeyboardInterrupt
     drop_parts(result, "another", "one")
@@ -177,7 +177,7 @@ def test_large_files_are_read_once_until_they_change(tmp_path, reads):
     write_aged(weights, "9876543210", 50)
     assert file_digest(weights) != first
     assert len(reads) == 2
-    write_aged(weights, "0123456789", 0)  # it could still change within the same tick of the clock
+    write_aged(weights, "0123456789", 0)  # it could change within the clock's resolution
     assert (file_digest(weights), file_digest(weights), len(reads)) == (first, first, 4)
     (tmp_path / "cache" / "digests.json").write_text("[1, 2")
     write_aged(weights, "0123456789", 10)

@@ -1,4 +1,4 @@
-"""utils/imaging/colour.py: the tint goes, the mouth's own detail stays."""
+"""utils/imaging/colour.py: the tint is removed, the mouth's detail kept."""
 
 from __future__ import annotations
 

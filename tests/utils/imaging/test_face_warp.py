@@ -14,7 +14,7 @@ LOWER_LIP = (*INNER_LIPS[11:], 17, 84, 181, 91, 146, 314, 405, 321, 375)
 
 @pytest.fixture
 def landmarks(mini_face) -> np.ndarray:
-    """The mini pack's mean face, its mouth a little open, in pixels of a picture of 128."""
+    """The mini pack's mean face, its mouth a little open, in pixels of an image of 128."""
     points = mini_face.copy()
     low, high = points.min(axis=0), points.max(axis=0)
     points = (points - low) / (high - low).max() * 96 + 16
@@ -32,17 +32,17 @@ def mini_face() -> np.ndarray:
 
 
 def coordinates() -> np.ndarray:
-    """A picture whose red is 2 x its column and whose green is 2 x its row."""
+    """An image whose red is 2 x its column and whose green is 2 x its row."""
     rows, columns = np.mgrid[:SIZE, :SIZE]
     return np.stack([2 * columns, 2 * rows, np.zeros_like(rows)], axis=-1).astype(np.uint8)
 
 
-def test_a_face_that_stays_is_the_same_picture(landmarks):
-    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    assert np.array_equal(warp_face(picture, landmarks, landmarks), picture)
+def test_a_face_that_stays_is_the_same_image(landmarks):
+    image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    assert np.array_equal(warp_face(image, landmarks, landmarks), image)
 
 
-def test_a_shifted_face_is_the_shifted_picture(landmarks):
+def test_a_shifted_face_is_the_shifted_image(landmarks):
     shown = warp_face(coordinates(), landmarks, landmarks + (5, -3))
     expected = coordinates()[8:-8, 8:-8].astype(int) - (10, -6, 0)
     assert np.abs(shown[8:-8, 8:-8] - expected).max() <= 1
@@ -58,10 +58,10 @@ def test_landmarks_move_to_their_targets(landmarks):
 
 
 def test_a_window_is_a_part_of_the_whole(landmarks):
-    picture = np.random.default_rng(2).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    image = np.random.default_rng(2).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     target = landmarks * 1.05
-    whole = warp_face(picture, landmarks, target)
-    assert np.array_equal(warp_face(picture, landmarks, target, (30, 40, 90, 100)), whole[40:100, 30:90])
+    whole = warp_face(image, landmarks, target)
+    assert np.array_equal(warp_face(image, landmarks, target, (30, 40, 90, 100)), whole[40:100, 30:90])
 
 
 def test_between_the_lips_another_frame_shows(landmarks):
@@ -80,10 +80,10 @@ def test_between_the_lips_another_frame_shows(landmarks):
     assert (shown[outside] == 50).all()
 
 
-def test_a_mouth_outside_the_picture_changes_nothing(landmarks):
-    picture = coordinates()
+def test_a_mouth_outside_the_image_changes_nothing(landmarks):
+    image = coordinates()
     away = landmarks + (3 * SIZE, 0)
-    assert np.array_equal(compose_reference(picture, away, picture, away, away), picture)
+    assert np.array_equal(compose_reference(image, away, image, away, away), image)
 
 
 def test_a_turned_face_shows_no_triangle_from_behind(landmarks):

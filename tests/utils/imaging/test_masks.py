@@ -13,7 +13,7 @@ CENTER_X, UNDER_NOSE_Y, MOUTH_Y, CHIN_Y = 90, 95, 125, 170
 
 
 def face(chin_y: float = CHIN_Y) -> np.ndarray:
-    """Landmarks of a face drawn with a compass: a half ellipse of jaw, an ellipse of lips, a nose above."""
+    """Landmarks of a schematic face: a half ellipse of jaw, an ellipse of lips, a nose above."""
     points = np.full((N_LANDMARKS, 2), (CENTER_X, 30.0), np.float32)
     angles = np.linspace(np.pi, 0, len(JAW_LINE))
     points[list(JAW_LINE)] = np.stack((CENTER_X + 70 * np.cos(angles), 100 + (chin_y - 100) * np.sin(angles)), axis=1)

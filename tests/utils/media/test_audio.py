@@ -165,7 +165,7 @@ def test_files_without_sound(tmp_path):
 
 
 def test_blocks_without_samples_are_passed_over(tmp_path: Path, monkeypatch) -> None:
-    """The encoder refuses empty frames, but a resampler may have nothing to give yet."""
+    """The encoder refuses empty frames, but a resampler may return no samples yet."""
     tone = np.sin(np.arange(4800) / 10).astype(np.float32)[None]
 
     def blocks(*_):
@@ -187,10 +187,10 @@ def test_blocks_without_samples_are_passed_over(tmp_path: Path, monkeypatch) -> 
 def test_mp3_sounds_like_what_went_in(tmp_path):
     wave = 0.4 * np.sin(2 * np.pi * 440 * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
     write_mp3(tmp_path / "tone.mp3", wave)
-    heard = load_waveform(tmp_path / "tone.mp3")
-    assert abs(len(heard) - len(wave)) <= 1152
-    n_samples = min(len(heard), len(wave))
-    assert np.corrcoef(heard[:n_samples], wave[:n_samples])[0, 1] > 0.99
+    decoded = load_waveform(tmp_path / "tone.mp3")
+    assert abs(len(decoded) - len(wave)) <= 1152
+    n_samples = min(len(decoded), len(wave))
+    assert np.corrcoef(decoded[:n_samples], wave[:n_samples])[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("longest", [1, 5000, 10**9])

@@ -1,4 +1,4 @@
-"""utils/media/timeline.py: the nearest frame inside a mask, and what it costs on long clips."""
+"""utils/media/timeline.py: the nearest frame inside a mask, and its memory on long clips."""
 
 from __future__ import annotations
 

@@ -97,10 +97,10 @@ def test_monotonic_runs_cover_everything():
     for _ in range(50):
         indices = rng.integers(0, 20, rng.integers(0, 40)).tolist()
         cut = list(monotonic_runs(indices, 7))
-        assert [index for stretch in cut for index in stretch] == indices
-        for stretch in cut:
-            steps = np.diff(stretch)
-            assert (steps >= 0).all() or ((steps <= 0).all() and stretch[0] - stretch[-1] < 7)
+        assert [index for run in cut for index in run] == indices
+        for run in cut:
+            steps = np.diff(run)
+            assert (steps >= 0).all() or ((steps <= 0).all() and run[0] - run[-1] < 7)
 
 
 RATES = [Fraction(24), Fraction(30_000, 1001), Fraction(30), Fraction(60), Fraction(15), Fraction(25)]
@@ -150,7 +150,7 @@ def test_face_comes_to_rest_smoothly_and_stays(fps):
     steps = np.diff(result[:, 0])
     assert (steps <= 0).all()
     assert np.abs(steps).max() <= np.pi / (SETTLE_SECONDS * float(fps)) + 1e-6  # half a cosine over a distance of 2
-    assert np.abs(steps[9]) < np.abs(steps).max()  # it sets out gently
+    assert np.abs(steps[9]) < np.abs(steps).max()  # a slow start
 
 
 def test_result_that_is_no_longer_than_the_motion():

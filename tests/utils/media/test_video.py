@@ -33,7 +33,7 @@ def numbers(path: Path, **options: object) -> list[int]:
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory) -> Path:
-    """200 numbered frames, one key frame, B-frames that lean on each other."""
+    """200 numbered frames, one key frame, B-frames that refer to each other."""
     path = tmp_path_factory.mktemp("clips") / "long.mp4"
     options = {"g": "250", "bf": "4", "b-pyramid": "normal", "sc_threshold": "0"}
     return media.write_clip(path, media.numbered_frames(200), options=options)
@@ -143,7 +143,7 @@ def test_reading_stops_early_without_decoding_the_rest(long_clip, monkeypatch):
 
 
 def test_entering_a_broadcast_between_its_key_frames(tmp_path):
-    """A seek in a transport stream may lead to a whole picture whose followers lean on what came before it."""
+    """A seek in a transport stream may lead to an intra frame whose followers refer to earlier frames."""
     times = [index / 25 + (5 if index >= 30 else 0) for index in range(60)]
     path = media.write_clip(tmp_path / "clip.ts", media.numbered_frames(60), times=times)
     for start in range(1, 30):
@@ -208,7 +208,7 @@ def test_colour_survives_decoding_and_encoding(tmp_path, colour):
 
 
 def test_untagged_clip_is_copied_number_by_number(tmp_path):
-    """Whatever matrix a player assumes for an untagged clip, source and copy look the same in it."""
+    """Source and copy look the same with any matrix that a player assumes for an untagged clip."""
     image = media.smooth_picture(192, 128)
     source = media.write_clip(tmp_path / "source.mp4", [image] * 3, options={"crf": "0"})
     with VideoWriter(tmp_path / "copy.mp4", crf=0, picture=probe_video(source).picture) as writer:
@@ -303,7 +303,7 @@ def test_probe(tmp_path):
 
 @pytest.mark.parametrize("name", ["whole.mkv", "whole.mp4"])
 def test_truncated_clip_gives_what_is_left(tmp_path, caplog, name):
-    """And says so, since what is left decodes without an error. The mp4's index comes first."""
+    """With a warning, since the rest decodes without an error. The mp4's index comes first."""
     is_mp4 = name.endswith("mp4")
     whole = media.write_clip(
         tmp_path / name,
@@ -472,5 +472,5 @@ def test_files_of_other_kinds_hidden_ones_and_folders_are_none(tmp_path: Path) -
     for name in ("b.MP4", "a.ts", "c.mpg", ".partial-x.mp4", "._a.ts", "notes.txt", "mp4"):
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()
-    (tmp_path / "gone.mkv").symlink_to(tmp_path / "nowhere.mkv")  # whoever opens it says so
+    (tmp_path / "gone.mkv").symlink_to(tmp_path / "nowhere.mkv")  # an error when it is opened
     assert [path.name for path in videos_in(tmp_path)] == ["a.ts", "b.MP4", "c.mpg", "gone.mkv"]

@@ -1,4 +1,4 @@
-"""Videos in parts: which frames, what counts as a part, and that joined parts are as good as one video."""
+"""Videos in parts: frames of each part, valid parts, and joined parts equal to one video."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers import media
 from utils.media.video import VideoWriter, read_frames
 from utils.media.video_parts import has_part, join_parts, part_path, read_tag, split_frames
 
-LENGTHS = (12, 2, 1, 3)  # frames: with and without pictures that are decoded before they are shown
+LENGTHS = (12, 2, 1, 3)  # frames: with and without B-frames
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_joined_parts_are_one_video(tmp_path, frames, fps):
     write_video(tmp_path / "whole.mp4", frames, fps, sound)
     joined, whole = facts_of(tmp_path / "joined.mp4"), facts_of(tmp_path / "whole.mp4")
     assert joined == whole
-    pictures = zip(read_frames(tmp_path / "joined.mp4", float(fps)), frames, strict=True)
-    assert max(np.abs(one.astype(int) - other).mean() for one, other in pictures) < 4
+    pairs = zip(read_frames(tmp_path / "joined.mp4", float(fps)), frames, strict=True)
+    assert max(np.abs(one.astype(int) - other).mean() for one, other in pairs) < 4
     assert read_tag(tmp_path / "joined.mp4", "title") == "one"
 
 

@@ -13,7 +13,7 @@ def numbered_states(n_rows: int, n_layers: int = 3, width: int = 2) -> torch.Ten
 
 
 def windows_one_by_one(states: torch.Tensor, n_frames: int, fps: float) -> torch.Tensor:
-    """The slow, plain twin: loops over frames and rows."""
+    """The slow, plain implementation: loops over frames and rows."""
     windows = []
     for frame in range(n_frames):
         center = int(frame * 50 / fps)

@@ -1,4 +1,4 @@
-"""utils/metrics/clip_pairs.py: who is compared with whom."""
+"""utils/metrics/clip_pairs.py: pairs of generated clips and references."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_a_still_mouth_correlates_with_nothing() -> None:
 
 
 def talking_landmarks(n: int = 40, seed: int = 0) -> np.ndarray:
-    """A made-up face of 100 px between the eyes, turning, nodding and moving; only its lips open and close."""
+    """A synthetic face of 100 px between the eyes, turning, nodding and moving; only its lips open and close."""
     rng = np.random.default_rng(seed)
     face = rng.normal(0, 40, (468, 3))
     face[list(OUTER_EYE_CORNERS)] = [[-50, -30, 0], [50, -30, 0]]

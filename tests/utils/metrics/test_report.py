@@ -1,4 +1,4 @@
-"""report.py and report_plots.py: files can be read again and say what was measured; intervals have the right width."""
+"""report.py and report_plots.py: files hold the measured values; intervals have the right width."""
 
 from __future__ import annotations
 

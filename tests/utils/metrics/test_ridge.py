@@ -1,4 +1,4 @@
-"""The linear baseline finds a linear relation and nothing in noise."""
+"""Ridge regression recovers a linear relation, and none in noise."""
 
 from __future__ import annotations
 

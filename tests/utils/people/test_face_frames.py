@@ -1,4 +1,4 @@
-"""Which frames are shown and how strongly: gaps, cuts, profiles and borders (made-up landmarks)."""
+"""Frames with a new mouth and its opacity: gaps, cuts, profiles and borders (synthetic landmarks)."""
 
 from __future__ import annotations
 

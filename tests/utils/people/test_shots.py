@@ -59,7 +59,7 @@ def test_a_leap_of_the_face_is_a_cut(landmarks):
 
 
 def test_a_survey_takes_a_leap_of_the_only_face_for_a_cut(landmarks):
-    """Faces are scripted; a leap counts unless the face is lost, or one of two, in between."""
+    """Scripted faces; a jump counts unless the face is lost, or one of two, in between."""
     height = np.ptp(landmarks[:, 1])
     moved = landmarks + np.array([1.05 * MAX_FACE_STEP * height, 0, 0], np.float32)
 
@@ -128,7 +128,7 @@ def test_similarity_is_recovered():
 
 
 def test_survey_of_a_real_face():
-    """A face, nothing, the face twice, one that the mesh overlooks in a large picture."""
+    """A face, nothing, the face twice, one that the mesh misses in a large frame."""
     small = np.full((720, 1280, 3), 90, np.uint8)
     small[180:372, 800:992] = media.portrait()
     pair = np.concatenate([media.portrait(), media.portrait()], axis=1)

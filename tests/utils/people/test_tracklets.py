@@ -1,4 +1,4 @@
-"""utils/people/tracklets.py: assignment of tracklets to people at several frame rates (made-up faces)."""
+"""utils/people/tracklets.py: assignment of tracklets to people at several frame rates (synthetic faces)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def count(fps: float, *tracklets: Tracklet) -> int:
 
 @pytest.mark.parametrize("fps", [25, 50, 60])
 def test_a_place_is_remembered_as_long_and_as_widely_at_any_rate(fps):
-    """An appearance that is neither the same nor another: only the place says that it is one person."""
+    """An ambiguous appearance: only the position decides that it is one person."""
     times = fps // 25 if fps != 60 else 2.4
     n = round(40 * times)
 
@@ -62,7 +62,7 @@ def test_people_of_the_first_second_count_from_the_left(fps):
 
 
 def test_an_hour_of_cuts_costs_as_much_per_piece_as_a_minute():
-    """The appearances of all earlier tracklets are neither held a second time nor gone through for every tracklet."""
+    """The appearances of earlier tracklets are neither copied nor searched for every tracklet."""
     rng = np.random.default_rng(0)
     appearances = [Appearance(0, rng.random(1764, np.float32), 0.0) for _ in range(15)]
     face = tracklet(0, 1, 100).faces[0]

@@ -39,8 +39,8 @@ def test_laplacian_ignores_straight_lines() -> None:
 def test_laplacian_equals_a_convolution() -> None:
     motion = some_motion(2, 9, 3)
     kernel = torch.tensor([[[-0.5, 1, -0.5]]])
-    bends = torch.nn.functional.conv1d(motion.transpose(1, 2).reshape(6, 1, 9), kernel)
-    torch.testing.assert_close(ml.laplacian_energy(motion, torch.ones(2, 9)), bends.square().mean())
+    laplacian = torch.nn.functional.conv1d(motion.transpose(1, 2).reshape(6, 1, 9), kernel)
+    torch.testing.assert_close(ml.laplacian_energy(motion, torch.ones(2, 9)), laplacian.square().mean())
 
 
 @pytest.mark.parametrize("loss", [ml.laplacian_energy, ml.magnitude])

@@ -39,7 +39,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """A network's weights: their file in the tree, what opens them, another network's file, and what holds them.
+    """A network's weights: their file in the tree, loader, another network's file, and container.
 
     ``given``: what a user names, the file or its folder. ``key``: one of the weights, as stored. ``holders``: the keys
     that lead to the weights inside of the file.
@@ -108,13 +108,13 @@ def whole_tree(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tree(whole_tree, tmp_path, monkeypatch) -> Path:
-    """A tree to spoil; what code in a file would write ends up in the folder above it."""
+    """A tree to damage; code in a file would write to the folder above it."""
     monkeypatch.chdir(tmp_path)
     return official_tree.copy_tree(whole_tree, tmp_path)
 
 
 def spoil(path: Path, kind: str) -> None:
-    """Put something else in a file's place, or nothing."""
+    """Replace a file by something else, or remove it."""
     content = path.read_bytes()
     path.unlink()
     if kind == "folder":
@@ -133,7 +133,7 @@ def spoil(path: Path, kind: str) -> None:
 
 
 def refusal(load: Callable[[Path], object], given: Path, path: Path, group: str) -> str:
-    """The message of a loader that must refuse what it is given, checked for what every such message says."""
+    """The message of a loader that must refuse its file, checked for the parts of every such message."""
     with pytest.raises(BadInput) as error:
         load(given)
     message = str(error.value)
@@ -221,7 +221,7 @@ def test_code_inside_of_a_container_is_not_run(tree, part):
 
 
 def test_training_states_in_a_checkpoint_are_accepted(tree):
-    """Numpy's numbers, optimizer state and the like stand beside the weights in checkpoints that people have."""
+    """Real checkpoints hold numpy numbers, optimizer state and the like beside the weights."""
     part = NETWORKS[0]
     leftovers = {
         "epoch": 12,
@@ -236,7 +236,7 @@ def test_training_states_in_a_checkpoint_are_accepted(tree):
 
 
 BFM_CASES = [(name, kind) for name in BFM_FILES for kind in FOREIGN_FILES]
-BFM_CASES.remove((BFM_FRONT, "missing"))  # it is then made of the raw files
+BFM_CASES.remove((BFM_FRONT, "missing"))  # it is then converted from the raw files
 
 
 @pytest.mark.parametrize(("name", "kind"), BFM_CASES)

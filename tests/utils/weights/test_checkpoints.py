@@ -23,7 +23,7 @@ ARRAY_SUFFIXES = (".safetensors", ".npz", ".npy", ".mat")
 
 
 class RunsCode:
-    """What an unsafe pickle holds: a call that unpickling would make."""
+    """An unsafe pickle: a call that unpickling would run."""
 
     def __reduce__(self) -> tuple:
         return os.mkdir, ("ran",)

@@ -13,7 +13,7 @@ from scipy.io import loadmat, savemat
 
 from utils.weights.mat_file import parse_mat
 
-DAMAGED = (ValueError, struct.error, zlib.error)  # what utils/weights/checkpoints.py turns into one line
+DAMAGED = (ValueError, struct.error, zlib.error)  # errors that utils/weights/checkpoints.py reports in one line
 NUMBER_TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 
 
@@ -34,7 +34,7 @@ def require_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray])
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
         np.testing.assert_array_equal(found[name], array, strict=True)
-        found[name][...] = 0  # ours to change
+        found[name][...] = 0  # writable
 
 
 @pytest.mark.parametrize("compress", [False, True])

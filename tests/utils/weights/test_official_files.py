@@ -1,4 +1,4 @@
-"""The table of the official weights: whole, in agreement with the README, and what it tells about a path."""
+"""The table of the official weights: completeness, agreement with the README, and advice by path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights serve a run."""
+"""Choice of the weights of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.weights.official_files import missing_files
 
 @pytest.fixture
 def mini(tmp_path, monkeypatch) -> Path:
-    """A mini pack with a record, and an official tree where nothing is yet."""
+    """A mini pack with a record, and an empty official tree."""
     root = tmp_path / "pretrained_models"
     mini_dir = root / "mini"
     mini_dir.mkdir(parents=True)
@@ -118,7 +118,7 @@ def test_missing_flag_values_and_unknown_parts(mini, tmp_path):
 
 
 def test_pipes_and_devices_are_no_weights(mini, tmp_path):
-    """They would be waited for, or read without end."""
+    """Opening them would block or never end."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     for name in ("pipe", "zero"):
