@@ -260,6 +260,18 @@ def test_device_and_search_path_are_left_alone(path):
     assert not [call for call in calls if call.startswith("sys.path.")]
 
 
+def test_commands_parse_with_one_line_errors_and_pass_typed_options():
+    parsers = [name_of(path) for path in ALL_FILES if "argparse.ArgumentParser" in called_names(path)]
+    assert not parsers, "use parse_options or CommandParser of utils/core/options.py"
+    parameters = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in ALL_FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.arg) and node.annotation and ast.unparse(node.annotation) == "argparse.Namespace"
+    ]
+    assert not parameters, "pass an Options dataclass"
+
+
 @pytest.mark.parametrize("path", ALL_FILES, ids=name_of)
 def test_shapes_are_strings(path):
     for node in ast.walk(tree_of(path)):
