@@ -21,6 +21,7 @@ from tests.helpers.hubert_folder import WIDTH, write_hubert_folder
 from tests.helpers.motion_world import EVERYTHING, SMALL, train, weights_of, write_config, write_world
 from utils.core.config import load_config, to_dict
 from utils.core.errors import BadInput
+from utils.core.options import parse_options
 from utils.data.motion_dataset import MotionClip, MotionDataConfig, load_motion_clips
 from utils.data.motion_windows import AugmentationConfig, cut_window
 from utils.training.learner import float32_accelerator
@@ -56,8 +57,9 @@ def test_it_learns_to_open_the_mouth(world: Path) -> None:
 
 
 def test_config_values_may_stand_anywhere_on_the_command_line() -> None:
-    options = train_audio2motion.parse_arguments(["max_steps=3", "--gpu_id", "-1", "seed=1"])
-    assert options.overrides == ["max_steps=3", "seed=1"]
+    words = ["max_steps=3", "--gpu_id", "-1", "seed=1"]
+    options = parse_options(train_audio2motion.TrainingOptions, "", words)
+    assert options.overrides == ("max_steps=3", "seed=1")
 
 
 def test_another_seed_gives_another_network(world: Path) -> None:
