@@ -68,7 +68,10 @@ def parse(words: list[str]) -> argparse.Namespace:
     add_stage_flags(parser)
     # A file of this folder whose name begins with a dash is no flag.
     named = [f"./{word}" if word.startswith("-") and Path(word).exists() else word for word in words[:2]]
-    return parser.parse_args([*named, *words[2:]])
+    flags = parser.parse_args([*named, *words[2:]])
+    if flags.adapt is not None and flags.adapt < 1:
+        parser.error(f"argument --adapt: expected at least 1, found {flags.adapt}")
+    return flags
 
 
 def add_stage_flags(parser: argparse.ArgumentParser) -> None:

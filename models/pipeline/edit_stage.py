@@ -28,7 +28,7 @@ from utils.media.video import probe_video, read_frames, read_frames_at
 from utils.people.speaker import Speaker
 from utils.results import store
 from utils.results.unfinished import has_track, load_track, save_track
-from utils.weights.packs import Pack, describe
+from utils.weights.packs import Pack, agreement_model, describe
 
 LISTED_FRAMES = 60 * MOTION_FPS  # frames that --list-speakers looks at
 
@@ -96,6 +96,8 @@ def open_edit(options: EditOptions, monitor: Monitor) -> Edit:
         monitor.say(line)
 
     inputs = {"clip": clip_path, "motion": motion_path}
+    if agreement_model().is_file():  # without it, it has no part in the choice of the speaker
+        inputs["agreement"] = agreement_model()
     resolved = {"fps": rate, "smoothing": options.resolved_smoothing}
     key = result_key(options, pack, ("face_model", "recon", "dwpose"), inputs, resolved)
     require_unchanged(motion_path, motion_digest)  # the key counts what has been read

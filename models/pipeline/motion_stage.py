@@ -70,7 +70,7 @@ def notes(options: MotionOptions, network: Audio2Motion) -> list[str]:
     if options.hubert_path is not None and config.audio_type != "hubert":
         lines.append(f"note: --hubert_path has no effect: this network takes {config.audio_type} features")
     if options.temperature == 0 and options.seed != MotionOptions.seed:
-        lines.append("note: --seed has no effect with --temperature 0")
+        lines.append("note: --seed has no effect on the motion with --temperature 0")
     return lines
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from utils.core.cli import DeviceOptions, resolve_batch_size, resolve_dtype
-from utils.core.config import Amount, Count, OpenShare, Seed
+from utils.core.config import Amount, Bounds, Count, OpenShare, Seed
 from utils.core.errors import BadInput
 from utils.core.options import file_name, option, true_or_false
 from utils.core.types import MOTION_FPS, FrameRate, Length
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 UPSTREAM_ONLY = "accepted for the original's command lines, without effect"
 Smoothing = Literal["none", "box", "all"]
+SamplingSeed = Annotated[int, Bounds(-(1 << 63), (1 << 63) - 1)]  # torch's range
 Reference = Literal["auto", "composed", "open", "same"]
 
 
@@ -69,7 +70,7 @@ class MotionOptions(StageOptions):
     hubert_path: Path | None = option(
         None, help="HuBERT folder (default: the pack's); used by networks on HuBERT features only", keyed=False
     )
-    seed: int = option(0, help="random seed of motion sampling")
+    seed: SamplingSeed = option(0, help="random seed of motion sampling")
     temperature: Amount = option(0.2, help="scale of the sampling noise; 0: deterministic")
     mouth_amp: Amount = option(0.45, help="mouth amplitude, for networks that are conditioned on it")
     silence: Literal["close", "off"] | None = option(
@@ -270,7 +271,7 @@ class TalkOptions(StageOptions):
         "--faithful); or what the generator was trained with (auto, default)",
         keyed=False,
     )
-    seed: int = option(0, help="random seed of the latents that --faithful samples")
+    seed: SamplingSeed = option(0, help="random seed of the latents that --faithful samples")
     debug: bool = option(False, help="write a contact sheet (.png) beside the video", keyed=False)
     force: bool = option(False, help="start anew, even if the result or finished parts are there", keyed=False)
     clean: bool = option(False, help="remove stage 2's folder of this speech in the end", keyed=False)

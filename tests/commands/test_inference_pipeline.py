@@ -162,6 +162,13 @@ def test_flags_may_be_abbreviated_and_stand_before_the_paths(recorders, tmp_path
     assert (motion.temperature, talk.batch_size, talk.debug) == (0, 4, True)
 
 
+def test_an_adaptation_of_no_steps_is_refused_before_any_work(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        inference_pipeline.main(["a.wav", "b.mp4", str(tmp_path / "out"), "--adapt", "0"])
+    assert (error.value.code, (tmp_path / "out").exists()) == (2, False)
+    assert capsys.readouterr().err.startswith("error: argument --adapt: expected at least 1, found 0")
+
+
 @pytest.mark.parametrize("failing", range(len(STAGES)))
 def test_it_stops_with_the_code_of_the_stage_that_failed(recorders, tmp_path, failing):
     (recorders / f"{STAGES[failing]}.py").write_text(STUB.format(code=2 + failing))

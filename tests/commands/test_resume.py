@@ -15,9 +15,10 @@ import inference_edit_expression
 import inference_joygen
 from models.editing import expression_edit
 from models.pipeline import edit_stage, talk_stage
-from models.pipeline.options import TalkOptions
+from models.pipeline.options import EditOptions, TalkOptions
 from tests.helpers.talking_clip import CLIP_NAME, FACE_MODELS, SPEECH_NAME, fill_folder, flags, result_of
 from utils.core.errors import BadInput
+from utils.core.monitor import CallbackMonitor
 from utils.core.options import parse_options
 from utils.files.image_files import read_rgb
 from utils.files.work_folder import parts_folder, reading, replacing, sole_run
@@ -305,6 +306,17 @@ def key_of(folder: Path, tmp_path: Path, *extra: str) -> str:
     options = parse_options(TalkOptions, "", [*flags(folder, tmp_path / "talk", **changes), *extra])
     edit = store.load_edit(store.edit_dir(options.edit_dir, options.video_path, options.audio_path))
     return talk_stage.talk_key(options, options.resolve_pack(), edit)
+
+
+def test_the_model_that_chooses_the_speaker_is_in_the_key(folder, tmp_path, monkeypatch):
+    options = parse_options(EditOptions, "", edit_flags(folder, tmp_path))
+    model, keys = tmp_path / "av_agreement.safetensors", []
+    monkeypatch.setattr(edit_stage, "agreement_model", lambda: model)
+    for content in (None, b"a model", b"another"):
+        if content is not None:
+            model.write_bytes(content)
+        keys.append(edit_stage.open_edit(options, CallbackMonitor()).key)
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize("stage", [inference_edit_expression, inference_joygen])

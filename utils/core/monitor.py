@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from utils.core import cli
-from utils.core.errors import Cancelled
+from utils.core.errors import Cancelled, printable
 
 T = TypeVar("T")
 
 
 class Monitor(Protocol):
     def say(self, line: str) -> None:
-        """Report one line of text."""
+        """Report one line of text; control characters in it, as in names of files, are escaped."""
         ...
 
     def track(self, items: Iterable[T], total: int | None, step: str) -> Iterator[T]:
@@ -25,7 +25,7 @@ class TerminalMonitor:
     """Lines on stdout, progress bars on stderr if that is a terminal."""
 
     def say(self, line: str) -> None:
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
     def track(self, items: Iterable[T], total: int | None, step: str) -> Iterator[T]:
         return cli.progress(items, total, step)
@@ -48,7 +48,7 @@ class CallbackMonitor:
 
     def say(self, line: str) -> None:
         self._check()
-        self.lines += line.splitlines()
+        self.lines.append(printable(line))
 
     def track(self, items: Iterable[T], total: int | None, step: str) -> Iterator[T]:
         for n_done, item in enumerate(items, 1):

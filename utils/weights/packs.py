@@ -177,7 +177,8 @@ def _companions(changed: dict[str, Path], official: Pack) -> dict[str, Any]:
 def describe(pack: Pack) -> str:
     """One line for the user: the weights in use, and how to get the others."""
     if not pack.name.startswith("mini") or _WITH_OTHER in pack.name:
-        is_filled = pack.name.startswith("official") and (OFFICIAL_DIR / FILLED_MARKER).is_file()
+        roots = (pack.face_model.parent, pack.unet.parent)
+        is_filled = pack.name.startswith("official") and any((root / FILLED_MARKER).is_file() for root in roots)
         return f"weights: {pack.name}" + (
             f"; random numbers, they generate noise (see {FILLED_MARKER})" if is_filled else ""
         )

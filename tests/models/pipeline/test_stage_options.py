@@ -134,6 +134,13 @@ def test_reference_is_another_frame_unless_the_same_is_asked_for(root):
         assert (options.resolve_reference(plain), options.resolve_reference(composed)) == expected
 
 
+@pytest.mark.parametrize("seed", [1 << 63, -(1 << 63) - 1])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(BadInput, match="--seed: expected a whole number"):
+        talk_options(f"--seed={seed}")
+    assert talk_options("--seed=-5").seed == -5
+
+
 def test_an_image_size_of_zero_is_no_default(root):
     pack = packs.official_pack()
     assert talk_options().resolve_image_size(pack) == pack.image_size

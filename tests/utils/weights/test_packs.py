@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -54,6 +55,15 @@ def test_complete_official_tree_comes_first(mini):
     assert (pack.name, pack.image_size, pack.hubert) == ("official", 256, root / "audio2motion" / "hubert")
     assert (pack.recon, pack.dwpose, pack.face_parsing) == (None, None, None)
     assert packs.describe(pack) == "weights: official"
+
+
+def test_a_tree_of_random_weights_says_so_wherever_it_is(mini, tmp_path):
+    root = tmp_path / "elsewhere"
+    put(*(root / file.path for file in missing_files(root)))
+    pack = dataclasses.replace(packs.official_pack(), face_model=root / "BFM", unet=root / "joygen")
+    assert packs.describe(pack) == "weights: official"
+    put(root / packs.FILLED_MARKER)
+    assert "random numbers" in packs.describe(pack)
 
 
 def test_optional_parts_are_used_when_they_are_there(mini):
