@@ -52,7 +52,7 @@ def test_all_stages_take_any_name(world, capsys):
         assert run_stage(stage, arguments_of(stage, world, values)) == 0
         written = capsys.readouterr()
         assert written.err == ""
-        assert "\\udcff" in written.out
+        assert ODD_PRINTABLE in written.out
     names = {path.name for path in folder.iterdir()}
     assert names == {ODD, f"{ODD}.npy", f"{ODD}#{ODD}.mp4"}
     assert store.load_track_record(folder / ODD / ODD).source_name == clip
