@@ -1,4 +1,4 @@
-"""Waveform to the features that drive the expression: MFCC or HuBERT states, log-mel, pitch. Time runs at 50 Hz.
+"""Waveform to the features that drive the expression: MFCC, HuBERT or Whisper states, log-mel, pitch; all at 50 Hz.
 
 Waves are float32 [n], mono, 16 kHz, in [-1, 1) unless said otherwise.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from models.audio.hubert import HubertEncoder
 
 STEPS_MULTIPLE = 8  # feature steps; one latent step of the motion network is 4 motion frames
-AUDIO_DIMS = {"mfcc": 13, "mfcc_norm": 26, "hubert": 1024}
+AUDIO_DIMS = {"mfcc": 13, "mfcc_norm": 26, "hubert": 1024, "whisper": 768}
 
 MFCC_RATE = 24_000  # Hz
 MFCC_WINDOW = 1200  # samples, 50 ms
@@ -77,11 +77,13 @@ def speech_features(
 ) -> SpeechFeatures:
     """All inputs of the motion network for one clip; without pitch, f0 is 0 everywhere (the plain network ignores it).
 
-    ``hubert`` is needed for audio_type "hubert" and not used for others; its states lie in a file in ``scratch``. f0 is
-    cut or zero-padded to the audio's steps.
+    ``hubert`` is needed for audio_type "hubert" and not used for others; states of networks lie in a file in
+    ``scratch``. f0 is cut or zero-padded to the audio's steps. Raises BadInput if a speech encoder is missing.
     """
     if audio_type == "hubert":
         audio = hubert_features(wave, hubert, scratch)
+    elif audio_type == "whisper":
+        audio = whisper_features(wave, scratch)
     else:
         audio = mfcc_features(wave) if audio_type == "mfcc" else pad_to_multiple(normalised_mfcc(wave))
     f0 = pitch_contour(wave) if with_pitch else np.zeros(0, np.float32)
@@ -104,9 +106,22 @@ def hubert_features(
         )
     from models.audio.hubert import n_states
 
-    n_steps = n_states(len(wave))
-    states, done = disk_zeros((_next_multiple(n_steps), hubert.n_channels), scratch), 0
-    for chunk in hubert.encode_chunks(wave):
+    return _padded_states(hubert.encode_chunks(wave), n_states(len(wave)), hubert.n_channels, scratch)
+
+
+def whisper_features(wave: Float[np.ndarray, " n"], scratch: Path | None = None) -> Float[np.ndarray, "t 768"]:
+    """States of the Whisper-tiny encoder, zero-padded to a multiple of 8 steps, as a disk array in ``scratch``."""
+    from models.audio.speech_encoder import SpeechEncoder, n_states
+
+    chunks = SpeechEncoder.load().encode_chunks(wave)
+    return _padded_states(chunks, n_states(len(wave)), AUDIO_DIMS["whisper"], scratch)
+
+
+def _padded_states(
+    chunks: Iterable[Float[np.ndarray, "t c"]], n_steps: int, n_channels: int, scratch: Path | None
+) -> Float[np.ndarray, "n c"]:
+    states, done = disk_zeros((_next_multiple(n_steps), n_channels), scratch), 0
+    for chunk in chunks:
         states[done : done + len(chunk)] = chunk
         done += len(chunk)
         release(states)

@@ -2,7 +2,8 @@
 
 Two variants exist in published checkpoints. The pitch variant takes audio, pitch, blinks and amplitudes of
 mouth and eyes; the plain variant takes audio only. Architecture: Real3DPortrait (arXiv 2401.08503), whose
-state-dict names are kept so that its checkpoints load strictly.
+state-dict names are kept so that its checkpoints load strictly. Not in Real3DPortrait: a fixed projection of Whisper
+states (audio_type whisper) to few whitened components, and a regression ensemble in place of the flow-VAE.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.audio.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
 from models.motion.flow import FlowVAE, FlowVAESizes, Reconstruction, motion_blocks
-from utils.core.config import Size, parse_yaml
+from models.motion.regression import RegressionEnsemble, RegressionSizes
+from utils.core.config import Decay, Size, parse_yaml
 from utils.core.errors import BadInput
 from utils.core.types import FEATURE_RATE, MOTION_FPS, N_EXP
 from utils.files.disk_arrays import release
@@ -30,19 +33,26 @@ from utils.weights.official_files import fetch_advice
 DEFAULT_AMPLITUDE = 0.4  # default of mouth and eyes
 STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS
 _PITCH_EMBEDDINGS = 300
+VARIANT_KEYS = ("audio_type", "use_pitch", "use_mouth_amp_embed", "use_eye_amp_embed")  # of the file below
 _CONFIG_NAME = "config.yaml"
+_PROJECTION = "audio_projection.weight"
+_REGRESSION = "regression.input.weight"
+_LEAST_VARIANCE = 1e-6  # share of the largest component's; components of less are not brought to deviation 1
 
 
 @dataclass(frozen=True)
 class Audio2MotionConfig:
     """Variant and sizes; the published checkpoint is the pitch variant on HuBERT states with a mouth amplitude."""
 
-    audio_type: str = "hubert"  # mfcc | mfcc_norm | hubert
+    audio_type: str = "hubert"  # mfcc | mfcc_norm | hubert | whisper
     use_pitch: bool = True
     use_mouth_amp_embed: bool = True  # pitch variant only
     use_eye_amp_embed: bool = False  # pitch variant only
     cond_channels: Size = 128  # 64 in the published plain variant
+    audio_components: Size = 64  # of audio_type whisper: principal components of the states that the network reads
+    audio_dropout: Decay = 0.0  # share of the features or components that training blanks
     sizes: FlowVAESizes = field(default_factory=FlowVAESizes)
+    regression: RegressionSizes = field(default_factory=RegressionSizes)  # with members: plain, without a flow-VAE
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,86 @@ class MotionInputs:
 
 
 class Audio2Motion(nn.Module, ABC):
-    """Base of both variants; build one with build_audio2motion or load_audio2motion."""
+    """Base of all variants; build one with build_audio2motion or load_audio2motion."""
 
     def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
         super().__init__()
         self.config = config
         self.audio_dim = audio_dim  # channels of the input features
-        self.mel_encoder = _conv_encoder(audio_dim, config.cond_channels)
+        self.audio_projection: nn.Linear | None = None
+        if config.audio_type == "whisper":
+            self.audio_projection = nn.Linear(audio_dim, config.audio_components).requires_grad_(False)
+        self.n_components = audio_dim if self.audio_projection is None else config.audio_components
+
+    @abstractmethod
+    def sample(self, inputs: MotionInputs, noise: Float[Tensor, "b z s"]) -> Float[Tensor, "b t 64"]:
+        """Inference path: motion of the whole length, from noise that is already times the temperature."""
+
+    def fit_projection(self, states: Float[Tensor, "t c"]) -> None:
+        """Set the projection to the principal components of some states, each at mean 0 and deviation 1."""
+        if self.audio_projection is None:
+            return
+        mean = states.double().mean(dim=0)
+        variances, directions = torch.linalg.eigh(torch.cov(states.double().T))  # the largest come last
+        deviations = variances.clamp(min=_LEAST_VARIANCE * float(variances[-1])).sqrt()
+        kept = (directions / deviations)[:, -self.config.audio_components :]
+        self.audio_projection.weight.copy_(kept.T)
+        self.audio_projection.bias.copy_(-mean @ kept)
+
+    def components(self, audio: Float[Tensor, "b t c"]) -> Float[Tensor, "b t d"]:
+        """Projected features, in training with dropout."""
+        if self.audio_projection is not None:
+            audio = self.audio_projection(audio)
+        return functional.dropout(audio, self.config.audio_dropout, self.training)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        features: SpeechFeatures,
+        seed: int = 0,
+        temperature: float = 0.2,
+        mouth_amp: float = 0.45,
+        eye_amp: float = 1.0,
+    ) -> Float[np.ndarray, "t 64"]:
+        """Expression coefficients of one clip, float32 [T50 / 2, 64] at 25 Hz, without blinks.
+
+        The noise is drawn on the CPU whatever the device: the same seed gives the same noise everywhere.
+        Temperature 0 gives the most likely motion and ignores the seed.
+        """
+        n_latent_steps = len(features.audio) // STEPS_PER_FRAME // self.config.sizes.stride
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(1, self.config.sizes.latent, n_latent_steps, generator=generator) * temperature
+        motion = []
+        for block in motion_blocks(n_latent_steps, self.config.sizes):
+            made = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
+            first = (block.kept.start - block.read.start) * self.config.sizes.stride
+            motion.append(made[first : first + len(block.kept) * self.config.sizes.stride])
+            release(features.audio)
+        return np.concatenate(motion)
+
+    def _predict_block(
+        self, features: SpeechFeatures, noise: Float[Tensor, "1 z s"], read: range, mouth_amp: float, eye_amp: float
+    ) -> Float[np.ndarray, "t 64"]:
+        """The motion of the latent steps ``read``."""
+        device = next(self.parameters()).device
+        n_steps = STEPS_PER_FRAME * self.config.sizes.stride
+        steps = slice(read.start * n_steps, read.stop * n_steps)
+        inputs = MotionInputs(
+            torch.from_numpy(features.audio[steps])[None].to(device),
+            f0=torch.from_numpy(features.f0[steps])[None].to(device),
+            mouth_amp=torch.full((1, 1), mouth_amp, device=device),
+            eye_amp=torch.full((1, 1), eye_amp, device=device),
+        )
+        made = self.sample(inputs, noise[:, :, read.start : read.stop].to(device))
+        return made[0].float().cpu().numpy()
+
+
+class FlowAudio2Motion(Audio2Motion):
+    """Conditional flow-VAE: the two published variants."""
+
+    def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
+        super().__init__(config, audio_dim)
+        self.mel_encoder = _conv_encoder(self.n_components, config.cond_channels)
         self.blink_embed = nn.Embedding(2, config.cond_channels)
         self.vae = FlowVAE(N_EXP, config.cond_channels, config.sizes)
 
@@ -87,60 +170,34 @@ class Audio2Motion(nn.Module, ABC):
         return replace(result, output=result.output.transpose(1, 2))
 
     def sample(self, inputs: MotionInputs, noise: Float[Tensor, "b z s"]) -> Float[Tensor, "b t 64"]:
-        """Inference path: decode prior noise (already times the temperature) over the whole length."""
+        """Decode prior noise."""
         return self.vae.sample(self.condition(inputs), noise).transpose(1, 2)
 
-    @torch.no_grad()
-    def predict(
-        self,
-        features: SpeechFeatures,
-        seed: int = 0,
-        temperature: float = 0.2,
-        mouth_amp: float = 0.45,
-        eye_amp: float = 1.0,
-    ) -> Float[np.ndarray, "t 64"]:
-        """Expression coefficients of one clip, float32 [T50 / 2, 64] at 25 Hz, without blinks.
 
-        The noise is sampled on the CPU on any device: the same seed gives the same noise everywhere.
-        Temperature 0 gives the most likely motion and ignores the seed.
-        """
-        n_latent_steps = len(features.audio) // STEPS_PER_FRAME // self.vae.sizes.stride
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(1, self.vae.sizes.latent, n_latent_steps, generator=generator) * temperature
-        motion = []
-        for block in motion_blocks(n_latent_steps, self.vae.sizes):
-            predicted = self._predict_block(features, noise, block.read, mouth_amp, eye_amp)
-            first = (block.kept.start - block.read.start) * self.vae.sizes.stride
-            motion.append(predicted[first : first + len(block.kept) * self.vae.sizes.stride])
-            release(features.audio)
-        return np.concatenate(motion)
+class RegressionAudio2Motion(Audio2Motion):
+    """Audio only, halved to 25 Hz by averaging pairs of steps; the mean of an ensemble, without chance."""
 
-    def _predict_block(
-        self, features: SpeechFeatures, noise: Float[Tensor, "1 z s"], read: range, mouth_amp: float, eye_amp: float
-    ) -> Float[np.ndarray, "t 64"]:
-        """The motion of the latent steps ``read``."""
-        device = next(self.parameters()).device
-        n_steps = STEPS_PER_FRAME * self.vae.sizes.stride
-        steps = slice(read.start * n_steps, read.stop * n_steps)
-        inputs = MotionInputs(
-            torch.from_numpy(features.audio[steps])[None].to(device),
-            f0=torch.from_numpy(features.f0[steps])[None].to(device),
-            mouth_amp=torch.full((1, 1), mouth_amp, device=device),
-            eye_amp=torch.full((1, 1), eye_amp, device=device),
-        )
-        predicted = self.sample(inputs, noise[:, :, read.start : read.stop].to(device))
-        return predicted[0].float().cpu().numpy()
+    def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
+        super().__init__(config, audio_dim)
+        self.regression = RegressionEnsemble(self.n_components, N_EXP, config.regression)
+
+    def forward(self, inputs: MotionInputs) -> Float[Tensor, "b m t 64"]:
+        """Training path: the motion of every member."""
+        return self.regression(self.components(_paired_mean(inputs.audio)).transpose(1, 2))
+
+    def sample(self, inputs: MotionInputs, noise: Float[Tensor, "b z s"]) -> Float[Tensor, "b t 64"]:  # noqa: ARG002
+        """The members' mean; the noise is not used."""
+        return self(inputs).mean(dim=1)
 
 
-class PlainAudio2Motion(Audio2Motion):
+class PlainAudio2Motion(FlowAudio2Motion):
     """Audio only, halved to 25 Hz by averaging pairs of steps. Its blink embedding is stored but never read."""
 
     def condition(self, inputs: MotionInputs) -> Float[Tensor, "b g t"]:
-        audio = inputs.audio.unflatten(1, (-1, STEPS_PER_FRAME)).mean(dim=2)
-        return self.mel_encoder(audio.transpose(1, 2))
+        return self.mel_encoder(self.components(_paired_mean(inputs.audio)).transpose(1, 2))
 
 
-class PitchAudio2Motion(Audio2Motion):
+class PitchAudio2Motion(FlowAudio2Motion):
     """Audio, pitch, blinks and amplitudes, halved to 25 Hz by taking every other step (pitch before it is binned)."""
 
     def __init__(self, config: Audio2MotionConfig, audio_dim: int) -> None:
@@ -158,7 +215,7 @@ class PitchAudio2Motion(Audio2Motion):
     def condition(self, inputs: MotionInputs) -> Float[Tensor, "b g t"]:
         audio = inputs.audio[:, ::STEPS_PER_FRAME]
         parts = [
-            self.mel_encoder(audio.transpose(1, 2)).transpose(1, 2),
+            self.mel_encoder(self.components(audio).transpose(1, 2)).transpose(1, 2),
             self._pitch(inputs.f0, audio),
             self._blink(inputs.blink, audio),
         ]
@@ -176,6 +233,10 @@ class PitchAudio2Motion(Audio2Motion):
     def _blink(self, blink: Int[Tensor, "b t50 1"] | None, audio: Float[Tensor, "b t c"]) -> Float[Tensor, "b t g"]:
         halved = audio.new_zeros(audio.shape[:2]) if blink is None else blink[:, ::STEPS_PER_FRAME, 0]
         return self.blink_embed(halved.long())
+
+
+def _paired_mean(audio: Float[Tensor, "b t c"]) -> Float[Tensor, "b s c"]:
+    return audio.unflatten(1, (-1, STEPS_PER_FRAME)).mean(dim=2)
 
 
 def _amplitude(
@@ -197,8 +258,10 @@ def _conv_encoder(in_channels: int, channels: int) -> nn.Sequential:
 
 def build_audio2motion(config: Audio2MotionConfig, audio_dim: int | None = None) -> Audio2Motion:
     """A network with fresh weights; audio_dim follows from the audio type unless given."""
-    network = PitchAudio2Motion if config.use_pitch else PlainAudio2Motion
-    return network(config, audio_dim or AUDIO_DIMS[config.audio_type])
+    audio_dim = audio_dim or AUDIO_DIMS[config.audio_type]
+    if config.regression.members:
+        return RegressionAudio2Motion(config, audio_dim)
+    return PitchAudio2Motion(config, audio_dim) if config.use_pitch else PlainAudio2Motion(config, audio_dim)
 
 
 def load_audio2motion(path: Path, device: torch.device | str = "cpu") -> Audio2Motion:
@@ -210,7 +273,7 @@ def load_audio2motion(path: Path, device: torch.device | str = "cpu") -> Audio2M
     weights_path = newest_checkpoint(path) if path.is_dir() else path
     state = official_state(read_weights(weights_path), weights_path)
     config = _confirmed(_config_of(state, weights_path), state, weights_path)
-    network = build_audio2motion(config, audio_dim=state["mel_encoder.0.weight"].shape[1])
+    network = build_audio2motion(config, _audio_dim(state))
     load_strict(network, state, weights_path)
     return network.eval().to(device)
 
@@ -223,7 +286,8 @@ def official_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     state: Any = content.get("state_dict", content)
     state = state.get("model", state) if isinstance(state, Mapping) else {}
     tensors = {key.removeprefix("model."): value for key, value in state.items() if isinstance(value, Tensor)}
-    if "mel_encoder.0.weight" not in tensors or "vae.encoder.pre_net.0.weight" not in tensors:
+    is_flow = "mel_encoder.0.weight" in tensors and "vae.encoder.pre_net.0.weight" in tensors
+    if not is_flow and _REGRESSION not in tensors:
         found = f"{len(tensors)} tensors such as {', '.join(sorted(tensors)[:3])}" if tensors else "no tensors"
         raise BadInput("not an audio2motion checkpoint", path, "mel_encoder and vae weights", found, fetch_advice(path))
     return tensors
@@ -232,26 +296,32 @@ def official_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 def _config_of(state: Mapping[str, Tensor], path: Path) -> Audio2MotionConfig:
     """Read variant and sizes off names and shapes."""
 
-    def shape(key: str) -> torch.Size:
+    def shape(key: str, n_dims: str = "three") -> torch.Size:
         if key not in state:
             raise BadInput("weights of another network", path, f"a tensor {key}", "none", fetch_advice(path))
-        if state[key].dim() != 3:
+        if state[key].dim() != {"two": 2, "three": 3}[n_dims]:
             found = str(tuple(state[key].shape))
-            raise BadInput(f"weight {key} has another shape", path, "three dimensions", found, fetch_advice(path))
+            raise BadInput(f"weight {key} has another shape", path, f"{n_dims} dimensions", found, fetch_advice(path))
         return state[key].shape
 
     def count(prefix: str, suffix: str = ".bias") -> int:
         return sum(key.startswith(prefix) and key.endswith(suffix) for key in state)
 
+    if _PROJECTION in state:
+        shape(_PROJECTION, n_dims="two")
+    if _REGRESSION in state:
+        first, last = shape(_REGRESSION), shape("regression.output.weight")
+        return _regression_config(first, last, count("regression.layers."), state)
     latent, hidden, stride = shape("vae.decoder.pre_net.0.weight")
     flow_hidden, _, flow_kernel_size = shape("vae.prior_flow.flows.0.enc.in_layers.0.weight_v")
-    cond_channels, audio_dim, _ = shape("mel_encoder.0.weight")
+    cond_channels, n_read, _ = shape("mel_encoder.0.weight")
     return Audio2MotionConfig(
-        audio_type=next((name for name, dim in AUDIO_DIMS.items() if dim == audio_dim), "hubert"),
+        audio_type=_audio_type(state),
         use_pitch="pitch_embed.weight" in state,
         use_mouth_amp_embed="mouth_amp_embed" in state,
         use_eye_amp_embed="eye_amp_embed" in state,
         cond_channels=cond_channels,
+        audio_components=n_read if _PROJECTION in state else Audio2MotionConfig.audio_components,
         sizes=FlowVAESizes(
             hidden=hidden,
             latent=latent,
@@ -267,13 +337,39 @@ def _config_of(state: Mapping[str, Tensor], path: Path) -> Audio2MotionConfig:
     )
 
 
+def _regression_config(
+    first: torch.Size, last: torch.Size, n_layers: int, state: Mapping[str, Tensor]
+) -> Audio2MotionConfig:
+    members = max(1, last[0] // N_EXP)
+    return Audio2MotionConfig(
+        audio_type=_audio_type(state),
+        use_pitch=False,
+        use_mouth_amp_embed=False,
+        audio_components=first[1] if _PROJECTION in state else Audio2MotionConfig.audio_components,
+        regression=RegressionSizes(members, first[0] // members, n_layers),
+    )
+
+
+def _audio_dim(state: Mapping[str, Tensor]) -> int:
+    """Channels of the features."""
+    return next(state[key].shape[1] for key in (_PROJECTION, _REGRESSION, "mel_encoder.0.weight") if key in state)
+
+
+def _audio_type(state: Mapping[str, Tensor]) -> str:
+    """Told by the number of channels; HuBERT comes in several widths."""
+    if _PROJECTION in state:
+        return "whisper"
+    channels = {dim: name for name, dim in AUDIO_DIMS.items() if name != "whisper"}
+    return channels.get(_audio_dim(state), "hubert")
+
+
 def _confirmed(found: Audio2MotionConfig, state: Mapping[str, Tensor], weights_path: Path) -> Audio2MotionConfig:
     """The config read off the weights, checked against the config.yaml beside them, if there is one."""
     config_path = weights_path.parent / _CONFIG_NAME
     if not config_path.is_file():
         return found
     stated = read_variant(config_path)
-    audio_dim = state["mel_encoder.0.weight"].shape[1]
+    audio_dim = _audio_dim(state)
     if stated["audio_type"] != found.audio_type:
         expected = f"{AUDIO_DIMS[stated['audio_type']]} channels for audio_type {stated['audio_type']}"
         raise BadInput("checkpoint and config.yaml disagree", weights_path, expected, f"{audio_dim} channels")
@@ -302,5 +398,4 @@ def read_variant(config_path: Path) -> dict[str, Any]:
     audio_type = content.get("audio_type", "hubert")
     if not isinstance(audio_type, str) or audio_type not in AUDIO_DIMS:
         raise BadInput("unknown audio_type", config_path, " or ".join(AUDIO_DIMS), str(audio_type))
-    switches = ("use_pitch", "use_mouth_amp_embed", "use_eye_amp_embed")
-    return {"audio_type": audio_type} | {name: bool(content.get(name, False)) for name in switches}
+    return {"audio_type": audio_type} | {name: bool(content.get(name, False)) for name in VARIANT_KEYS[1:]}

@@ -16,8 +16,16 @@ from torch import Tensor
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
 from models.lipsync.sync_expert import SyncExpert, load_expert, sync_loss
-from models.motion.audio2motion import Audio2Motion, build_audio2motion
-from models.training.motion_batches import MotionBatch, collate, labelled, with_hubert, with_normalised, with_variants
+from models.motion.audio2motion import VARIANT_KEYS, Audio2Motion, RegressionAudio2Motion, build_audio2motion
+from models.training.motion_batches import (
+    MotionBatch,
+    collate,
+    labelled,
+    with_hubert,
+    with_normalised,
+    with_variants,
+    with_whisper,
+)
 from models.training.motion_training_config import MotionTrainingConfig
 from models.training.motion_validation import (
     error_figures,
@@ -36,6 +44,7 @@ from utils.core.types import N_EXP
 from utils.data.motion_dataset import MotionClip, load_motion_clips
 from utils.data.motion_windows import WindowSampler
 from utils.files.atomic import atomic_path
+from utils.imaging.landmarks import INNER_LIPS, OUTER_LIPS
 from utils.training.learner import Findings, NetworkLearner
 from utils.training.motion_losses import (
     LandmarkLoss,
@@ -45,6 +54,7 @@ from utils.training.motion_losses import (
     laplacian_energy,
     magnitude,
     masked_mse,
+    velocity_mse,
 )
 from utils.training.optimization import MovingAverage, batch_seed
 from utils.training.training_loop import BEST_NAME, writing
@@ -53,9 +63,11 @@ from utils.weights.checkpoints import half_precision, read_weights, save_weights
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_STATES_FOLDER = "states"  # in the training's folder
+
 
 class MotionLearner(NetworkLearner[MotionBatch]):
-    """Trains the flow-VAE and its moving average, with the sync expert's loss if the config names one."""
+    """Trains the network and its moving average, with the sync expert's loss if the config names one."""
 
     network: Audio2Motion
     face: FaceModel
@@ -70,12 +82,19 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         self.sampler = WindowSampler(self.clips, config.data.window_frames, config.augmentation, mirror)
         _, identity_basis, expression_basis = self.face.landmark_bases()
         self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(self.device)
+        lips = [*OUTER_LIPS, *INNER_LIPS]
+        self.lip_offsets = LandmarkOffsets(identity_basis[lips], expression_basis[lips]).to(self.device)
         self.landmark_loss = LandmarkLoss(self.offsets).to(self.device)
         self.opening = opening_direction(expression_basis.numpy())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             audio_dim = self.clips[0].audio.shape[1] or None  # else that of the audio type
             network = build_audio2motion(config.network, audio_dim).to(self.device)
+        if config.network.audio_type == "whisper":
+            states = np.concatenate([clip.audio for clip in self.originals])
+            network.fit_projection(torch.from_numpy(states).float())
+        if isinstance(network, RegressionAudio2Motion):
+            network.regression.set_mean(torch.from_numpy(self.mean_expression()))
         self.average = MovingAverage(network, config.optimizer.average_decay, ramps=False)
         self.prepare(network, torch.optim.Adam(network.parameters(), lr=config.optimizer.learning_rate))
         self.expert = None
@@ -118,7 +137,9 @@ class MotionLearner(NetworkLearner[MotionBatch]):
 
     def _terms(self, batch: MotionBatch, generator: torch.Generator) -> dict[str, Tensor]:
         self.network.train()
-        sizes, loss = self.network.vae.sizes, self.config.loss
+        if isinstance(self.network, RegressionAudio2Motion):
+            return self._regression_terms(self.network, batch)
+        sizes, loss = self.config.network.sizes, self.config.loss
         shape = (len(batch.motion), sizes.latent, batch.motion.shape[1] // sizes.stride)
         noise = torch.randn(shape, generator=generator).to(self.device)
         result = self.model(batch.inputs, batch.motion, batch.mask, noise)
@@ -138,6 +159,19 @@ class MotionLearner(NetworkLearner[MotionBatch]):
             if self.expert is not None and loss.prior_sync:
                 terms["prior_sync"] = self._sync_loss(self.expert, likely, batch, generator)
         return terms
+
+    def _regression_terms(self, network: RegressionAudio2Motion, batch: MotionBatch) -> dict[str, Tensor]:
+        """Every member has the same targets."""
+        n_members = self.config.network.regression.members
+        error = (network(batch.inputs) - batch.motion[:, None]).flatten(0, 1)
+        mask = batch.mask.repeat_interleave(n_members, dim=0)
+        lip_error = self.lip_offsets(batch.identity.new_zeros(1, 1, batch.identity.shape[2]), error)
+        still = torch.zeros_like(lip_error)
+        return {
+            "expression": masked_mse(error, torch.zeros_like(error), mask),
+            "lips": masked_mse(lip_error, still, mask),
+            "lip_velocity": velocity_mse(lip_error, mask),
+        }
 
     def _sync_loss(
         self, expert: SyncExpert, motion: Float[Tensor, "b t 64"], batch: MotionBatch, generator: torch.Generator
@@ -194,6 +228,8 @@ def load_clips(
     clips = [labelled(clip, config.network, face) for clip in (*training, *validation)]
     if config.network.audio_type == "hubert" and config.hubert_dir is not None:
         clips = with_hubert(clips, config.data_dir, config.hubert_dir, accelerator)
+    if config.network.audio_type == "whisper":
+        clips = with_whisper(clips, config.output_dir / _STATES_FOLDER)
     if config.network.audio_type == "mfcc_norm":
         clips = with_normalised(clips)
     return clips[: len(training)], clips[len(training) :]
@@ -219,10 +255,11 @@ def amplified(
     spread = torch.from_numpy(directions).double()
     change = torch.eye(N_EXP, dtype=torch.float64) + (gain - 1) * spread @ spread.T
     mean = torch.from_numpy(mean_expression).double()
-    weight, bias = (network[f"vae.decoder.out_proj.{name}"].double().cpu() for name in ("weight", "bias"))
+    last = next(name for name in ("vae.decoder.out_proj", "regression.output") if f"{name}.weight" in network)
+    weight, bias = (network[f"{last}.{name}"].double().cpu().unflatten(0, (-1, N_EXP)) for name in ("weight", "bias"))
     scaled = dict(network)
-    scaled["vae.decoder.out_proj.weight"] = torch.einsum("oi,ict->oct", change, weight).float()
-    scaled["vae.decoder.out_proj.bias"] = (change @ (bias - mean) + mean).float()
+    scaled[f"{last}.weight"] = torch.einsum("oi,mict->moct", change, weight).flatten(0, 1).float()
+    scaled[f"{last}.bias"] = ((bias - mean) @ change.T + mean).flatten().float()
     return scaled
 
 
@@ -247,7 +284,7 @@ def export(
     with writing(path):
         louder = amplified(best["network"], config.export_gain, mean_expression, LipGaps.of(face).directions())
         save_weights(path, half_precision(louder), metadata)
-    variant = {name: value for name, value in to_dict(config.network).items() if name not in ("cond_channels", "sizes")}
+    variant = {name: value for name, value in to_dict(config.network).items() if name in VARIANT_KEYS}
     with writing(directory / "config.yaml"), atomic_path(directory / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(variant, sort_keys=False))
     return path

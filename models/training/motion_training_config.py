@@ -100,11 +100,9 @@ def check_config(config: MotionTrainingConfig) -> None:
         raise BadInput("loss.prior_sync needs sync_expert", expected="an expert's file", found="null")
     if config.network.audio_type not in AUDIO_DIMS:
         raise BadInput("unknown network.audio_type", expected=" or ".join(AUDIO_DIMS), found=config.network.audio_type)
-    if config.variants.count and config.network.audio_type != "mfcc_norm":
-        advice = "set variants.count to 0"
-        raise BadInput(
-            "variants cannot be used", None, "network.audio_type mfcc_norm", config.network.audio_type, advice
-        )
+    if config.variants.count and config.network.audio_type not in ("mfcc_norm", "whisper"):
+        expected, advice = "network.audio_type mfcc_norm or whisper", "set variants.count to 0"
+        raise BadInput("variants cannot be used", None, expected, config.network.audio_type, advice)
     if config.network.audio_type == "hubert" and config.hubert_dir is None:
         advice = "set it to the folder of facebook/hubert-large-ls960-ft, or network.audio_type to mfcc"
         raise BadInput("hubert_dir is not set", expected="a HuBERT folder", found="nothing", advice=advice)

