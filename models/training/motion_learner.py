@@ -138,7 +138,7 @@ class MotionLearner(NetworkLearner[MotionBatch]):
     def _terms(self, batch: MotionBatch, generator: torch.Generator) -> dict[str, Tensor]:
         self.network.train()
         if isinstance(self.network, RegressionAudio2Motion):
-            return self._regression_terms(self.network, batch)
+            return self._regression_terms(batch)
         sizes, loss = self.config.network.sizes, self.config.loss
         shape = (len(batch.motion), sizes.latent, batch.motion.shape[1] // sizes.stride)
         noise = torch.randn(shape, generator=generator).to(self.device)
@@ -160,10 +160,10 @@ class MotionLearner(NetworkLearner[MotionBatch]):
                 terms["prior_sync"] = self._sync_loss(self.expert, likely, batch, generator)
         return terms
 
-    def _regression_terms(self, network: RegressionAudio2Motion, batch: MotionBatch) -> dict[str, Tensor]:
+    def _regression_terms(self, batch: MotionBatch) -> dict[str, Tensor]:
         """Every member has the same targets."""
         n_members = self.config.network.regression.members
-        error = (network(batch.inputs) - batch.motion[:, None]).flatten(0, 1)
+        error = (self.model(batch.inputs) - batch.motion[:, None]).flatten(0, 1)
         mask = batch.mask.repeat_interleave(n_members, dim=0)
         lip_error = self.lip_offsets(batch.identity.new_zeros(1, 1, batch.identity.shape[2]), error)
         still = torch.zeros_like(lip_error)
