@@ -35,7 +35,7 @@ from utils.data.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionW
 from utils.data.sound_variants import VariantConfig, variants
 from utils.files.arrays import load_array, save_array
 from utils.files.digests import sha256
-from utils.results.training_clip import hubert_path
+from utils.results.training_clip import hubert_path, whisper_path
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -81,12 +81,12 @@ def with_normalised(clips: Sequence[MotionClip]) -> list[MotionClip]:
 def with_whisper(clips: Sequence[MotionClip], cache_dir: Path) -> list[MotionClip]:
     """Add the states of whole clips that audio_type whisper reads, in half precision: 0.3 GB per hour of speech.
 
-    They are kept as <cache_dir>/<digest of the sound>.npy.
+    They are stored in ``cache_dir``, each under the digest of its sound.
     """
     encoder = SpeechEncoder.load()
     found = []
     for clip in progress(clips, len(clips), "states"):
-        path = cache_dir / f"{hashlib.sha256(clip.wave.tobytes()).hexdigest()[:_DIGEST_LENGTH]}.npy"
+        path = whisper_path(cache_dir, hashlib.sha256(clip.wave.tobytes()).hexdigest()[:_DIGEST_LENGTH])
         if not path.is_file():
             save_array(path, encoder.encode(clip.wave).astype(np.float16))
         found.append(replace(clip, audio=load_array(path, (None, encoder.n_channels), "f", "delete it")))

@@ -72,3 +72,8 @@ def clip_dirs(data_dir: Path) -> dict[str, Path]:
 def hubert_path(folder: Path, weights_digest: str) -> Path:
     """HuBERT's states of a clip's sound, float16 [T, D]; computed once for each network."""
     return folder / f"hubert-{weights_digest}.npy"
+
+
+def whisper_path(folder: Path, sound_digest: str) -> Path:
+    """Whisper states of a sound, float16 [T, 768], in a training's folder: its copies of clips exist nowhere else."""
+    return folder / f"whisper-{sound_digest}.npy"
