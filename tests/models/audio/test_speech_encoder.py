@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from models.audio.audio_features import AUDIO_DIMS
+from models.audio.audio_features import AUDIO_DIMS, speech_features
 from models.audio.speech_encoder import KEPT_STATES, SpeechEncoder, at_level, n_states
 from models.audio.whisper_encoder import log_mel_spectrogram
 from utils.core.types import SAMPLE_RATE
@@ -98,3 +98,16 @@ def test_waves_of_any_length(encoder, speech, n_samples):
 
 def test_silence_has_finite_states(encoder):
     assert np.isfinite(encoder.encode(np.zeros(16_000, np.float32))).all()
+
+
+def test_long_waves_come_in_chunks(encoder, speech):
+    chunks = [len(chunk) for chunk in encoder.encode_chunks(speech[: 10 * SAMPLE_RATE])]
+    assert chunks == [KEPT_STATES, KEPT_STATES, 100]
+
+
+def test_features_are_states_padded_with_zeros(encoder, speech):
+    wave = speech[:50_000]
+    features = speech_features(wave, "whisper", with_pitch=False).audio
+    assert features.shape == (160, AUDIO_DIMS["whisper"])
+    np.testing.assert_array_equal(features[: n_states(len(wave))], encoder.encode(wave))
+    assert not features[n_states(len(wave)) :].any()
