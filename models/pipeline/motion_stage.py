@@ -13,7 +13,8 @@ from models.audio.audio_features import SpeechFeatures, speech_features
 from models.audio.hubert import HubertEncoder
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
-from models.motion.audio2motion import Audio2Motion, load_audio2motion
+from models.motion.audio2motion import Audio2Motion
+from models.motion.audio2motion_checkpoint import load_audio2motion
 from models.motion.mouth_silence import close_in_silence
 from models.pipeline.options import MotionOptions
 from utils.core.errors import BadInput, printable

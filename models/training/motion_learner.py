@@ -16,7 +16,8 @@ from torch import Tensor
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
 from models.lipsync.sync_expert import SyncExpert, load_expert, sync_loss
-from models.motion.audio2motion import VARIANT_KEYS, Audio2Motion, RegressionAudio2Motion, build_audio2motion
+from models.motion.audio2motion import Audio2Motion, RegressionAudio2Motion, build_audio2motion
+from models.motion.audio2motion_checkpoint import VARIANT_KEYS
 from models.training.motion_batches import (
     MotionBatch,
     collate,

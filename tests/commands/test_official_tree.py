@@ -191,7 +191,7 @@ def loaded_parts(pack: packs.Pack) -> dict[str, object]:
     from models.generation.face_parsing import FaceParsing
     from models.generation.generator import Generator
     from models.generation.latent_codec import LatentCodec
-    from models.motion.audio2motion import load_audio2motion
+    from models.motion.audio2motion_checkpoint import load_audio2motion
 
     audio2motion = load_audio2motion(pack.audio2motion)
     codec, generator = LatentCodec.load(pack.vae), Generator.load(pack.unet)

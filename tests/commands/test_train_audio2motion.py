@@ -14,7 +14,7 @@ from models.audio.audio_features import SpeechFeatures, mfcc_features, speech_fe
 from models.audio.hubert import HubertEncoder
 from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
-from models.motion.audio2motion import load_audio2motion
+from models.motion.audio2motion_checkpoint import load_audio2motion
 from models.training.motion_batches import clip_features, collate, window_features, with_hubert
 from models.training.motion_training_config import MotionTrainingConfig
 from tests.helpers.hubert_folder import WIDTH, write_hubert_folder

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.audio.audio_features import SpeechFeatures, speech_features
-from models.motion.audio2motion import Audio2Motion, MotionInputs, load_audio2motion
+from models.motion.audio2motion import Audio2Motion, MotionInputs
+from models.motion.audio2motion_checkpoint import load_audio2motion
 
 NETWORKS = ["a2m_pitch", "a2m_pitch_eye", "a2m_mfcc"]
 

@@ -11,7 +11,7 @@ import torch
 
 from models.audio.audio_features import speech_features
 from models.audio.hubert import HubertEncoder, build_hubert, mean_and_scale, standardised, wave_chunks
-from models.motion.audio2motion import load_audio2motion
+from models.motion.audio2motion_checkpoint import load_audio2motion
 
 PREPROCESSOR = {
     "do_normalize": True,

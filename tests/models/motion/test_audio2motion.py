@@ -12,7 +12,8 @@ import torch
 
 from models.audio.audio_features import SpeechFeatures
 from models.motion import flow
-from models.motion.audio2motion import Audio2MotionConfig, MotionInputs, build_audio2motion, load_audio2motion
+from models.motion.audio2motion import Audio2MotionConfig, MotionInputs, build_audio2motion
+from models.motion.audio2motion_checkpoint import load_audio2motion
 from models.motion.flow import FlowVAESizes
 from models.motion.regression import RegressionSizes
 from utils.core.errors import BadInput

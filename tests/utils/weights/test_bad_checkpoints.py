@@ -26,7 +26,7 @@ from models.face3d.recon_net import ReconNet
 from models.generation.face_parsing import FaceParsing
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
-from models.motion.audio2motion import load_audio2motion
+from models.motion.audio2motion_checkpoint import load_audio2motion
 from tests.helpers import official_tree, talking_clip
 from utils.core.errors import BadInput
 
