@@ -70,7 +70,12 @@ def notes(options: MotionOptions, network: Audio2Motion) -> list[str]:
         lines.append("note: --mouth_amp has no effect: this network is not conditioned on a mouth amplitude")
     if options.hubert_path is not None and config.audio_type != "hubert":
         lines.append(f"note: --hubert_path has no effect: this network takes {config.audio_type} features")
-    if options.temperature == 0 and options.seed != MotionOptions.seed:
+    if config.regression.members:
+        given = [
+            f"--{name}" for name in ("seed", "temperature") if getattr(options, name) != getattr(MotionOptions, name)
+        ]
+        lines += [f"note: {name} has no effect on the motion: this network samples nothing" for name in given]
+    elif options.temperature == 0 and options.seed != MotionOptions.seed:
         lines.append("note: --seed has no effect on the motion with --temperature 0")
     return lines
 

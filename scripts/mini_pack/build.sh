@@ -3,13 +3,14 @@
 #
 #   bash scripts/mini_pack/build.sh CLIPS_DIR [WORK_DIR]
 #
-# CLIPS_DIR/talk holds clips of talking people (25 fps, one face each), CLIPS_DIR/faces clips whose sound is not used.
+# CLIPS_DIR/talk holds clips of talking people (25 fps, one face each), CLIPS_DIR/faces clips whose sound is not used,
+# CLIPS_DIR/driven clips whose lips another system has generated from speech, for audio2motion alone.
 # The pack appears in WORK_DIR/pack (default work/mini_pack/pack); copy it over pretrained_models/mini to use it.
 # MAX_STEPS=10 in the environment limits every training, as a test of all steps.
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ ! -d "$1/talk" ]; then
-  echo "usage: build.sh CLIPS_DIR [WORK_DIR]   (CLIPS_DIR must hold talk/ and may hold faces/)" >&2
+  echo "usage: build.sh CLIPS_DIR [WORK_DIR]   (CLIPS_DIR must hold talk/; faces/ and driven/ are optional)" >&2
   exit 2
 fi
 clips=$(cd "$1" && pwd)
@@ -79,8 +80,19 @@ if [ ! -f "$work/together/final/refiner/config.json" ]; then # the last file tha
     opti.lr=3e-4 opti.max_steps="${MAX_STEPS:-1000}" critics.start=40
 fi
 for part in unet refiner; do place "$work/together/final/$part" "$pack/$part"; done
+if [ -d "$clips/driven" ]; then
+  run preprocess_dataset.py --video_dir "$clips/driven" --result_dir "$work/driven" \
+    --bfm_folder "$pack/face_model.safetensors"
+fi
 if [ ! -f "$pack/audio2motion/config.yaml" ]; then
-  run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$data" \
+  mkdir -p "$work/speech" # links to the clips whose sound and lips belong together
+  for clip in "$clips"/talk/*.mp4 "$clips"/driven/*.mp4; do
+    name=$(basename -- "$clip" .mp4)
+    for prepared in "$data/$name" "$work/driven/$name"; do
+      if [ -d "$prepared" ]; then ln -sfn -- "$(realpath -- "$prepared")" "$work/speech/$name"; fi
+    done
+  done
+  run train_audio2motion.py --config config/audio2motion_mini.yaml data_dir="$work/speech" \
     data.validation_clips="[$speakers]" face_model="$pack/face_model.safetensors" \
     output_dir="$work/audio2motion" --export "$pack/audio2motion" ${MAX_STEPS:+"max_steps=$MAX_STEPS"}
 fi
