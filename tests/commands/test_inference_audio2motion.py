@@ -225,3 +225,17 @@ def test_unusable_flags(flags: list[str], capsys) -> None:
         inference_audio2motion.main([*(["--drv_aud", "speech.wav"] if flags else []), *flags])
     assert exit_.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+def test_a_network_that_samples_nothing_says_so(tmp_path: Path, capsys) -> None:
+    """The mini pack's: one motion per speech, whatever the seed."""
+    speech = write_speech(tmp_path / "s.wav", sound=buzz(45))
+    common = ["--drv_aud", str(speech), "--result_dir", str(tmp_path), "--gpu_id", "-1"]
+    inference_audio2motion.main([*common, "--exp_file", "plain"])
+    assert "note:" not in capsys.readouterr().out
+    inference_audio2motion.main([*common, "--exp_file", "other", "--seed", "3", "--temperature", "1"])
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert notes == [
+        f"note: --{name} has no effect on the motion: this network samples nothing" for name in ("seed", "temperature")
+    ]
+    assert (tmp_path / "plain.npy").read_bytes() == (tmp_path / "other.npy").read_bytes()
