@@ -221,10 +221,11 @@ def test_unwritable_result_folder(stage, tmp_path: Path) -> None:
     ],
 )
 def test_unusable_flags(flags: list[str], capsys) -> None:
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises((SystemExit, BadInput)) as error:
         inference_audio2motion.main([*(["--drv_aud", "speech.wav"] if flags else []), *flags])
-    assert exit_.value.code == 2
-    assert "error" in capsys.readouterr().err
+    if isinstance(error.value, SystemExit):  # no number at all, or a flag missing
+        assert error.value.code == 2
+        assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_a_network_that_samples_nothing_says_so(tmp_path: Path, capsys) -> None:

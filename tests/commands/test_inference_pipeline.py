@@ -206,7 +206,7 @@ def test_clean_leaves_other_speeches_and_waits_for_the_last_stage(recorders, tmp
         (["a", "b", "c", "--batchsize=4"], "unknown flag '--batchsize=4'; did you mean --batch_size?"),
         (["a", "b", "c", "d"], "unexpected argument 'd'"),
         (["a", "b", "c", "--reference", "none"], "argument --reference: invalid choice: 'none'"),
-        (["a", "b", "c", "--adapt", "0"], "--steps: expected a whole number at least 1, found 0"),
+        (["a", "b", "c", "--adapt", "0"], "argument --adapt: expected at least 1, found 0"),
         (["a", "b", "c", "--temperature=-1"], "--temperature: expected a number at least 0, found -1.0"),
         (["a", "b", "c", "--vae", "tiny"], "tiny VAE without weights"),
     ],

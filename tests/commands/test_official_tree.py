@@ -182,6 +182,18 @@ def test_both_packs_are_the_same_classes_of_other_sizes(tree):
         assert sizes_of(part) != sizes_of(official[name]), name
 
 
+def test_the_packs_motion_networks_predict_alike(tree):
+    """Of two kinds, a flow-VAE on HuBERT and an ensemble on Whisper states, behind one interface."""
+    from models.audio.audio_features import SpeechFeatures
+    from models.motion.audio2motion_checkpoint import load_audio2motion
+
+    for pack in (packs.official_pack(tree), packs.mini_pack()):
+        network = load_audio2motion(pack.audio2motion)
+        features = SpeechFeatures(np.zeros((48, network.audio_dim), np.float32), np.zeros(48, np.float32))
+        motion = network.predict(features)
+        assert (motion.shape, motion.dtype) == ((24, 64), np.float32) and np.isfinite(motion).all()
+
+
 def loaded_parts(pack: packs.Pack) -> dict[str, object]:
     """Every part of a pack, opened as the stages open it."""
     from models.audio.hubert import HubertEncoder
@@ -191,13 +203,9 @@ def loaded_parts(pack: packs.Pack) -> dict[str, object]:
     from models.generation.face_parsing import FaceParsing
     from models.generation.generator import Generator
     from models.generation.latent_codec import LatentCodec
-    from models.motion.audio2motion_checkpoint import load_audio2motion
 
-    audio2motion = load_audio2motion(pack.audio2motion)
     codec, generator = LatentCodec.load(pack.vae), Generator.load(pack.unet)
     parts = {
-        "audio2motion": audio2motion.vae,  # the network around it takes either MFCC or HuBERT and pitch
-        "audio encoder": audio2motion.mel_encoder,
         "face model": FaceModel.load(pack.face_model),
         "whisper": WhisperEncoder.load(pack.whisper),
         "codec": codec,

@@ -215,7 +215,7 @@ def test_what_cannot_begin_is_refused(clips, tmp_path):
     with pytest.raises(BadInput, match=r"two clips of one name.*a\.mov and a\.mp4"):
         preprocess_dataset.main(["--video_dir", str(tmp_path)])
     for flags in (["--num_workers", "0"], ["--ray_gpus", "nan"], ["--min_face", "-1"]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(BadInput, match=f"{flags[0]}: expected"):
             preprocess_dataset.main(["--video_dir", str(clips), *flags])
 
 
