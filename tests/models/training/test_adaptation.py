@@ -155,8 +155,8 @@ def test_the_end_is_held_back():
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--held_back", "1.5"], "share of held-back frames"),
-        (["--lr", "0"], "learning rate"),
+        (["--held_back", "1.5"], "--held_back: expected a number above 0, below 1, found 1.5"),
+        (["--lr", "0"], "--lr: expected a number above 0, below 1, found 0"),
         ([], "media file missing"),
     ],
 )
