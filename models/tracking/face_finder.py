@@ -21,7 +21,7 @@ SAME_FACE_OVERLAP = 0.3  # of the smaller box, from which two boxes are one face
 
 
 class FaceFinder:
-    """Finds every face in a image, without memory of earlier images."""
+    """Finds every face in an image, without memory of earlier images."""
 
     def __init__(self) -> None:
         self._near, self._far = FaceDetector(is_far=False), FaceDetector(is_far=True)
@@ -46,7 +46,7 @@ class FaceFinder:
 
 
 def parts_of(width: int, height: int) -> Iterator[tuple[int, int]]:
-    """Left and top of the overlapping parts of a image; none if it is hardly larger than one part."""
+    """Left and top of the overlapping parts of an image; none if it is hardly larger than one part."""
     if max(width, height) <= PART + PART_STEP // 2:
         return
     for top in _starts(height):

@@ -88,6 +88,9 @@ class MotionTrainingConfig:
         return Intervals(self.max_steps, self.report_interval, self.validation_interval, self.checkpoint_interval)
 
 
+ENSEMBLE_LOSSES = ("lips", "lip_velocity")  # of regression ensembles alone; `expression` serves both kinds
+
+
 def check_config(config: MotionTrainingConfig) -> None:
     """Raises BadInput for combinations that would fail later."""
     if config.data.window_frames % config.network.sizes.stride:
@@ -96,6 +99,12 @@ def check_config(config: MotionTrainingConfig) -> None:
         raise BadInput(
             "data.window_frames is too small", None, f"at least {PAIR_FRAMES}", str(config.data.window_frames)
         )
+    is_ensemble = bool(config.network.regression.members)
+    for name, weight in vars(config.loss).items():
+        if name in ("kl_period", "expression") or not weight or (name in ENSEMBLE_LOSSES) == is_ensemble:
+            continue
+        kind = "a regression ensemble" if is_ensemble else "a flow-VAE (network.regression.members: 0)"
+        raise BadInput(f"loss.{name} cannot be used", None, f"0 with {kind}", f"{weight:g}")
     if config.loss.prior_sync and config.sync_expert is None:
         raise BadInput("loss.prior_sync needs sync_expert", expected="an expert's file", found="null")
     if config.network.audio_type not in AUDIO_DIMS:

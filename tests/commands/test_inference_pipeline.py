@@ -17,7 +17,7 @@ from models.pipeline.options import AdaptOptions, EditOptions, MotionOptions, Ta
 from models.pipeline.pipeline_options import PipelineOptions
 from tests.commands.test_scripts import ROOT, STAGES, STUB, run_bash, stub_project  # noqa: F401  # a fixture
 from tests.helpers import media, people_scene, talking_clip
-from tests.helpers.stage_world import contents, fill_world
+from tests.helpers.stage_world import contents, fill_world, small_networks
 from utils.core.errors import BadInput
 from utils.core.options import parse_options
 
@@ -235,15 +235,7 @@ def test_help_lists_every_flag_by_stage_and_loads_nothing_heavy():
 
 def test_one_process_and_several_make_the_same_files(tmp_path, capsys):
     world = fill_world(tmp_path / "world")
-    flags = {
-        "a2m_ckpt": world / "a2m.ckpt",
-        "bfm_folder": world / "face_model.safetensors",
-        "unet_model_path": world / "unet",
-        "vae_model_path": world / "vae",
-        "whisper_model_path": world / "whisper.pt",
-        "img_size": talking_clip.IMAGE_SIZE,
-        "gpu_id": -1,
-    }
+    flags = small_networks(world) | {"gpu_id": -1}
     words = [str(world / talking_clip.SPEECH_NAME), str(world / talking_clip.CLIP_NAME)]
     values = [f"--{name}={value}" for name, value in flags.items()]
     inference_pipeline.main([*words, str(tmp_path / "one"), *values])

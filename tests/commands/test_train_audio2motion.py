@@ -144,7 +144,8 @@ def test_training_on_whisper_states(world: Path) -> None:
 def test_training_a_regression_ensemble(world: Path, capsys) -> None:
     """Its errors fall, and what is exported opens its lips farther by the gain."""
     network = NORMALISED | {"regression": {"members": 2, "hidden": 8}}
-    loss = {"expression": 0.05, "lips": 1.0, "lip_velocity": 1.0}
+    unused = dict.fromkeys(("kl", "landmarks", "laplacian", "magnitude", "sync"), 0.0)
+    loss = unused | {"expression": 0.05, "lips": 1.0, "lip_velocity": 1.0}
     config = write_config(world, network=network, augmentation=QUIET, loss=loss, export_gain=1.5)
     train(config, "--export", str(world / "pack"))
     assert "lip_velocity" in capsys.readouterr().out
@@ -160,6 +161,8 @@ def test_training_a_regression_ensemble(world: Path, capsys) -> None:
         ("network.audio_type=mfcc_norm", r"noise_probability cannot be used.*0 with mfcc_norm, found 0\.5"),
         ("variants.count=2", "variants cannot be used: expected network.audio_type mfcc_norm or whisper, found mfcc"),
         ("data.window_frames=30", "window_frames"),
+        ("loss.lips=1", r"loss.lips cannot be used: expected 0 with a flow-VAE .*, found 1"),
+        ("network.regression.members=2", "cannot be used: expected 0 with a regression ensemble"),
         ("data.validation_clips=[nobody]", "validation clip is not there"),
         ("loss.sharpness=1", "unknown config key"),
         ("loss.prior_sync=1", "prior_sync needs sync_expert"),

@@ -52,6 +52,18 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     return 0
 
 
+def small_networks(world: Path) -> dict[str, object]:
+    """The flags, by name, of the pipeline on the small networks of fill_world."""
+    return {
+        "a2m_ckpt": world / "a2m.ckpt",
+        "bfm_folder": world / "face_model.safetensors",
+        "unet_model_path": world / "unet",
+        "vae_model_path": world / "vae",
+        "whisper_model_path": world / "whisper.pt",
+        "img_size": talking_clip.IMAGE_SIZE,
+    }
+
+
 def arguments_of(stage: str, world: Path, changes: dict[str, object]) -> list[str]:
     values: dict[str, object] = {
         "inference_audio2motion": {

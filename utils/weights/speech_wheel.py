@@ -1,4 +1,4 @@
-"""Speech networks that come inside the wheel pipecat-ai: a Whisper-tiny encoder, and Silero's voice activity detector.
+"""A Whisper-tiny encoder that comes inside the wheel pipecat-ai.
 
 The encoder is part of smart-turn v3.2 (a network that tells whether a speaker has finished; trained on 23 languages).
 Its matrices are int8 with one scale per output channel. The package is never imported.
@@ -20,11 +20,9 @@ from utils.weights.onnx_file import OnnxGraph, parse_onnx
 
 WHEEL, WHEEL_VERSION = "pipecat-ai", "1.14.0"
 ENCODER_PATH = Path("pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx")
-VOICE_ACTIVITY_PATH = Path("pipecat/audio/vad/data/silero_vad.onnx")
 N_POSITIONS, N_HEADS = 400, 6  # 8 s at 50 Hz; heads of every block
 _SHA256 = {
     ENCODER_PATH: "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
-    VOICE_ACTIVITY_PATH: "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
 }
 _INSTALL = f"install it with: pip install --no-deps {WHEEL}=={WHEEL_VERSION}"
 _PREFIX = "inner.encoder."

@@ -13,7 +13,7 @@ from models.pipeline import talking_pipeline
 from models.pipeline.pipeline_options import PipelineOptions
 from models.pipeline.talking_pipeline import TalkingFacePipeline
 from tests.helpers import media, talking_clip
-from tests.helpers.stage_world import ROOT, contents, fill_world
+from tests.helpers.stage_world import ROOT, contents, fill_world, small_networks
 from utils.core.errors import BadInput, Cancelled
 from utils.files.work_folder import parts_folder
 from utils.media.audio import load_waveform
@@ -30,15 +30,7 @@ def world(tmp_path_factory) -> Path:
 
 def call(world: Path, out: Path, **more: object) -> object:
     """The pipeline on small inputs."""
-    flags = {
-        "a2m_ckpt": world / "a2m.ckpt",
-        "bfm_folder": world / "face_model.safetensors",
-        "unet_model_path": world / "unet",
-        "vae_model_path": world / "vae",
-        "whisper_model_path": world / "whisper.pt",
-        "img_size": talking_clip.IMAGE_SIZE,
-        "batch_size": 4,
-    }
+    flags = small_networks(world) | {"batch_size": 4}
     pipeline = TalkingFacePipeline.from_pretrained(gpu_id=-1)
     clip, speech = world / talking_clip.CLIP_NAME, world / talking_clip.SPEECH_NAME
     return pipeline(audio=str(speech), video=clip, out=out, **(flags | more))
