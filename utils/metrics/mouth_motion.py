@@ -1,15 +1,26 @@
-"""Measures of mouth motion from landmarks: opening, LMD, jitter, correlations (pure)."""
+"""Measures of mouth motion from landmarks: opening, width, closures, LMD, jitter, correlations (pure)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.ndimage import binary_dilation
 
-from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, OUTER_LIPS, UPPER_INNER_LIP
+from utils.imaging.landmarks import (
+    INNER_LIPS,
+    LOWER_INNER_LIP,
+    MOUTH_CORNERS,
+    OUTER_EYE_CORNERS,
+    OUTER_LIPS,
+    UPPER_INNER_LIP,
+)
 
 MIN_OVERLAP = 8  # least frames of a correlation or a variance
+CLOSURE_SHARE = 0.25  # of a clip's range of openings, from its bottom, that counts as closed
+CLOSURE_RANGE = (5, 95)  # percentiles of the openings that bound this range
+CLOSURE_TOLERANCE = 1  # frames either way within which a closure is found
 LIPS = OUTER_LIPS + INNER_LIPS
 # Forehead, bridge of the nose, eye corners, temples: points that talking does not move.
 STILL_POINTS: tuple[int, ...] = (
@@ -20,9 +31,52 @@ STILL_POINTS: tuple[int, ...] = (
 
 def mouth_opening(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " n"]:
     """Distance of the inner lips over the distance of the outer eye corners, in the image plane; 0 = closed."""
-    points = landmarks[..., :2]
-    gap = np.linalg.norm(points[:, UPPER_INNER_LIP] - points[:, LOWER_INNER_LIP], axis=-1)
-    return gap / eye_distance(landmarks)
+    return _distance(landmarks, UPPER_INNER_LIP, LOWER_INNER_LIP) / eye_distance(landmarks)
+
+
+def mouth_width(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " n"]:
+    """Distance of the mouth's corners over the distance of the outer eye corners, in the image plane."""
+    return _distance(landmarks, *MOUTH_CORNERS) / eye_distance(landmarks)
+
+
+def _distance(landmarks: Float[np.ndarray, "n 468 d"], first: int, second: int) -> Float[np.ndarray, " n"]:
+    """Distance of two points in the image plane."""
+    return np.linalg.norm(landmarks[:, first, :2] - landmarks[:, second, :2], axis=-1)
+
+
+def closures(opening: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Frames with closed lips: opening in the lowest quarter of the clip's own range (5th to 95th percentile).
+
+    An unknown opening (NaN) is not closed; without a range, as of a constant one, none is.
+    """
+    known = opening[np.isfinite(opening)]
+    low, high = np.percentile(known, CLOSURE_RANGE) if len(known) else (0.0, 0.0)
+    return (opening <= low + CLOSURE_SHARE * (high - low)) & (low < high)
+
+
+@dataclass(frozen=True)
+class ClosureMatch:
+    """Shares of closed frames with a closed frame of the other series within ±1 frame; NaN without closed frames.
+
+    precision: of the generated series' closed frames; recall: of the reference's.
+    """
+
+    precision: float
+    recall: float
+
+
+def match_closures(generated: Float[np.ndarray, " n"], reference: Float[np.ndarray, " n"]) -> ClosureMatch:
+    """Compare the closures of two series of openings; only frames in which both are known count."""
+    known = np.isfinite(generated) & np.isfinite(reference)
+    made, real = (closures(np.where(known, opening, np.nan)) for opening in (generated, reference))
+    return ClosureMatch(_share_near(made, real), _share_near(real, made))
+
+
+def _share_near(closed: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"]) -> float:
+    """Share of the closed frames near a frame of the other mask."""
+    if not closed.any():
+        return float("nan")
+    return float(binary_dilation(other, np.ones(2 * CLOSURE_TOLERANCE + 1))[closed].mean())
 
 
 @dataclass(frozen=True)
@@ -63,8 +117,7 @@ def lip_distance(generated: Float[np.ndarray, "n 468 d"], reference: Float[np.nd
 
 def eye_distance(landmarks: Float[np.ndarray, "n 468 d"]) -> Float[np.ndarray, " n"]:
     """Distance of the outer eye corners in the image plane."""
-    left, right = (landmarks[:, corner, :2] for corner in OUTER_EYE_CORNERS)
-    return np.maximum(np.linalg.norm(left - right, axis=-1), 1e-6)
+    return np.maximum(_distance(landmarks, *OUTER_EYE_CORNERS), 1e-6)
 
 
 def still_mouth(landmarks: Float[np.ndarray, "n 468 3"]) -> Float[np.ndarray, "n 468 3"]:

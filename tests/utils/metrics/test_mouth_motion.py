@@ -1,21 +1,31 @@
-"""utils/metrics/mouth_motion.py: openings, lagged correlations, lip distances, still mouths, jitter."""
+"""utils/metrics/mouth_motion.py: openings, widths, closures, lagged correlations, lip distances, still mouths."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, OUTER_EYE_CORNERS, OUTER_LIPS, UPPER_INNER_LIP
+from utils.imaging.landmarks import (
+    INNER_LIPS,
+    LOWER_INNER_LIP,
+    MOUTH_CORNERS,
+    OUTER_EYE_CORNERS,
+    OUTER_LIPS,
+    UPPER_INNER_LIP,
+)
 from utils.metrics.mouth_motion import (
     LIPS,
     STILL_POINTS,
     best_lag,
+    closures,
     correlation,
     eye_distance,
     face_jitter,
     lip_distance,
     lip_jitter,
+    match_closures,
     mouth_opening,
+    mouth_width,
     still_mouth,
     variance_ratio,
 )
@@ -28,6 +38,39 @@ def test_opening_is_relative_to_the_eyes_and_ignores_scale() -> None:
     landmarks[:, UPPER_INNER_LIP, 2] = 50.0  # depth does not count
     assert mouth_opening(landmarks) == pytest.approx([0.0, 0.25])
     assert mouth_opening(landmarks * 3.7) == pytest.approx([0.0, 0.25])
+
+
+def test_width_is_that_of_the_corners() -> None:
+    landmarks = np.zeros((2, 468, 3))
+    landmarks[:, OUTER_EYE_CORNERS[1], 0] = 100.0
+    landmarks[:, MOUTH_CORNERS[0], 0] = [-20.0, -30.0]
+    landmarks[:, MOUTH_CORNERS[1], 0] = 30.0
+    assert mouth_width(landmarks) == pytest.approx([0.5, 0.6])
+    assert mouth_width(landmarks / 9) == pytest.approx([0.5, 0.6])
+
+
+def test_closures_are_the_lowest_quarter_of_the_clips_own_range() -> None:
+    opening = np.linspace(0.1, 0.5, 101)  # percentiles 5 and 95: 0.12 and 0.48, so closed up to 0.21
+    assert closures(opening).sum() == 28
+    assert closures(3 * opening + 1).sum() == 28
+    opening[3] = np.nan
+    assert not closures(opening)[3]
+    assert not closures(np.full(20, 0.3)).any()
+    assert not closures(np.full(20, np.nan)).any()
+
+
+def test_closures_are_found_within_a_frame() -> None:
+    reference, generated = np.ones((2, 30))
+    reference[[5, 15, 25]] = 0.0
+    generated[[6, 17, 20, 25]] = 0.0  # one frame late, two frames late, invented, in time
+    found = match_closures(generated, reference)
+    assert (found.precision, found.recall) == pytest.approx((2 / 4, 2 / 3))
+    generated[[17, 20]] = np.nan
+    found = match_closures(generated, reference)
+    assert (found.precision, found.recall) == pytest.approx((1, 2 / 3))
+    still = match_closures(np.ones(30), reference)
+    assert np.isnan(still.precision)
+    assert still.recall == 0
 
 
 @pytest.mark.parametrize("delay", [-3, 0, 2])
