@@ -59,13 +59,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train_motion(config: MotionTrainingConfig, export_dir: Path | None, accelerator: Accelerator) -> None:
-    from models.training.motion_learner import MotionLearner, export
+    from models.training.motion_export import export
+    from models.training.motion_learner import MotionLearner
     from utils.training.training_loop import TrainingLoop
 
     learner = MotionLearner(config, accelerator)
     TrainingLoop(learner, config.output_dir, config.intervals, say).run()
     if export_dir is not None and accelerator.is_main_process:
-        say(f"exported {export(config, export_dir, learner.mean_expression(), learner.face)}")
+        say(f"exported {export(config, export_dir, learner.originals, learner.face)}")
 
 
 def train_sync_expert(config: MotionTrainingConfig, export_dir: Path | None, accelerator: Accelerator) -> None:

@@ -51,7 +51,7 @@ class SpeechEncoder:
         """The steps of ``encode``, 4 s at a time, for long waves."""
         weight = self.network.encoder.conv1.weight
         for start in range(0, n_states(len(wave)), KEPT_STATES):
-            log_mel = log_mel_spectrogram(_window(wave, start - MARGIN_STATES))
+            log_mel = log_mel_spectrogram(sound_window(wave, start - MARGIN_STATES))
             with torch.inference_mode():
                 states = self.network(log_mel[None].to(weight))[0, MARGIN_STATES : MARGIN_STATES + KEPT_STATES]
             kept = states[: n_states(len(wave)) - start, list(BLOCKS)]
@@ -69,7 +69,7 @@ def at_level(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return ((wave - wave.mean(dtype=np.float64)) / level).astype(np.float32)
 
 
-def _window(wave: Float[np.ndarray, " n"], first: int) -> Float[np.ndarray, " w"]:
+def sound_window(wave: Float[np.ndarray, " n"], first: int) -> Float[np.ndarray, " w"]:
     """8 s of sound from step ``first`` on; its samples are levelled, and beyond the wave it is 0."""
     start, n_samples = first * SAMPLES_PER_FEATURE, N_POSITIONS * SAMPLES_PER_FEATURE
     samples = at_level(wave[max(0, start) : start + n_samples])

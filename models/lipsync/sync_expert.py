@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.motion.audio2motion import Audio2MotionConfig
+from models.motion.components import PrincipalComponents
 from utils.core.config import Layers, Size
 from utils.core.errors import BadInput
 from utils.core.types import N_LANDMARKS
@@ -41,12 +42,13 @@ class SyncExpertConfig:
     """Inputs and sizes of an expert, stored beside its weights.
 
     use_identity: landmarks of the speaker's own face, as in the reference; false: of the mean face, so that voices
-    cannot be matched to faces.
+    cannot be matched to faces. audio_components: principal components of the features that are read; 0: the features.
     """
 
     audio_type: str
     audio_dim: int
     use_identity: bool = True
+    audio_components: int = 0
     sizes: SyncExpertSizes = field(default_factory=SyncExpertSizes)
 
 
@@ -82,13 +84,18 @@ class SyncExpert(nn.Module):
         super().__init__()
         self.config = config
         self.motion_tower = _tower(LANDMARK_DIM, PAIR_FRAMES, config.sizes)
-        self.audio_tower = _tower(config.audio_dim, PAIR_STEPS, config.sizes)
+        self.audio_projection: PrincipalComponents | None = None
+        if config.audio_components:
+            self.audio_projection = PrincipalComponents(config.audio_dim, config.audio_components)
+        self.audio_tower = _tower(config.audio_components or config.audio_dim, PAIR_STEPS, config.sizes)
 
     def embed_motion(self, landmarks: Float[Tensor, "p 5 1404"]) -> Float[Tensor, "p e"]:
         """Unit vectors; see LandmarkOffsets for the landmarks."""
         return F.normalize(self.motion_tower(landmarks.transpose(1, 2)).flatten(1), dim=1)
 
     def embed_audio(self, audio: Float[Tensor, "p 10 c"]) -> Float[Tensor, "p e"]:
+        if self.audio_projection is not None:
+            audio = self.audio_projection(audio)
         return F.normalize(self.audio_tower(audio.transpose(1, 2)).flatten(1), dim=1)
 
     def forward(self, landmarks: Float[Tensor, "p 5 1404"], audio: Float[Tensor, "p 10 c"]) -> Float[Tensor, " p"]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.audio.audio_features import AUDIO_DIMS, SpeechFeatures, coarse_pitch
+from models.motion.components import PrincipalComponents
 from models.motion.flow import FlowVAE, FlowVAESizes, Reconstruction, motion_blocks
 from models.motion.regression import RegressionEnsemble, RegressionSizes
 from utils.core.config import Decay, Size
@@ -27,7 +28,6 @@ from utils.files.disk_arrays import release
 DEFAULT_AMPLITUDE = 0.4  # default of mouth and eyes
 STEPS_PER_FRAME = FEATURE_RATE // MOTION_FPS
 _PITCH_EMBEDDINGS = 300
-_LEAST_VARIANCE = 1e-6  # share of the largest component's; components of less are not brought to deviation 1
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,14 @@ class Audio2Motion(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.audio_dim = audio_dim  # channels of the input features
-        self.audio_projection: nn.Linear | None = None
+        self.audio_projection: PrincipalComponents | None = None
         if config.audio_type == "whisper":
-            self.audio_projection = nn.Linear(audio_dim, config.audio_components).requires_grad_(False)
+            self.audio_projection = PrincipalComponents(audio_dim, config.audio_components)
         self.n_components = audio_dim if self.audio_projection is None else config.audio_components
 
     @abstractmethod
     def sample(self, inputs: MotionInputs, noise: Float[Tensor, "b z s"]) -> Float[Tensor, "b t 64"]:
         """Inference path: motion of the whole length, from noise that is already times the temperature."""
-
-    def fit_projection(self, states: Float[Tensor, "t c"]) -> None:
-        """Set the projection to the principal components of some states, each at mean 0 and deviation 1."""
-        if self.audio_projection is None:
-            return
-        mean = states.double().mean(dim=0)
-        variances, directions = torch.linalg.eigh(torch.cov(states.double().T))  # the largest come last
-        deviations = variances.clamp(min=_LEAST_VARIANCE * float(variances[-1])).sqrt()
-        kept = (directions / deviations)[:, -self.config.audio_components :]
-        self.audio_projection.weight.copy_(kept.T)
-        self.audio_projection.bias.copy_(-mean @ kept)
 
     def components(self, audio: Float[Tensor, "b t c"]) -> Float[Tensor, "b t d"]:
         """Projected features, in training with dropout."""

@@ -30,7 +30,14 @@ from models.audio.speech_encoder import SpeechEncoder
 from models.face3d.face_model import FaceModel
 from models.motion.audio2motion import Audio2MotionConfig, MotionInputs
 from utils.core.cli import progress
-from utils.data.motion_dataset import STEPS_PER_FRAME, MotionClip, blink_labels, eye_amplitude, mouth_amplitude
+from utils.data.motion_dataset import (
+    STEPS_PER_FRAME,
+    MotionClip,
+    blink_labels,
+    clip_generator,
+    eye_amplitude,
+    mouth_amplitude,
+)
 from utils.data.motion_windows import MARGIN_FRAMES, AugmentationConfig, MotionWindow, mask_features
 from utils.data.sound_variants import VariantConfig, variants
 from utils.files.arrays import load_array, save_array
@@ -94,9 +101,9 @@ def with_whisper(clips: Sequence[MotionClip], cache_dir: Path) -> list[MotionCli
 
 
 def with_variants(clips: Sequence[MotionClip], settings: VariantConfig, seed: int) -> list[MotionClip]:
-    """The clips and their augmented copies, which depend on the seed and the clip's position alone."""
-    numbered = progress(enumerate(clips), len(clips), "other voices and rooms")
-    copies = [variants(clip, settings, np.random.default_rng([seed, number])) for number, clip in numbered]
+    """The clips and their augmented copies, which depend on the seed and the clip's name alone."""
+    shown = progress(clips, len(clips), "other voices and rooms")
+    copies = [variants(clip, settings, clip_generator(clip, seed)) for clip in shown]
     return [*clips, *(copy for of_clip in copies for copy in of_clip)]
 
 

@@ -1,23 +1,22 @@
-"""Learner of audio2motion (stage 1): losses on windows, validation on held-out speakers, export."""
+"""Learner of audio2motion (stage 1): losses on windows, validation on held-out speakers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from models.face3d.closed_mouth import LipGaps
 from models.face3d.face_model import FaceModel
 from models.lipsync.sync_expert import SyncExpert, load_expert, sync_loss
 from models.motion.audio2motion import Audio2Motion, RegressionAudio2Motion, build_audio2motion
-from models.motion.audio2motion_checkpoint import VARIANT_KEYS
+from models.training.cut_clips import cut_clips
+from models.training.lip_figures import by_group, figure_table, lip_figures
 from models.training.motion_batches import (
     MotionBatch,
     collate,
@@ -39,12 +38,8 @@ from models.training.motion_validation import (
     predict_clips,
     ridge_matches,
 )
-from utils.core.config import to_dict
-from utils.core.errors import BadInput
-from utils.core.types import N_EXP
 from utils.data.motion_dataset import MotionClip, load_motion_clips
 from utils.data.motion_windows import WindowSampler
-from utils.files.atomic import atomic_path
 from utils.imaging.landmarks import INNER_LIPS, OUTER_LIPS
 from utils.training.learner import Findings, NetworkLearner
 from utils.training.motion_losses import (
@@ -58,8 +53,6 @@ from utils.training.motion_losses import (
     velocity_mse,
 )
 from utils.training.optimization import MovingAverage, batch_seed
-from utils.training.training_loop import BEST_NAME, writing
-from utils.weights.checkpoints import half_precision, read_weights, save_weights
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,7 +73,9 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         self.clips, self.validation = load_clips(config, self.face, accelerator)
         self.originals = [clip for clip in self.clips if not clip.is_copy]
         mirror = face_mirror(self.face)
-        self.sampler = WindowSampler(self.clips, config.data.window_frames, config.augmentation, mirror)
+        self.cuts = load_cuts(config, self.clips)
+        training = [*self.clips, *self.cuts]
+        self.sampler = WindowSampler(training, config.data.window_frames, config.augmentation, mirror)
         _, identity_basis, expression_basis = self.face.landmark_bases()
         self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(self.device)
         lips = [*OUTER_LIPS, *INNER_LIPS]
@@ -91,9 +86,9 @@ class MotionLearner(NetworkLearner[MotionBatch]):
             torch.manual_seed(config.seed)
             audio_dim = self.clips[0].audio.shape[1] or None  # else that of the audio type
             network = build_audio2motion(config.network, audio_dim).to(self.device)
-        if config.network.audio_type == "whisper":
+        if network.audio_projection is not None:
             states = np.concatenate([clip.audio for clip in self.originals])
-            network.fit_projection(torch.from_numpy(states).float())
+            network.audio_projection.fit(torch.from_numpy(states).float())
         if isinstance(network, RegressionAudio2Motion):
             network.regression.set_mean(torch.from_numpy(self.mean_expression()))
         self.average = MovingAverage(network, config.optimizer.average_decay, ramps=False)
@@ -107,7 +102,8 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         n_speakers, n_held_out = (len({clip.speaker for clip in group}) for group in (self.clips, self.validation))
         n_clips, n_copies = len(self.originals), len(self.clips) - len(self.originals)
         copies = f" and {n_copies} copies with other voices and rooms" if n_copies else ""
-        trained = f"{n_clips} clips{copies} of {n_speakers} speakers to train on"
+        cuts = f", {len(self.cuts)} cuts of them," if self.cuts else ""
+        trained = f"{n_clips} clips{copies}{cuts} of {n_speakers} speakers to train on"
         text = f"{trained}, {len(self.validation)} of {n_held_out}"
         common = {clip.speaker for clip in self.clips} & {clip.speaker for clip in self.validation}
         note = f"; trained on too: {', '.join(sorted(common))}" if common else ""
@@ -196,7 +192,9 @@ class MotionLearner(NetworkLearner[MotionBatch]):
         errors = lip_errors(predicted, self.validation, self.mean_expression(), self.face)
         openings = {f"opening_r/{name}": match.r for name, match in matches.items()}
         score = None if self.config.keep_newest else median_correlation(matches)
-        text = f"{match_line('mouth opening', matches)}\n{error_table(errors)}"
+        figures = {clip.name: lip_figures(predicted[clip.name], clip, self.face) for clip in self.validation}
+        tables = f"{error_table(errors)}\n{figure_table(by_group(figures, self.validation))}"
+        text = f"{match_line('mouth opening', matches)}\n{tables}"
         return Findings(text, openings | error_figures(errors), score)
 
     def description(self) -> dict[str, Any]:
@@ -236,56 +234,13 @@ def load_clips(
     return clips[: len(training)], clips[len(training) :]
 
 
+def load_cuts(config: MotionTrainingConfig, clips: Sequence[MotionClip]) -> list[MotionClip]:
+    """Cuts of the training clips, long enough for windows at the highest speed."""
+    n_frames = math.ceil((config.data.window_frames - 1) * (1 + config.augmentation.speed)) + 1
+    return cut_clips(clips, config.cuts, n_frames, config.output_dir / _STATES_FOLDER, config.seed)
+
+
 def weighted_total(terms: Mapping[str, Tensor], weights: LossConfig, step: int) -> Tensor:
     factors = {name: getattr(weights, name) for name in terms}
     factors["kl"] = cyclic_weight(step, weights.kl, weights.kl_period)
     return torch.stack([factors[name] * term for name, term in terms.items()]).sum()
-
-
-def amplified(
-    network: Mapping[str, Tensor],
-    gain: float,
-    mean_expression: Float[np.ndarray, " 64"],
-    directions: Float[np.ndarray, "64 r"],
-) -> dict[str, Tensor]:
-    """The network with its last layer changed: lips open ``gain`` times as far from the mean expression.
-
-    Motion that the sound does not determine is averaged out in training, so the mouth moves too little. Only the
-    orthonormal ``directions`` of opening lips are amplified; in the others mostly errors would grow.
-    """
-    spread = torch.from_numpy(directions).double()
-    change = torch.eye(N_EXP, dtype=torch.float64) + (gain - 1) * spread @ spread.T
-    mean = torch.from_numpy(mean_expression).double()
-    last = next(name for name in ("vae.decoder.out_proj", "regression.output") if f"{name}.weight" in network)
-    weight, bias = (network[f"{last}.{name}"].double().cpu().unflatten(0, (-1, N_EXP)) for name in ("weight", "bias"))
-    scaled = dict(network)
-    scaled[f"{last}.weight"] = torch.einsum("oi,mict->moct", change, weight).flatten(0, 1).float()
-    scaled[f"{last}.bias"] = ((bias - mean) @ change.T + mean).flatten().float()
-    return scaled
-
-
-def export(
-    config: MotionTrainingConfig, directory: Path, mean_expression: Float[np.ndarray, " 64"], face: FaceModel
-) -> Path:
-    """Write the best checkpoint as half-precision tensors under the official names, with its config.
-
-    See ``amplified`` for config.export_gain. Raises BadInput if the folder holds another checkpoint, because stage 1
-    loads a folder's newest.
-    """
-    best = read_weights(config.output_dir / BEST_NAME)
-    path = directory / f"model_ckpt_steps_{best['step']}.safetensors"
-    for other in directory.glob("model_ckpt_steps_*"):
-        if other != path:
-            raise BadInput(
-                "folder holds another checkpoint", other, path.name, other.name, "delete it and export again"
-            )
-    metadata = {"steps": str(best["step"])}
-    if np.isfinite(best["score"]):
-        metadata["validation_correlation"] = f"{best['score']:.3f}"
-    with writing(path):
-        louder = amplified(best["network"], config.export_gain, mean_expression, LipGaps.of(face).directions())
-        save_weights(path, half_precision(louder), metadata)
-    variant = {name: value for name, value in to_dict(config.network).items() if name in VARIANT_KEYS}
-    with writing(directory / "config.yaml"), atomic_path(directory / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(variant, sort_keys=False))
-    return path

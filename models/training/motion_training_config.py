@@ -8,6 +8,7 @@ from pathlib import Path
 from models.audio.audio_features import AUDIO_DIMS
 from models.lipsync.sync_expert import SyncExpertSizes
 from models.motion.audio2motion import Audio2MotionConfig
+from models.training.cut_clips import CutConfig
 from utils.core.config import Amount, Count, Decay, Factor, Positive, Seed, Whole
 from utils.core.errors import BadInput
 from utils.data.motion_dataset import MotionDataConfig
@@ -50,6 +51,7 @@ class SyncConfig:
     min_rate: Amount = 5e-5
     weight_decay: Amount = 0.0
     use_identity: bool = True  # see SyncExpertConfig
+    audio_components: Whole = 0  # the same
     sizes: SyncExpertSizes = field(default_factory=SyncExpertSizes)
 
     def rate(self, step: int) -> float:
@@ -79,6 +81,7 @@ class MotionTrainingConfig:
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     variants: VariantConfig = field(default_factory=VariantConfig)
+    cuts: CutConfig = field(default_factory=CutConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: MotionOptimizerConfig = field(default_factory=MotionOptimizerConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
@@ -112,6 +115,8 @@ def check_config(config: MotionTrainingConfig) -> None:
     if config.variants.count and config.network.audio_type not in ("mfcc_norm", "whisper"):
         expected, advice = "network.audio_type mfcc_norm or whisper", "set variants.count to 0"
         raise BadInput("variants cannot be used", None, expected, config.network.audio_type, advice)
+    if config.cuts.interval and config.network.audio_type != "whisper":
+        raise BadInput("cuts cannot be used", None, "network.audio_type whisper", config.network.audio_type)
     if config.network.audio_type == "hubert" and config.hubert_dir is None:
         advice = "set it to the folder of facebook/hubert-large-ls960-ft, or network.audio_type to mfcc"
         raise BadInput("hubert_dir is not set", expected="a HuBERT folder", found="nothing", advice=advice)

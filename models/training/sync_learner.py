@@ -50,10 +50,13 @@ class SyncLearner(NetworkLearner[SyncPairs]):
         _, identity_basis, expression_basis = face.landmark_bases()
         self.offsets = LandmarkOffsets(identity_basis, expression_basis).to(self.device)
         audio_dim = self.clips[0].audio.shape[1]
-        sizes, use_identity = config.sync.sizes, config.sync.use_identity
+        inputs = (config.network.audio_type, audio_dim, config.sync.use_identity, config.sync.audio_components)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            expert = SyncExpert(SyncExpertConfig(config.network.audio_type, audio_dim, use_identity, sizes))
+            expert = SyncExpert(SyncExpertConfig(*inputs, config.sync.sizes))
+        if expert.audio_projection is not None:
+            features = np.concatenate([clip.audio for clip in self.clips]).astype(np.float32)
+            expert.audio_projection.fit(torch.from_numpy(features))
         expert.to(self.device)
         adam = torch.optim.Adam(
             expert.parameters(), lr=config.sync.learning_rate, weight_decay=config.sync.weight_decay

@@ -57,6 +57,16 @@ def test_its_file_serves_the_motion_network(world: Path, capsys: pytest.CaptureF
     assert f"sync expert {path}" in capsys.readouterr().out
 
 
+def test_an_expert_that_reads_principal_components(world: Path) -> None:
+    """They are fitted on the training clips and stored with it."""
+    train(write_config(world), "--task", "sync", "sync.audio_components=4", "sync.max_steps=2")
+    expert = load_expert(world / "out_sync" / "sync_expert.safetensors", HEARS_MFCC, 13, CPU)
+    assert expert.config.audio_components == 4
+    assert expert.audio_projection is not None
+    assert tuple(expert.audio_projection.weight.shape) == (4, 13)
+    assert expert.embed_audio(torch.zeros(1, 10, 13)).shape == (1, 16)
+
+
 def test_without_an_expert_nothing_is_added(world: Path) -> None:
     train(write_config(world))
     assert not any("sync" in line for line in read_log(world / "out"))

@@ -7,6 +7,7 @@ audio.npy int16 at 16 kHz.
 from __future__ import annotations
 
 import reprlib
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,7 @@ class MotionDataConfig:
 
     validation_clips: tuple[str, ...] = ()  # none: the lists of preprocess_dataset_extra.py, if they exist
     speakers: Path | None = None  # lines of <clip> <speaker>; an unlisted clip is a speaker of its own
+    groups: Path | None = None  # lines of <clip> <group>, such as a language; the validation gives each group's means
     window_frames: Count = 100  # 4 s; a multiple of 4
     batch_size: Count = 16
     lag_table: Path | None = None  # YAML, clip: frames by which its lips come later than its sound
@@ -64,10 +66,17 @@ class MotionClip:
     eye_amp: float = 0.0
     audio: Float[np.ndarray, "a c"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     is_copy: bool = False  # another clip with other sound, see utils/data/sound_variants.py
+    group: str = ""  # of the validation's means
+    is_cut: bool = False  # its sound was cut off at its end, where its windows end too
 
     @property
     def n_frames(self) -> int:
         return len(self.valid)
+
+
+def clip_generator(clip: MotionClip, seed: int) -> np.random.Generator:
+    """For what is drawn once per clip: whichever other clips are loaded, so that stored states of copies are reused."""
+    return np.random.default_rng([seed, zlib.crc32(clip.name.encode())])
 
 
 def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[MotionClip], list[MotionClip]]:
@@ -80,11 +89,12 @@ def load_motion_clips(data_dir: Path, config: MotionDataConfig) -> tuple[list[Mo
     if not folders:
         raise BadInput("no clip with sound", data_dir, MOTION_CLIP_PATTERN, "none", _DATA_ADVICE)
     lags, weights = read_clip_table(config.lag_table), read_clip_table(config.weight_table)
-    speakers = read_speakers(config.speakers) if config.speakers else {}
+    speakers, groups = (read_speakers(path) if path else {} for path in (config.speakers, config.groups))
 
     def load(name: str) -> MotionClip:
         clip = _load_clip(folders[name], speakers.get(name, name))
-        return replace(clip, lag=lags.get(name, 0.0), weight=weights.get(name, 1.0))
+        group = groups.get(name, "")
+        return replace(clip, lag=lags.get(name, 0.0), weight=weights.get(name, 1.0), group=group)
 
     training_names, held_out_names = _split(data_dir, config, known, folders)
     training = [load(name) for name in training_names if weights.get(name, 1.0) > 0]

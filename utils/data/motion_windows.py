@@ -56,7 +56,7 @@ class MotionWindow:
 
 
 class WindowSampler:
-    """Samples windows: a clip by length times weight, a uniform start, then augmentation."""
+    """Samples windows: a clip by length times weight, a uniform start (the last one in a cut), then augmentation."""
 
     def __init__(
         self,
@@ -78,7 +78,8 @@ class WindowSampler:
         clip = self.clips[rng.choice(len(self.clips), p=self.shares)]
         speed = 1 + rng.uniform(-1, 1) * self.augmentation.speed
         last_start = max(0.0, clip.n_frames - 1 - (self.n_frames - 1) * speed)
-        window = cut_window(clip, rng.uniform(0, last_start), self.n_frames, speed)
+        start = last_start if clip.is_cut else rng.uniform(0, last_start)
+        window = cut_window(clip, start, self.n_frames, speed)
         if rng.random() < self.augmentation.mirror_probability and self.mirror_expression is not None:
             window = replace(window, expression=window.expression @ self.mirror_expression)
         return replace(window, wave=self._augmented(window.wave, rng))

@@ -53,7 +53,7 @@ def test_components_are_uncorrelated_with_mean_0_and_deviation_1() -> None:
     hidden = torch.randn(500, 5, generator=generator) * torch.tensor([9.0, 7.0, 5.0, 3.0, 2.0])
     states = hidden @ torch.randn(5, 768, generator=generator) + 0.01 * torch.randn(500, 768, generator=generator) + 4
     network = build_audio2motion(STATES).eval()
-    network.fit_projection(states)
+    network.audio_projection.fit(states)
     found = network.components(states[None])[0]
     torch.testing.assert_close(found.mean(dim=0), torch.zeros(5), atol=1e-3, rtol=0)
     torch.testing.assert_close(torch.cov(found.T), torch.eye(5), atol=1e-3, rtol=0)
