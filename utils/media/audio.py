@@ -39,15 +39,13 @@ def load_waveform(path: Path, sample_rate: int = SAMPLE_RATE, longest: int | Non
     Raises BadInput for a missing or unreadable file, or one without sound.
     """
     samples = bytearray()  # one allocation, returned to the system as a whole
-    for block in _sound_blocks(path, "s16", "mono", sample_rate):
-        samples += block.tobytes()
-        if longest is not None and len(samples) >= longest * np.int16().nbytes:
+    for block in waveform_blocks(path, sample_rate):
+        samples += block.data
+        if longest is not None and len(samples) >= longest * np.float32().nbytes:
             break
     if not samples:
         raise BadInput("no sound could be decoded", path, "at least one sample", "none", _AUDIO_ADVICE)
-    wave = np.frombuffer(samples, np.int16)[:longest].astype(np.float32)
-    wave /= np.float32(_INT16_SCALE)
-    return wave
+    return np.frombuffer(samples, np.float32)[:longest]
 
 
 def waveform_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
