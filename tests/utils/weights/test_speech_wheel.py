@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_matrices_belong_to_the_layers_that_read_them(state):
 
 
 def test_a_missing_wheel_is_one_line(monkeypatch):
-    monkeypatch.setattr(speech_wheel, "WHEEL", "pipecat-that-is-not-installed")
+    monkeypatch.setattr(speech_wheel, "WHEEL", replace(speech_wheel.WHEEL, name="pipecat-that-is-not-installed"))
     with pytest.raises(
         BadInput, match=r"speech encoder missing: .* found none; install it with: pip install --no-deps"
     ):
