@@ -108,7 +108,7 @@ def official_networks(folder: Path) -> tuple[str, dict[str, Any]]:
         make_filled_weights.main([str(folder)])
     pack = packs.official_pack(folder)
     for path in (pack.unet, pack.vae, pack.whisper):
-        if not path.exists():
+        if path is None or not path.exists():
             raise BadInput("incomplete tree of weights", path, "the official tree", "nothing", "name a new folder")
     return "official size", job_part(pack)
 
@@ -117,7 +117,7 @@ def job_part(pack: packs.Pack) -> dict[str, Any]:
     return {
         "unet": str(pack.unet),
         "vae": str(pack.vae),
-        "whisper": str(pack.whisper),
+        "whisper": str(pack.whisper or ""),
         "refiner": str(pack.refiner or ""),
         "image_size": pack.image_size,
     }

@@ -155,8 +155,9 @@ def bench_networks(
 ) -> Iterator[Row]:
     import torch
 
-    from models.generation.face_crops import FaceEdit, prepare_crop
-    from models.generation.talking_face import load_talking_face, paste
+    from models.generation.face_crops import FaceEdit, SourceFrame, prepare_crop
+    from models.generation.face_pasting import paste
+    from models.generation.talking_face import load_talking_face
     from utils.imaging.images import stack_gray, stack_images
     from utils.media.video import VideoWriter
     from utils.media.windows import WINDOW_ROWS
@@ -169,24 +170,24 @@ def bench_networks(
     edits = [FaceEdit(edit.boxes[i], edit.landmarks[i], edit.source_landmarks[i], edit.depth(i)) for i in rows]
     prepared = [prepare_crop(frames[i], face, pack.image_size) for i, face in zip(rows, edits, strict=True)]
     faces, depths = stack_images([face.crop for face in prepared]), stack_gray([face.depth for face in prepared])
-    audio = torch.zeros(len(rows), WINDOW_ROWS * encoder.n_states, encoder.dims.n_audio_state)
+    audio = torch.zeros(len(rows), WINDOW_ROWS * encoder.n_states, encoder.width)
     n_batches = max(1, options.frames // len(rows))
     latents, seconds = repeated(lambda: talking_face.encode(faces, depths), n_batches, device)
     yield Row("– VAE encode", n_batches * len(rows), seconds)
     predicted, seconds = repeated(lambda: talking_face.generate(latents, audio), n_batches, device)
     yield Row("– UNet", n_batches * len(rows), seconds)
-    images, seconds = repeated(lambda: talking_face.decode(predicted), n_batches, device)
+    generated, seconds = repeated(lambda: talking_face.decode(predicted), n_batches, device)
     yield Row("– VAE decode", n_batches * len(rows), seconds)
-    generated = list(images.permute(0, 2, 3, 1).cpu().numpy())
+    sources = [SourceFrame(frames[i], face) for i, face in zip(rows, edits, strict=True)]
     start = time.perf_counter()
     with VideoWriter(work_dir / "bench.mp4", MOTION_FPS, options.speech) as writer:
         for i in range(len(frames)):
             face = i % len(rows)
-            writer.write(paste(frames[rows[face]], generated[face], edits[face])[0])
+            writer.write(paste(sources[face], prepared[face], generated[face])[0])
     yield Row("– blend and video encode", len(frames), time.perf_counter() - start)
 
 
-def repeated(work: Callable[[], torch.Tensor], n_times: int, device: torch.device) -> tuple[torch.Tensor, float]:
+def repeated(work: Callable[[], T], n_times: int, device: torch.device) -> tuple[T, float]:
     """The result of one batch, and the seconds that ``n_times`` more of them take."""
     import torch
 

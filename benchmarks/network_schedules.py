@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,21 +20,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.audio.speech_encoder import SpeechEncoder
 from models.audio.whisper_encoder import WhisperEncoder
 from models.generation.face_crops import (
+    References,
     SourceFrame,
+    choose_mouth_pictures,
     choose_reference_frames,
     prepare_batches,
     prepare_crop,
     source_frames,
 )
+from models.generation.face_pasting import GeneratedFace, paste
 from models.generation.generator import Generator, build_unet
 from models.generation.latent_codec import build_vae, current_name, hide_lower_half, hide_upper_half
-from models.generation.talking_face import TalkingFace, load_talking_face, paste
+from models.generation.talking_face import TalkingFace, load_talking_face
 from models.layers.model_config import read_model_config
 from utils.core import cli
 from utils.core.streaming import MOST_WORKERS, batched, map_ahead, shared_threads
-from utils.imaging.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
+from utils.imaging.face_warp import MouthPicture
+from utils.imaging.images import stack_gray, stack_images, to_bytes, to_signed
 from utils.media.windows import WINDOW_ROWS
 from utils.results.store import EditResult, load_edit
 from utils.weights.checkpoints import load_strict, read_weights, weights_file
@@ -46,7 +51,10 @@ REFERENCE = "reference-schedule"
 
 @dataclass(frozen=True)
 class Job:
-    """Networks, frames and schedule of a row. refiner: "" for none; started: time.time() of the request."""
+    """Networks, frames and schedule of a row.
+
+    whisper: "" for the speech encoder; refiner: "" for none; started: time.time() of the request.
+    """
 
     clip: str
     edit_dir: str
@@ -121,13 +129,17 @@ class Ours:
 
     def __init__(self, job: Job, edit: EditResult, device: torch.device, dtype: torch.dtype) -> None:
         refiner = Path(job.refiner) if job.refiner else None
-        paths = (Path(job.unet), Path(job.vae), Path(job.whisper))
+        paths = (Path(job.unet), Path(job.vae), Path(job.whisper) if job.whisper else None)
         self.networks, encoder = load_talking_face(*paths, job.image_size, device, dtype, None, refiner)
-        size = self.networks.fine_size if refiner else job.image_size
-        self.references, rows = choose_reference_frames(edit, Path(job.clip), len(edit), size, refiner is not None)
-        self.latents = None if refiner else self.networks.encode_references(self.references.faces)
+        clip, references, mouths = Path(job.clip), None, None
+        if refiner:
+            mouths = choose_mouth_pictures(edit, clip, len(edit))
+        else:
+            references = choose_reference_frames(edit, clip, len(edit), job.image_size)
+        self.latents = None if references is None else self.networks.encode_references(references.faces)
         self.most_workers = MOST_WORKERS if device.type == "cpu" else 1
-        self.sources = faces_of(job, edit, rows, min(torch.get_num_threads(), self.most_workers))
+        n_batches = min(torch.get_num_threads(), self.most_workers)
+        self.sources = faces_of(job, edit, n_batches, references, mouths)
         self.audio, self.batch_size = windows_for(encoder, job.n_frames), job.n_frames
 
     def generate(self, clock: Clock, n_workers: int) -> None:
@@ -141,19 +153,18 @@ class Ours:
     @torch.inference_mode()
     def _generate_batch(self, clock: Clock, fresh: TalkingFace, sources: list[SourceFrame]) -> None:
         sizes = (fresh.image_size, fresh.fine_size)
-        (batch,) = clock("rest", lambda: list(prepare_batches(sources, sizes, len(sources), False, self.references)))
+        (batch,) = clock("rest", lambda: list(prepare_batches(sources, sizes, len(sources))))
         crops = stack_images([face.crop for face in batch.faces])
         depths = stack_gray([face.depth for face in batch.faces])
         composed = [face.composed for face in batch.faces if face.composed is not None]
         composed_images = stack_images(composed) if composed else None
+        mouths = stack_gray([face.mouth for face in batch.faces]) if composed else None
         latents = clock(
             "encode", lambda: fresh.encode(crops, depths, self._reference_latents(fresh, sources, composed_images))
         )
         generated = clock("unet", lambda: fresh.generate(latents, self.audio[: len(sources)]))
-        images = clock(
-            "decode", lambda: fresh.decode(generated, composed_images, depths).permute(0, 2, 3, 1).cpu().numpy()
-        )
-        clock("rest", lambda: [paste(s.image, i, s.face) for s, i in zip(sources, images, strict=True) if s.face])
+        faces = clock("decode", lambda: fresh.decode(generated, composed_images, depths, mouths))
+        clock("rest", lambda: [paste(*parts) for parts in zip(sources, batch.faces, faces, strict=True)])
 
     def _reference_latents(
         self, networks: TalkingFace, sources: list[SourceFrame], composed: Tensor | None
@@ -175,7 +186,7 @@ class Upstream:
         self.generator = Generator(self.unet, lean=False).eval()
         self.scale = float(self.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
         self.device, self.image_size = device, job.image_size
-        self.most_workers, self.sources = 1, faces_of(job, edit, [None] * len(edit), 1)
+        self.most_workers, self.sources = 1, faces_of(job, edit, 1)
         self.audio = windows_for(WhisperEncoder.load(Path(job.whisper), device), len(self.sources)).to(device)
 
     @staticmethod
@@ -186,12 +197,12 @@ class Upstream:
 
     @torch.inference_mode()
     def generate(self, clock: Clock, n_workers: int) -> None:  # noqa: ARG002  # one worker alone
-        latents, frames = [], []
+        latents, crops = [], []
         for source in self.sources:
-            frames.append(clock("rest", lambda source=source: jpeg_round_trip(source.image)))
             prepared = clock(
                 "rest", lambda source=source: prepare_crop(source.image, source.face, self.image_size, True)
             )
+            crops.append(prepared)
             crop, depth = to_signed(stack_images([prepared.crop])), to_signed(stack_gray([prepared.depth]))
             parts = (hide_lower_half(crop), crop, hide_upper_half(depth.expand(-1, 3, -1, -1)))
             latents.append(
@@ -200,22 +211,28 @@ class Upstream:
         generated = clock("unet", lambda: self.generator(torch.cat(latents), self.audio))
         images = clock("decode", lambda: to_bytes(self.vae.decode(generated / self.scale).sample))
         shown = images.permute(0, 2, 3, 1).cpu().numpy()
-        pasted = zip(frames, shown, self.sources, strict=True)
-        clock("rest", lambda: [paste(frame, image, source.face, None, True) for frame, image, source in pasted])
+        pasted = zip(self.sources, crops, map(GeneratedFace, shown), strict=True)
+        clock("rest", lambda: [paste(*parts, None, True) for parts in pasted])
 
     def _encode(self, image: Tensor) -> Tensor:
         return self.vae.encode(image.to(self.device)).latent_dist.sample() * self.scale
 
 
-def faces_of(job: Job, edit: EditResult, rows: list[int | None], n_batches: int) -> list[SourceFrame]:
+def faces_of(
+    job: Job,
+    edit: EditResult,
+    n_batches: int,
+    references: References | None = None,
+    mouths: Sequence[tuple[MouthPicture, ...]] | None = None,
+) -> list[SourceFrame]:
     """The first frames with a face."""
     chosen = np.flatnonzero(edit.valid)[: job.n_frames * n_batches].tolist()
     parts = [range(index, index + 1) for index in chosen]
-    return list(source_frames(edit, Path(job.clip), rows, True, parts))
+    return list(source_frames(edit, Path(job.clip), len(edit), True, parts, references, mouths))
 
 
-def windows_for(encoder: WhisperEncoder, n_frames: int) -> Tensor:
-    return torch.zeros(n_frames, WINDOW_ROWS * encoder.n_states, encoder.dims.n_audio_state)
+def windows_for(encoder: WhisperEncoder | SpeechEncoder, n_frames: int) -> Tensor:
+    return torch.zeros(n_frames, WINDOW_ROWS * encoder.n_states, encoder.width)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

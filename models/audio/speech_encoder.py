@@ -9,13 +9,15 @@ middle half of each is kept, so that every state has at least 2 s of sound on bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
-from models.audio.whisper_encoder import EncoderDims, WhisperEncoder, log_mel_spectrogram
+from models.audio.whisper_encoder import Blocks, EncoderDims, WhisperEncoder, log_mel_spectrogram
 from utils.core.types import SAMPLES_PER_FEATURE
 from utils.weights.checkpoints import load_strict
 from utils.weights.speech_wheel import ENCODER_PATH, N_HEADS, N_POSITIONS, read_speech_encoder, wheel_file
@@ -24,17 +26,19 @@ BLOCKS = (2, 3)  # whose outputs tell most about lips, counted from 1; the fourt
 WIDTH = 384
 KEPT_STATES = N_POSITIONS // 2
 MARGIN_STATES = (N_POSITIONS - KEPT_STATES) // 2
+WINDOW_SAMPLES = N_POSITIONS * SAMPLES_PER_FEATURE
 VARIANCE_FLOOR = 1e-7
 
 
 class SpeechEncoder:
     """The encoder, ready for inference."""
 
+    n_states, width = len(BLOCKS), WIDTH  # per 20 ms
+    n_channels = n_states * width
+
     def __init__(self, network: WhisperEncoder) -> None:
         self.network = network.eval()
         del self.network.encoder.blocks[max(BLOCKS) :]
-
-    n_channels = len(BLOCKS) * WIDTH
 
     @classmethod
     def load(cls, device: torch.device | str = "cpu") -> SpeechEncoder:
@@ -49,13 +53,27 @@ class SpeechEncoder:
 
     def encode_chunks(self, wave: Float[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, "t 768"]]:
         """The steps of ``encode``, 4 s at a time, for long waves."""
-        weight = self.network.encoder.conv1.weight
-        for start in range(0, n_states(len(wave)), KEPT_STATES):
-            log_mel = log_mel_spectrogram(sound_window(wave, start - MARGIN_STATES))
+        for states in self.encode_segments(wave):
+            yield states.flatten(1).cpu().numpy()
+
+    def encode_segments(
+        self, wave: Float[np.ndarray, " n"] | Blocks, needed_rows: Sequence[range] | None = None
+    ) -> Iterator[Float[Tensor, "t 2 384"]]:
+        """The same states, float32 on the encoder's device, 4 s at a time; see WhisperEncoder.encode_segments."""
+        weight, pieces = self.network.encoder.conv1.weight, wave if callable(wave) else lambda: iter([wave])
+        for number, (window, n_rows) in enumerate(_windows(pieces())):
+            start = number * KEPT_STATES
+            if needed_rows is not None and not any(start < r.stop and r.start < start + n_rows for r in needed_rows):
+                yield weight.new_zeros((n_rows, self.n_states, self.width), dtype=torch.float32)
+                continue
             with torch.inference_mode():
-                states = self.network(log_mel[None].to(weight))[0, MARGIN_STATES : MARGIN_STATES + KEPT_STATES]
-            kept = states[: n_states(len(wave)) - start, list(BLOCKS)]
-            yield kept.flatten(1).float().cpu().numpy()
+                states = self.network(log_mel_spectrogram(window)[None].to(weight))[0]
+            yield states[MARGIN_STATES : MARGIN_STATES + n_rows, list(BLOCKS)].float()
+
+
+def load_audio_encoder(path: Path | None, device: torch.device | str = "cpu") -> WhisperEncoder | SpeechEncoder:
+    """The encoder of a Whisper container, or of the installed wheel if ``path`` is None."""
+    return SpeechEncoder.load(device) if path is None else WhisperEncoder.load(path, device)
 
 
 def n_states(n_samples: int) -> int:
@@ -71,7 +89,30 @@ def at_level(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 def sound_window(wave: Float[np.ndarray, " n"], first: int) -> Float[np.ndarray, " w"]:
     """8 s of sound from step ``first`` on; its samples are levelled, and beyond the wave it is 0."""
-    start, n_samples = first * SAMPLES_PER_FEATURE, N_POSITIONS * SAMPLES_PER_FEATURE
-    samples = at_level(wave[max(0, start) : start + n_samples])
-    before = max(0, -start)
-    return np.pad(samples, (before, n_samples - before - len(samples)))
+    start = first * SAMPLES_PER_FEATURE
+    return _window(wave[max(0, start) : start + WINDOW_SAMPLES], max(0, -start))
+
+
+def _window(samples: Float[np.ndarray, " n"], n_before: int) -> Float[np.ndarray, " w"]:
+    """A window of these samples, levelled, with zeros before and after them."""
+    return np.pad(at_level(samples), (n_before, WINDOW_SAMPLES - n_before - len(samples)))
+
+
+def _windows(pieces: Iterable[np.ndarray]) -> Iterator[tuple[Float[np.ndarray, " w"], int]]:
+    """The 8-s windows of a wave given in pieces, and the number of states that are kept of each.
+
+    Their samples are levelled; beyond the wave they are 0.
+    """
+    margin, step = MARGIN_STATES * SAMPLES_PER_FEATURE, KEPT_STATES * SAMPLES_PER_FEATURE
+    coming = iter(pieces)
+    kept, before, is_over = np.zeros(0, np.float32), margin, False  # before: samples of the next window before the wave
+    while True:
+        while len(kept) < WINDOW_SAMPLES - before and not is_over:
+            piece = next(coming, None)
+            is_over = piece is None
+            kept = kept if piece is None else np.concatenate([kept, piece])
+        n_left = len(kept) - (margin - before)  # from the first kept state on
+        if n_left <= 0:
+            return
+        yield _window(kept[: WINDOW_SAMPLES - before], before), min(KEPT_STATES, n_states(n_left))
+        kept, before = kept[max(0, step - before) :], max(0, before - step)

@@ -100,6 +100,11 @@ class WhisperEncoder(nn.Module):
         save_checkpoint(path, {"dims": dims, "model_state_dict": half_precision(state)})
 
     @property
+    def width(self) -> int:
+        """Numbers of a state."""
+        return self.dims.n_audio_state
+
+    @property
     def n_states(self) -> int:
         """States per row: the input of the first block and the output of every block."""
         return self.dims.n_audio_layer + 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from models.layers.model_config import read_model_config
@@ -25,6 +25,7 @@ from utils.weights.checkpoints import REFINER_WEIGHTS, half_precision, load_stri
 
 N_INPUTS = 7  # channels: generated image, reference, depth
 INITIAL_LOGIT = 2.0  # of the reference's weight in the blend
+BLUR = 4  # pixels; detail that is smaller comes from the reference, outside the lips
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,29 @@ class Refiner(nn.Module):
             temporary.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
 
     def forward(
-        self, generated: Float[Tensor, "b 3 s s"], reference: Float[Tensor, "b 3 p p"], depth: Float[Tensor, "b 1 d d"]
+        self,
+        generated: Float[Tensor, "b 3 s s"],
+        reference: Float[Tensor, "b 3 p p"],
+        depth: Float[Tensor, "b 1 d d"],
+        mouths: UInt8[Tensor, "b 1 p p"],
     ) -> Float[Tensor, "b 3 p p"]:
-        """Refined images in the reference's dtype, not clipped. All inputs are in [-1, 1].
+        """Refined images in the reference's dtype, not clipped. Images and depth are in [-1, 1].
 
-        generated: decoded images, any size; reference: composed references of ``config.size``; depth: of the mouth.
+        generated: decoded images, any size; reference: composed references of ``config.size``; depth: of the mouth;
+        mouths: 1 inside the lips.
+        """
+        return reference + self.correct(generated, reference, depth, mouths)
+
+    def correct(
+        self,
+        generated: Float[Tensor, "b 3 s s"],
+        reference: Float[Tensor, "b 3 p p"],
+        depth: Float[Tensor, "b 1 d d"],
+        mouths: UInt8[Tensor, "b 1 p p"],
+    ) -> Float[Tensor, "b 3 p p"]:
+        """Difference of the refined image and the reference; see forward.
+
+        Outside the lips it is smooth: the reference has the skin's detail, at any resolution.
         """
         size, kind = self.config.size, self.enter.weight.dtype
         enlarged = resize_images(generated, size).to(reference)
@@ -108,7 +127,15 @@ class Refiner(nn.Module):
         for up, block, skipped in list(zip(self.up, self.up_blocks, kept, strict=True))[::-1]:
             features = block(up(torch.cat((skipped, F.interpolate(features, scale_factor=2.0)), dim=1)))
         found = F.pixel_shuffle(self.leave(F.silu(features)), self.config.patch).to(reference)
-        return torch.lerp(enlarged, reference, torch.sigmoid(found[:, :1])) + found[:, 1:]
+        change = (1 - torch.sigmoid(found[:, :1])) * (enlarged - reference) + found[:, 1:]
+        smooth = blur(change)
+        return torch.lerp(smooth, change, blur(mouths.to(change)))
+
+
+def blur(images: Float[Tensor, "b c p p"]) -> Float[Tensor, "b c p p"]:
+    """Means of BLUR x BLUR pixels, interpolated."""
+    means = F.avg_pool2d(images, BLUR, ceil_mode=True)
+    return F.interpolate(means, images.shape[-2:], mode="bilinear")
 
 
 class ResidualBlock(nn.Module):

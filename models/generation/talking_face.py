@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from models.audio.speech_encoder import SpeechEncoder, load_audio_encoder
 from models.audio.whisper_encoder import WhisperEncoder
-from models.generation.face_crops import Batch, FaceEdit, References, SourceFrame, prepare_batches
+from models.generation.face_crops import Batch, SourceFrame, prepare_batches
+from models.generation.face_pasting import GeneratedFace, paste
 from models.generation.generator import Generator
 from models.generation.latent_cache import LatentCache
 from models.generation.latent_codec import N_INPUT_IMAGES, LatentCodec
@@ -27,11 +29,8 @@ from models.generation.tiny_codec import load_tiny_or_full
 from utils.core.allocator import keep_freed_memory
 from utils.core.errors import BadInput
 from utils.core.streaming import MOST_WORKERS, map_ahead, run_ahead, shared_threads
-from utils.imaging.blending import Parser, as_levels, mix_images, parsing_mask, paste_face
-from utils.imaging.colour import match_colours
-from utils.imaging.geometry import crop_box, resize_image
-from utils.imaging.images import jpeg_round_trip, stack_gray, stack_images, to_bytes, to_signed
-from utils.imaging.masks import face_mask, lower_face_mask
+from utils.imaging.blending import Parser
+from utils.imaging.images import stack_gray, stack_images, to_bytes, to_signed
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,18 @@ class TalkingFace:
         audio: Float[Tensor, "b n d"],
         references: Float[Tensor, "b c h w"] | None = None,
         composed: UInt8[Tensor, "b 3 p p"] | None = None,
-    ) -> UInt8[np.ndarray, "b q q 3"]:
-        """Generated faces, RGB.
+        mouths: UInt8[Tensor, "b 1 p p"] | None = None,
+    ) -> list[GeneratedFace]:
+        """The generated faces.
 
-        faces: of ``image_size``, or of ``fine_size`` with ``composed``, the composed references. depths: 0 without
-        depth. references: latents of reference frames; without either a frame is its own reference.
+        faces: of ``image_size``, or of ``fine_size`` with ``composed``, the composed references, and ``mouths``, 1
+        inside the lips. depths: 0 without depth. references: latents of reference frames; without either a frame is its
+        own reference.
         """
         if composed is not None:
             references = self.encode_references(composed)
         latents = self.generate(self.encode(faces, depths, references), audio)
-        return self.decode(latents, composed, depths).permute(0, 2, 3, 1).cpu().numpy()
+        return self.decode(latents, composed, depths, mouths)
 
     @torch.inference_mode()
     def encode(
@@ -128,30 +129,37 @@ class TalkingFace:
         latents: Float[Tensor, "b c h w"],
         composed: UInt8[Tensor, "b 3 p p"] | None = None,
         depths: UInt8[Tensor, "b 1 s s"] | None = None,
-    ) -> UInt8[Tensor, "b 3 q q"]:
-        """RGB images, refined where there are composed references."""
+        mouths: UInt8[Tensor, "b 1 p p"] | None = None,
+    ) -> list[GeneratedFace]:
+        """The generated faces: the refiner's corrections of the composed references, or else the VAE's images."""
         parts = latents.split(self.codec.n_at_once or len(latents))
         images = torch.cat([self.codec.decode(part) for part in parts])
-        if self.refiner is not None and composed is not None and depths is not None:
-            images = self.refiner(images, to_signed(composed.to(images.device)), to_signed(depths.to(images.device)))
-        return to_bytes(images)
+        if self.refiner is None or composed is None or depths is None or mouths is None:
+            return [GeneratedFace(image) for image in to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()]
+        references = to_signed(composed.to(images.device))
+        change = self.refiner.correct(images, references, to_signed(depths.to(images.device)), mouths.to(images.device))
+        refined = to_bytes(references + change).permute(0, 2, 3, 1).cpu().numpy()
+        corrections = (127.5 * change.float()).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return list(map(GeneratedFace, refined, corrections))
 
 
 def load_talking_face(
     unet_dir: Path,
     vae_dir: Path,
-    whisper_path: Path,
+    whisper_path: Path | None,
     image_size: int,
     device: torch.device,
     dtype: torch.dtype,
     sampling: torch.Generator | None = None,
     refiner_dir: Path | None = None,
     tiny_vae: bool = False,
-) -> tuple[TalkingFace, WhisperEncoder]:
-    """Open the networks of stage 3. Raises BadInput if they do not belong together or to ``image_size``."""
+) -> tuple[TalkingFace, WhisperEncoder | SpeechEncoder]:
+    """Open the networks of stage 3. whisper_path: None for the speech encoder.
+
+    Raises BadInput if they do not belong together or to ``image_size``."""
     if device.type == "cpu":
         keep_freed_memory()
-    encoder = WhisperEncoder.load(whisper_path, device)
+    encoder = load_audio_encoder(whisper_path, device)
     codec = load_tiny_or_full(vae_dir, tiny_vae, device, dtype)
     generator = Generator.load(unet_dir, device, dtype)
     advice = "choose weights that were trained together"
@@ -162,8 +170,8 @@ def load_talking_face(
         raise BadInput(
             "generator for another VAE", unet_dir, expected, f"{config.in_channels} and {config.out_channels}", advice
         )
-    if generator.audio_channels != encoder.dims.n_audio_state:
-        expected = f"states of {encoder.dims.n_audio_state} numbers, as {whisper_path} gives them"
+    if generator.audio_channels != encoder.width:
+        expected = f"states of {encoder.width} numbers, as {whisper_path or 'the speech encoder'} gives them"
         raise BadInput("generator for another audio encoder", unet_dir, expected, str(generator.audio_channels), advice)
     if image_size < 2 * codec.factor or image_size % codec.factor:
         expected = f"a multiple of {codec.factor}, at least {2 * codec.factor}"
@@ -179,42 +187,40 @@ def talking_frames(
     parse: Parser | None = None,
     batch_size: int = 8,
     faithful: bool = False,
-    references: References | None = None,
+    references: UInt8[Tensor, "k 3 r r"] | None = None,
 ) -> Iterator[TalkingFrame]:
     """Every frame with its new mouth, in order.
 
     windows: one batch of ``batch_size`` windows (the last may be smaller) per batch of frames. parse: face parsing for
-    the blending mask; None: the mask follows from the landmarks. faithful: see prepare_crop and paste. references: see
-    SourceFrame. Decoding, networks and pasting overlap; one batch per worker of generate_batches is held, and about
-    four more.
+    the blending mask; None: the mask follows from the landmarks. faithful: see prepare_crop and paste. references:
+    crops of the reference frames, see SourceFrame. Decoding, networks and pasting overlap; one batch per worker of
+    generate_batches is held, and about four more.
     """
     sizes = (talking_face.image_size, talking_face.fine_size)
-    prepared = run_ahead(prepare_batches(sources, sizes, batch_size, faithful, references))
+    prepared = run_ahead(prepare_batches(sources, sizes, batch_size, faithful))
     for batch, faces in generate_batches(prepared, windows, talking_face, references):
-        generated = iter(faces)
+        generated = iter(zip(batch.faces, faces, strict=True))
         for source in batch.sources:
             if source.face is None:
                 yield TalkingFrame(source, source.image)
             else:
-                yield TalkingFrame(source, *paste(source.image, next(generated), source.face, parse, faithful))
+                yield TalkingFrame(source, *paste(source, *next(generated), parse, faithful))
 
 
 def generate_batches(
     batches: Iterable[Batch],
     windows: Iterable[Float[Tensor, "b n d"]],
     talking_face: TalkingFace,
-    references: References | None = None,
-) -> Iterator[tuple[Batch, Sequence[np.ndarray]]]:
+    references: UInt8[Tensor, "k 3 r r"] | None = None,
+) -> Iterator[tuple[Batch, Sequence[GeneratedFace]]]:
     """Each batch with its new faces, in order.
 
     A CPU generates several batches at once, each on its share of the threads: the networks' layers are too small for
     many threads. With ``sampling``, batches run one by one, so that samples are the same in every run.
     """
-    latents = None
-    if references is not None and not references.composed:
-        latents = talking_face.encode_references(references.faces)
+    latents = None if references is None else talking_face.encode_references(references)
 
-    def generate(item: tuple[Batch, Float[Tensor, "b n d"]]) -> tuple[Batch, Sequence[np.ndarray]]:
+    def generate(item: tuple[Batch, Float[Tensor, "b n d"]]) -> tuple[Batch, Sequence[GeneratedFace]]:
         return item[0], generate_batch(*item, talking_face, latents)
 
     items = zip(batches, windows, strict=True)
@@ -228,41 +234,13 @@ def generate_batch(
     audio: Float[Tensor, "b n d"],
     talking_face: TalkingFace,
     references: Float[Tensor, "k c h w"] | None = None,
-) -> Sequence[np.ndarray]:
+) -> Sequence[GeneratedFace]:
     """New faces of the batch's frames with a face. references: latents of reference frames, unless composed."""
     if not batch.rows:
         return []
     crops, depths = stack_images([face.crop for face in batch.faces]), stack_gray([face.depth for face in batch.faces])
-    composed = [face.composed for face in batch.faces if face.composed is not None]
     latents = None if references is None else references[[batch.sources[row].reference for row in batch.rows]]
-    return list(talking_face(crops, depths, audio[batch.rows], latents, stack_images(composed) if composed else None))
-
-
-def paste(
-    image: UInt8[np.ndarray, "H W 3"],
-    face: UInt8[np.ndarray, "s s 3"],
-    edit: FaceEdit,
-    parse: Parser | None = None,
-    faithful: bool = False,
-) -> tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "h w"]]:
-    """The frame with the generated face blended in, and the blending mask, of the box's size.
-
-    Pixels where the mask is 0 stay unchanged, bit for bit. With a mask from the landmarks the face's colours are first
-    matched to the skin around it. faithful: they are not, and the frame passes through JPEG. upstream:
-    inference_edit_expression.py:285
-    """
-    if faithful:
-        image = jpeg_round_trip(image)
-    x1, y1, x2, y2 = (int(edge) for edge in edit.box)
-    size = (y2 - y1, x2 - x1)
-    resized = resize_image(face, size[1], size[0], "bilinear")
-    if parse is not None:
-        mask = parsing_mask(image, edit.box, parse)
-    else:
-        opacity = lower_face_mask(edit.source_landmarks, size, edit.landmarks)
-        if not faithful:
-            known = (1 - opacity) * face_mask(edit.source_landmarks, size)
-            resized = match_colours(resized, crop_box(image, edit.box), known)
-        mask = as_levels(opacity)
-    pasted = paste_face(image, resized, edit.box, mask)
-    return (pasted if edit.strength >= 1 else mix_images(image, pasted, edit.strength)), mask
+    composed = [face.composed for face in batch.faces if face.composed is not None]
+    mouths = [face.mouth for face in batch.faces if face.mouth is not None]
+    refining = (stack_images(composed), stack_gray(mouths)) if composed else ()
+    return talking_face(crops, depths, audio[batch.rows], latents, *refining)

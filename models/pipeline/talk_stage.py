@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from models.generation.face_crops import References, choose_reference_frames, source_frames
+from models.generation.face_crops import choose_mouth_pictures, choose_reference_frames, source_frames
 from models.generation.face_parsing import FaceParsing
 from models.generation.talking_face import TalkingFrame, load_talking_face, talking_frames
 from models.generation.talking_video import windows_of_parts, write_parts, write_sheet
@@ -170,14 +170,15 @@ def make_frames(talk: Talk, parts: Sequence[range]) -> Iterator[TalkingFrame]:
     windows = windows_of_parts(
         stream_windows(states, n_frames, fps, batch_size), parts, batch_size, sampling, options.seed
     )
-    references: References | None = None
-    rows: list[int | None] = [None] * n_frames
+    references, mouths = None, None
     mode = options.resolve_reference(pack)
-    if mode != "same" and edit.valid[:n_frames].any():
-        side = talking_face.fine_size if mode == "composed" else size
-        references, rows = choose_reference_frames(edit, options.video_path, n_frames, side, mode == "composed")
-    sources = source_frames(edit, options.video_path, rows, options.pose_driven, parts)
-    return talking_frames(sources, windows, talking_face, parse_face, batch_size, options.faithful, references)
+    if mode == "composed":
+        mouths = choose_mouth_pictures(edit, options.video_path, n_frames)
+    elif mode == "open" and edit.valid[:n_frames].any():
+        references = choose_reference_frames(edit, options.video_path, n_frames, size)
+    sources = source_frames(edit, options.video_path, n_frames, options.pose_driven, parts, references, mouths)
+    faces = None if references is None else references.faces
+    return talking_frames(sources, windows, talking_face, parse_face, batch_size, options.faithful, faces)
 
 
 def until_the_end(speech: Speech, n_frames: int, fps: Fraction) -> Speech:

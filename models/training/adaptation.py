@@ -22,7 +22,7 @@ from models.training.generator_training_setup import (
     GeneratorOptimizerConfig,
     GeneratorTrainingConfig,
     gradient_dtype,
-    sound_source,
+    sound_sources,
 )
 from models.training.generator_training_validation import Validation
 from utils.core.errors import BadInput
@@ -30,6 +30,7 @@ from utils.data.augment import NO_AUGMENTATION, Augmentation
 from utils.data.clips import Clip, open_clip
 from utils.data.dataset import MIN_FRAMES, DatasetConfig, TrainingBatches
 from utils.data.segments import SegmentSource
+from utils.data.sound_states import StateSource
 from utils.training.learner import Findings
 from utils.training.losses import LossWeights
 from utils.training.training_loop import BEST_NAME, Intervals, TrainingLoop
@@ -80,8 +81,8 @@ class Adaptation(GeneratorLearner):
         config = adaptation_config(pack, clip_dir.parent, work_dir / TRAINING_FOLDER, settings)
         clip = open_clip(clip_dir, in_memory=True)
 
-        def data(encoder: WhisperEncoder) -> tuple[TrainingBatches, TrainingBatches]:
-            return build_batches(config, clip, sound_source(encoder, random_offset=False), settings.held_back)
+        def data(encoder: WhisperEncoder | None) -> tuple[TrainingBatches, TrainingBatches]:
+            return build_batches(config, clip, sound_sources(encoder, random_offset=False), settings.held_back)
 
         super().__init__(config, accelerator, data)
         self.best: dict[str, Tensor] = {}
@@ -168,15 +169,15 @@ def adaptation_config(
 
 
 def build_batches(
-    config: GeneratorTrainingConfig, clip: Clip, sound: SegmentSource, held_back: float
+    config: GeneratorTrainingConfig, clip: Clip, sources: tuple[SegmentSource, StateSource | None], held_back: float
 ) -> tuple[TrainingBatches, TrainingBatches]:
     """Batches of the clip's first part, and of frames of its end."""
     first, last = split_valid(clip.valid, held_back)
-    data = config.dataset
-    training = TrainingBatches([replace(clip, valid=first)], data, sound, config.opti.max_steps, config.seed)
+    (sound, states), data, n_steps = sources, config.dataset, config.opti.max_steps
+    training = TrainingBatches([replace(clip, valid=first)], data, sound, n_steps, config.seed, states)
     plain = replace(data, augment=NO_AUGMENTATION)
     n_checks = max(1, N_CHECKED // data.batch_size)
-    return training, TrainingBatches([replace(clip, valid=last)], plain, sound, n_checks, VALIDATION_SEED)
+    return training, TrainingBatches([replace(clip, valid=last)], plain, sound, n_checks, VALIDATION_SEED, states)
 
 
 def split_valid(valid: Bool[np.ndarray, " n"], share: float) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:

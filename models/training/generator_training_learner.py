@@ -19,6 +19,7 @@ from models.training.generator_training_setup import (
     build_data,
     build_discriminators,
     build_model,
+    sound_dims,
     speed_up,
 )
 from models.training.generator_training_validation import Validation, validate
@@ -46,9 +47,9 @@ class GeneratorLearner(Learner[Batch]):
         self,
         config: GeneratorTrainingConfig,
         accelerator: Accelerator,
-        data: Callable[[WhisperEncoder], Data] | None = None,
+        data: Callable[[WhisperEncoder | None], Data] | None = None,
     ) -> None:
-        """data: makes the batches for an audio encoder; None: those of the config."""
+        """data: makes the batches for the model's audio encoder, if it has one; None: those of the config."""
         self.config, self.accelerator = config, accelerator
         self.samples_per_step = config.opti.gradient_accumulation_steps * config.dataset.batch_size
         self.codec = build_codec(config, accelerator)
@@ -60,7 +61,9 @@ class GeneratorLearner(Learner[Batch]):
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         opti = config.opti
         optimizer = torch.optim.AdamW(learned, lr=opti.lr, betas=opti.betas, weight_decay=opti.weight_decay)
-        discriminators = build_discriminators(config, accelerator.mixed_precision, model.audio_encoder.dims.n_mels)
+        discriminators = build_discriminators(
+            config, accelerator.mixed_precision, sound_dims(model.audio_encoder).n_mels
+        )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.discriminators: nn.Module | None = None
         if discriminators is not None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from models.audio.speech_encoder import SpeechEncoder
 from models.audio.whisper_encoder import WhisperEncoder
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
@@ -41,19 +42,22 @@ class GeneratorTrainingModel(nn.Module):
     def __init__(
         self,
         generator: Generator,
-        audio_encoder: WhisperEncoder,
+        audio_encoder: WhisperEncoder | None,
         train_audio_encoder: bool,
         refiner: Refiner | None = None,
     ) -> None:
-        """Raises BadInput if the encoder's width is not the generator's cross-attention width."""
+        """audio_encoder: None if the batches bring the states of the speech encoder.
+
+        Raises BadInput if the encoder's width is not the generator's cross-attention width.
+        """
         super().__init__()
-        width = audio_encoder.dims.n_audio_state
+        width = SpeechEncoder.width if audio_encoder is None else audio_encoder.width
         if width != generator.audio_channels:
             expected = f"cross_attention_dim {generator.audio_channels}"
             raise BadInput("audio encoder and UNet do not fit", None, expected, f"states of {width}")
         self.generator, self.audio_encoder, self.refiner = generator, audio_encoder, refiner
         self.trains_audio_encoder = train_audio_encoder
-        if not train_audio_encoder:
+        if audio_encoder is not None and not train_audio_encoder:
             audio_encoder.requires_grad_(False)
 
     def forward(
@@ -63,17 +67,16 @@ class GeneratorTrainingModel(nn.Module):
         rows: Int[Tensor, "b n"],
         has_audio: Bool[Tensor, " g"],
         decode: Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "k 3 s s"]] | None = None,
-        references: tuple[Float[Tensor, "k 3 p p"], Float[Tensor, "k 1 s s"]] | None = None,
+        references: tuple[Float[Tensor, "k 3 p p"], Float[Tensor, "k 1 s s"], UInt8[Tensor, "k 1 p p"]] | None = None,
+        windows: Float[Tensor, "b v d"] | None = None,
     ) -> Generated:
         """latents: masked, reference, depth; item k belongs to sound segment k // (b / g), its window is ``rows``.
 
-        decode: decodes all or some of the latents; references: composed references and depth images of these, for the
-        refiner.
+        decode: decodes all or some of the latents; references: composed references, depth images and mouths of
+        these, for the refiner. windows: states of the speech encoder, without an audio encoder of the model's own.
         """
-        with torch.set_grad_enabled(self.trains_audio_encoder and torch.is_grad_enabled()):
-            states = self.audio_encoder(log_mel) * has_audio[:, None, None, None]
-        group = torch.arange(len(latents), device=latents.device) // (len(latents) // len(log_mel))
-        windows = states[group[:, None], rows].flatten(1, 2)
+        if windows is None:
+            windows = self.encode(log_mel, rows, has_audio)
         new = self.generator(latents, windows)
         if decode is None:
             return Generated(new)
@@ -81,12 +84,23 @@ class GeneratorTrainingModel(nn.Module):
         refined = None if self.refiner is None or references is None else self.refiner(images, *references)
         return Generated(new, images, refined)
 
+    def encode(
+        self, log_mel: Float[Tensor, "g m t"], rows: Int[Tensor, "b n"], has_audio: Bool[Tensor, " g"]
+    ) -> Float[Tensor, "b v d"]:
+        """Windows of the model's audio encoder."""
+        if self.audio_encoder is None:
+            raise ValueError("expected windows of states, since the model has no audio encoder")
+        with torch.set_grad_enabled(self.trains_audio_encoder and torch.is_grad_enabled()):
+            states = self.audio_encoder(log_mel) * has_audio[:, None, None, None]
+        group = torch.arange(len(rows), device=rows.device) // (len(rows) // len(log_mel))
+        return states[group[:, None], rows].flatten(1, 2)
+
     def export(self, directory: Path, half: bool) -> None:
         """Write the files that inference_joygen.py loads: UNet, refiner, and the audio encoder if it was trained."""
         self.generator.save(directory / UNET_FOLDER, half)
         if self.refiner is not None:
             self.refiner.save(directory / REFINER_FOLDER, half)
-        if self.trains_audio_encoder:
+        if self.audio_encoder is not None and self.trains_audio_encoder:
             self.audio_encoder.save(directory / AUDIO_ENCODER_FILE)
 
 
@@ -149,7 +163,8 @@ def predict(
         batch.rows,
         batch.has_audio,
         lambda latents: codec.decode(latents[decoded].float()),
-        (references[decoded], to_signed(batch.depths[decoded])),
+        (references[decoded], to_signed(batch.depths[decoded]), batch.mouths[decoded]),
+        batch.windows,
     )
     return Prediction(
         new.latents.float(),

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.audio.speech_encoder import SpeechEncoder
 from models.audio.whisper_encoder import LOG_MEL_PADDING, EncoderDims, WhisperEncoder, log_mel_spectrogram
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
@@ -27,13 +28,16 @@ from utils.data.augment import NO_AUGMENTATION
 from utils.data.clips import open_clips
 from utils.data.dataset import DatasetConfig, TrainingBatches, split_clips
 from utils.data.segments import SegmentSource
+from utils.data.sound_states import StateSource
 from utils.training.losses import LossWeights
 from utils.training.training_loop import Intervals
+from utils.weights.speech_wheel import N_POSITIONS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 VALIDATION_SEED = 1_000_003
+SEGMENTS = EncoderDims(n_audio_ctx=N_POSITIONS)  # of the sound segments beside the speech encoder's states
 MANY_WEIGHTS = 100_000_000
 MIN_SYNC_FRAMES = 2  # decoded frames per clip that the sync discriminator compares
 
@@ -72,8 +76,9 @@ class GeneratorTrainingConfig:
     dataset: DatasetConfig
     opti: GeneratorOptimizerConfig
     unet_resume_file: Path | None = None  # initial weights
-    whisper_model_path: Path | None = None  # audio encoder: initial weights, or frozen
-    audio_encoder: EncoderDims | None = None  # sizes of a new one instead
+    # audio encoder: initial weights, or frozen; or the sizes of a new one; null and null: the speech encoder, frozen
+    whisper_model_path: Path | None = None
+    audio_encoder: EncoderDims | None = None
     train_audio_encoder: bool = False
     refiner: RefinerConfig | None = None  # sizes of a new refiner; null: none, or refiner_resume_dir
     refiner_resume_dir: Path | None = None  # initial refiner
@@ -145,14 +150,22 @@ def build_model(config: GeneratorTrainingConfig) -> GeneratorTrainingModel:
     generator = Generator.create(read_model_config(config.unet_config_file), config.seed)
     if config.unet_resume_file:
         generator.load_unet(config.unet_resume_file)
-    if (config.whisper_model_path is None) == (config.audio_encoder is None):
-        raise BadInput("audio encoder not clear", expected="either whisper_model_path or audio_encoder")
-    if config.whisper_model_path:
-        audio_encoder = WhisperEncoder.load(config.whisper_model_path)
-    else:
-        audio_encoder = WhisperEncoder.create(config.audio_encoder, config.seed)  # type: ignore[arg-type]
     choose_trained_blocks(config, generator)
-    return GeneratorTrainingModel(generator, audio_encoder, config.train_audio_encoder, build_refiner(config))
+    encoder = build_audio_encoder(config)
+    return GeneratorTrainingModel(generator, encoder, config.train_audio_encoder, build_refiner(config))
+
+
+def build_audio_encoder(config: GeneratorTrainingConfig) -> WhisperEncoder | None:
+    """None for the speech encoder, whose states the batches bring."""
+    if config.whisper_model_path is not None and config.audio_encoder is not None:
+        raise BadInput("audio encoder not clear", expected="either whisper_model_path or audio_encoder")
+    if config.whisper_model_path is not None:
+        return WhisperEncoder.load(config.whisper_model_path)
+    if config.audio_encoder is not None:
+        return WhisperEncoder.create(config.audio_encoder, config.seed)
+    if config.train_audio_encoder:
+        raise BadInput("train_audio_encoder without an encoder", expected="whisper_model_path or audio_encoder")
+    return None
 
 
 def build_refiner(config: GeneratorTrainingConfig) -> Refiner | None:
@@ -214,26 +227,42 @@ def build_discriminators(config: GeneratorTrainingConfig, mixed_precision: str, 
 
 
 def build_data(
-    config: GeneratorTrainingConfig, encoder: WhisperEncoder, n_processes: int
+    config: GeneratorTrainingConfig, encoder: WhisperEncoder | None, n_processes: int
 ) -> tuple[TrainingBatches, TrainingBatches | None]:
     """Batches of the training, and of the held-out clips if there are any."""
-    sound = sound_source(encoder, config.train_audio_encoder)
+    sound, states = sound_sources(encoder, config.train_audio_encoder)
     names, held_out = split_clips(config.dataset)
     clips = open_clips(config.dataset.root_dir, names, config.dataset.in_memory)
     n_batches = config.opti.max_steps * config.opti.gradient_accumulation_steps * n_processes
-    training = TrainingBatches(clips, config.dataset, sound, n_batches, config.seed)
-    if not held_out:
+    training = TrainingBatches(clips, config.dataset, sound, n_batches, config.seed, states)
+    if not held_out or not config.validation_batches:
         return training, None
     plain = replace(config.dataset, augment=NO_AUGMENTATION)
     clips = open_clips(config.dataset.root_dir, held_out, config.dataset.in_memory)
-    return training, TrainingBatches(clips, plain, sound, config.validation_batches, VALIDATION_SEED)
+    return training, TrainingBatches(clips, plain, sound, config.validation_batches, VALIDATION_SEED, states)
 
 
-def sound_source(encoder: WhisperEncoder, random_offset: bool) -> SegmentSource:
-    """Sound segments of this encoder's input length; see SegmentSource for ``random_offset``."""
-    dims = encoder.dims
+def sound_dims(encoder: WhisperEncoder | None) -> EncoderDims:
+    """Sizes of the sound segments."""
+    return SEGMENTS if encoder is None else encoder.dims
+
+
+def sound_sources(encoder: WhisperEncoder | None, random_offset: bool) -> tuple[SegmentSource, StateSource | None]:
+    """Sound segments of this encoder's input length; without one, the states of the speech encoder too.
+
+    random_offset: see SegmentSource.
+    """
+    dims = sound_dims(encoder)
 
     def log_mel(wave: Float[np.ndarray, " n"]) -> Float[Tensor, "c t"]:
         return log_mel_spectrogram(wave, dims.n_mels)
 
-    return SegmentSource(log_mel, dims.n_mels, dims.n_audio_ctx, LOG_MEL_PADDING, random_offset)
+    segments = SegmentSource(log_mel, dims.n_mels, dims.n_audio_ctx, LOG_MEL_PADDING, random_offset)
+    if encoder is not None:
+        return segments, None
+    speech = SpeechEncoder.load()
+
+    def encode(wave: Float[np.ndarray, " n"]) -> Float[Tensor, "t l d"]:
+        return torch.cat(list(speech.encode_segments(wave)))
+
+    return segments, StateSource(encode, speech.n_states, speech.width)

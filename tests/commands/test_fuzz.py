@@ -15,11 +15,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.generation.face_crops import choose_reference_frames, prepare_batches, source_frames
+from models.generation.face_crops import (
+    choose_mouth_pictures,
+    choose_reference_frames,
+    prepare_batches,
+    source_frames,
+)
+from models.generation.face_pasting import GeneratedFace, paste
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
 from models.generation.refiner import Refiner, RefinerConfig
-from models.generation.talking_face import paste
 from models.training.generator_training_setup import GeneratorTrainingConfig
 from models.training.motion_training_config import MotionTrainingConfig, check_config
 from tests.helpers import damage, media, talking_clip
@@ -129,14 +134,17 @@ def use_edit(clip: Path, folder: Path, composed: bool) -> None:
     require_rate(None, video, edit)
     n_frames = count_frames(edit, LOUD, faithful=False)
     assert 0 < n_frames <= len(edit)
-    references, rows = None, [None] * n_frames
-    if edit.valid[:n_frames].any():
-        references, rows = choose_reference_frames(edit, clip, n_frames, 32, composed)
-    sources = source_frames(edit, clip, rows, True)
-    for batch in prepare_batches(sources, (32, 32), 3, False, references):
+    references, mouths = None, None
+    if composed:
+        mouths = choose_mouth_pictures(edit, clip, n_frames)
+    elif edit.valid[:n_frames].any():
+        references = choose_reference_frames(edit, clip, n_frames, 32)
+    sources = source_frames(edit, clip, n_frames, True, None, references, mouths)
+    for batch in prepare_batches(sources, (32, 32), 3):
         for row, face in zip(batch.rows, batch.faces, strict=True):
             source = batch.sources[row]
-            assert paste(source.image, face.crop, source.face)[0].shape == source.image.shape
+            generated = GeneratedFace(face.crop, np.zeros(face.crop.shape, np.float32) if composed else None)
+            assert paste(source, face, generated)[0].shape == source.image.shape
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -20,15 +20,17 @@ import inference_joygen
 from models.generation.face_crops import (
     FaceEdit,
     SourceFrame,
+    choose_mouth_pictures,
     choose_reference_frames,
     edited_face,
     prepare_composed,
     prepare_crop,
     source_frames,
 )
+from models.generation.face_pasting import GeneratedFace, paste
 from models.generation.generator import Generator
 from models.generation.latent_codec import LatentCodec
-from models.generation.talking_face import TalkingFace, paste, talking_frames
+from models.generation.talking_face import TalkingFace, talking_frames
 from models.generation.talking_video import windows_of_parts
 from tests.helpers.talking_clip import (
     CLIP_NAME,
@@ -75,7 +77,7 @@ def networks(folder) -> tuple[TalkingFace, torch.Tensor]:
 
 def talk(folder: Path, edit: store.EditResult, networks, batch_size: int = 4, pose_driven: bool = True):
     talking_face, windows = networks
-    sources = source_frames(edit, folder / CLIP_NAME, [None] * N_MOTION, pose_driven)
+    sources = source_frames(edit, folder / CLIP_NAME, N_MOTION, pose_driven)
     return list(talking_frames(sources, windows.split(batch_size), talking_face, batch_size=batch_size))
 
 
@@ -208,9 +210,10 @@ def test_inputs_of_the_generator():
 def test_paste_with_a_face_parser(folder, edit):
     image = next(read_frames(folder / CLIP_NAME))
     face_edit = edited_face(edit, 0, True)
-    generated = np.full((64, 64, 3), 255, np.uint8)
-    everywhere = paste(image, generated, face_edit, lambda _: np.full((512, 512), 255, np.uint8))[0]
-    nowhere, mask = paste(image, generated, face_edit, lambda _: np.zeros((512, 512), np.uint8))
+    inputs = (SourceFrame(image, face_edit), prepare_crop(image, face_edit, 64))
+    generated = GeneratedFace(np.full((64, 64, 3), 255, np.uint8))
+    everywhere = paste(*inputs, generated, lambda _: np.full((512, 512), 255, np.uint8))[0]
+    nowhere, mask = paste(*inputs, generated, lambda _: np.zeros((512, 512), np.uint8))
     assert not mask.any()
     assert np.array_equal(nowhere, image)
     x1, y1, x2, y2 = face_edit.box
@@ -231,9 +234,9 @@ def test_upstream_s_images_are_jpeg_files_on_their_way(folder, edit):
     mouth = mouth_mask(face_edit.landmarks, size[::-1])
     expected = cv2.resize(jpeg(face_edit.depth) * mouth, (64, 64), interpolation=cv2.INTER_LANCZOS4)
     np.testing.assert_array_equal(depth, expected)
-    nowhere = paste(image, np.zeros((64, 64, 3), np.uint8), face_edit, lambda _: np.zeros((512, 512), np.uint8), True)[
-        0
-    ]
+    black = GeneratedFace(np.zeros((64, 64, 3), np.uint8))
+    source = SourceFrame(image, face_edit)
+    nowhere = paste(source, prepared, black, lambda _: np.zeros((512, 512), np.uint8), faithful=True)[0]
     np.testing.assert_array_equal(nowhere, jpeg(image))
     assert not np.array_equal(nowhere, image)
 
@@ -287,7 +290,7 @@ def test_sampled_latents_are_the_same_with_any_number_of_threads(folder, edit, n
         sampling = torch.Generator()
         talking_face = TalkingFace(codec, networks[0].generator, IMAGE_SIZE, sampling)
         batches = windows_of_parts(windows.split(2), parts, 2, sampling, seed=5)
-        sources = source_frames(edit, folder / CLIP_NAME, [None] * N_MOTION, True)
+        sources = source_frames(edit, folder / CLIP_NAME, N_MOTION, True)
         runs.append([frame.image for frame in talking_frames(sources, batches, talking_face, batch_size=2)])
     for one, several in zip(*runs, strict=True):
         assert np.abs(one.astype(int) - several).max() <= 1  # sums in another order; other samples differ by much more
@@ -381,8 +384,8 @@ def test_command_ends_with_one_line_and_exit_code_2(folder, tmp_path):
 
 def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, networks, tmp_path):
     talking_face, _ = networks
-    references, rows = choose_reference_frames(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=False)
-    assert [row is None for row in rows] == (~edit.valid[:N_MOTION]).tolist()
+    references = choose_reference_frames(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE)
+    assert [row is None for row in references.rows] == (~edit.valid[:N_MOTION]).tolist()
     bank = talking_face.encode_references(references.faces)
     face, depth = references.faces[:1], torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     own = talking_face.encode(face, depth)
@@ -394,15 +397,15 @@ def test_reference_is_another_frame_unless_the_same_is_asked_for(folder, edit, n
 
 
 def test_a_composed_reference_is_the_frame_with_another_s_mouth(folder, edit):
-    references, rows = choose_reference_frames(edit, folder / CLIP_NAME, N_MOTION, IMAGE_SIZE, composed=True)
+    mouths = choose_mouth_pictures(edit, folder / CLIP_NAME, N_MOTION)
+    assert [len(pictures) == 0 for pictures in mouths] == (~edit.valid[:N_MOTION]).tolist()
     index = int(np.flatnonzero(edit.valid[:N_MOTION])[0])
     image = next(read_frames_at(folder / CLIP_NAME, [int(edit.frame_index[index])]))
     face = edited_face(edit, index, True)
     still = replace(face, landmarks=face.source_landmarks)
-    red = replace(
-        references, faces=torch.zeros_like(references.faces) + torch.tensor([255, 0, 0])[:, None, None].byte()
-    )
-    prepared = prepare_composed(image, still, (IMAGE_SIZE, IMAGE_SIZE), red, rows[index])
+    red = [replace(mouth, image=np.full_like(mouth.image, (255, 0, 0))) for mouth in mouths[index]]
+    assert abs(sum(mouth.share for mouth in red) - 1) < 1e-6
+    prepared = prepare_composed(image, still, red, (IMAGE_SIZE, IMAGE_SIZE))
     mouth = mouth_mask(still.source_landmarks, face.depth.shape).astype(float)
     mouth = cv2.dilate(cv2.resize(mouth, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA), np.ones((7, 7))) > 0
     changed = (prepared.composed != prepared.crop).any(axis=-1)

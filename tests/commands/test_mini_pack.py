@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from models.generation.face_crops import (
-    References,
     SourceFrame,
-    choose_reference_frames,
+    choose_mouth_pictures,
     prepare_batches,
     source_frames,
 )
@@ -34,12 +33,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inputs(folder) -> tuple[list[SourceFrame], References]:
-    """The first frames with a face, and the reference frames."""
+def inputs(folder) -> list[SourceFrame]:
+    """The first frames with a face."""
     edit = store.load_edit(store.edit_dir(folder / "edit", folder / CLIP_NAME, folder / SPEECH_NAME))
-    references, rows = choose_reference_frames(edit, folder / CLIP_NAME, len(edit), 256, composed=True)
-    sources = source_frames(edit, folder / CLIP_NAME, rows, True)
-    return [source for source in sources if source.face is not None][:N_FRAMES], references
+    mouths = choose_mouth_pictures(edit, folder / CLIP_NAME, len(edit))
+    sources = source_frames(edit, folder / CLIP_NAME, len(edit), True, mouths=mouths)
+    return [source for source in sources if source.face is not None][:N_FRAMES]
 
 
 def load(dtype: torch.dtype):
@@ -49,10 +48,9 @@ def load(dtype: torch.dtype):
 
 
 def generate(networks: TalkingFace, inputs, windows: torch.Tensor) -> np.ndarray:
-    sources, references = inputs
     sizes = (networks.image_size, networks.fine_size)
-    (batch,) = prepare_batches(sources, sizes, N_FRAMES, False, references)
-    return np.stack(generate_batch(batch, windows, networks)).astype(float)
+    (batch,) = prepare_batches(inputs, sizes, N_FRAMES)
+    return np.stack([face.image for face in generate_batch(batch, windows, networks)]).astype(float)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +74,9 @@ def test_bfloat16_agrees_with_float32(inputs, exact, windows):
 
 
 def test_sound_and_depth_move_the_generated_mouth(inputs, exact, windows):
-    sources, references = inputs
     faces = generate(exact[0], inputs, windows)
     without_sound = generate(exact[0], inputs, torch.zeros_like(windows))
-    flat = [replace(source, face=replace(source.face, depth=None)) for source in sources]
-    without_depth = generate(exact[0], (flat, references), windows)
+    flat = [replace(source, face=replace(source.face, depth=None)) for source in inputs]
+    without_depth = generate(exact[0], flat, windows)
     assert np.abs(faces - without_sound).max() > 2
     assert np.abs(faces - without_depth).max() > 8

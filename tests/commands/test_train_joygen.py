@@ -16,6 +16,7 @@ import torch
 import yaml
 
 import train_joygen
+from models.audio.speech_encoder import SpeechEncoder
 from models.audio.whisper_encoder import WhisperEncoder
 from models.generation.generator import Generator
 from models.training.generator_training_learner import GeneratorLearner
@@ -24,6 +25,7 @@ from tests.helpers.training_data import SIZE, UNET_CONFIG, read_log, write_clip,
 from utils.core.errors import BadInput, StageFailure
 from utils.data.dataset import Batch
 from utils.files.image_files import read_rgb
+from utils.media.windows import WINDOW_ROWS
 from utils.results.store import face_path
 from utils.training.training_loop import BAD_BATCH_NAME, TrainingLoop
 from utils.weights.checkpoints import read_weights
@@ -283,12 +285,26 @@ def test_damaged_image_is_one_clear_line(workspace, tmp_path, n_workers):
     assert "Traceback" not in str(caught.value) and ".jpg" in str(caught.value)
 
 
+def test_states_of_the_speech_encoder_come_with_the_batches(workspace, tmp_path):
+    unet_path = tmp_path / "unet.json"
+    unet_path.write_text(json.dumps(UNET_CONFIG | {"cross_attention_dim": SpeechEncoder.width}))
+    options = (f"unet_config_file={unet_path}", "audio_encoder=null", "train_audio_encoder=false")
+    loop = build_loop(workspace, *options, f"checkpoint_dir={tmp_path / 'run'}", "opti.max_steps=1")
+    batch = loop.learner.training[0]
+    assert batch.windows.shape[1:] == (WINDOW_ROWS * SpeechEncoder.n_states, SpeechEncoder.width)
+    assert batch.windows[batch.has_audio.repeat_interleave(len(batch.windows) // len(batch.has_audio))].any()
+    loop.run()
+    assert (tmp_path / "run" / "final" / "unet").is_dir()
+    assert not list((tmp_path / "run" / "final").glob("*.pt"))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("opti.learning_rate=1", "unknown config key"),
         ("checkpoint_valiation_interval=5", "checkpoint_validation_interval"),  # the reference's spelling
-        ("audio_encoder=null", "audio encoder not clear"),
+        ("audio_encoder=null", "train_audio_encoder without an encoder"),
+        ("whisper_model_path=w.pt", "audio encoder not clear"),
         ("dataset.root_dir=nowhere", "no training clips"),
         ("vae_path=nowhere", "model config missing"),
         ("audio_encoder.n_audio_state=8", "do not fit"),

@@ -30,7 +30,7 @@ def faces_of(talking_face: TalkingFace, inputs, pose_driven: bool) -> list[np.nd
     states = torch.from_numpy(inputs["in_whisper_feature"]).float()
     windows = stream_windows([states], N_FRAMES, batch_size=BATCH_SIZE)
     batches = generate_batches(prepare_batches(sources, (IMAGE_SIZE, IMAGE_SIZE), BATCH_SIZE), windows, talking_face)
-    return [face[..., ::-1] for _, faces in batches for face in faces]
+    return [face.image[..., ::-1] for _, faces in batches for face in faces]
 
 
 def assert_levels_close(found: np.ndarray, expected: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from utils.data.shards import sharded_clips
 from utils.data.splits import usable_frames
 from utils.files.arrays import ArrayRows, StoredPath
 from utils.files.image_files import read_gray, read_rgb
-from utils.imaging.references import widest_mouths
+from utils.imaging.mouth_library import describe
 from utils.results.store import depth_path, face_path
 from utils.results.training_clip import CLIP_PATTERN, ClipArrays, clip_dirs
 
@@ -65,13 +65,12 @@ class Clip:
         return len(self.valid)
 
     @cached_property
-    def opened(self) -> np.ndarray:
-        """bool [N]: the frames with the most open mouths, whose teeth are visible."""
-        usable = np.flatnonzero(self.valid)
-        faces = np.stack([self.landmarks[index] for index in usable]) if len(usable) else np.zeros((0, N_LANDMARKS, 2))
-        opened = np.zeros(len(self.valid), bool)
-        opened[usable[widest_mouths(faces)]] = True
-        return opened
+    def mouths(self) -> np.ndarray:
+        """float32 [N, d], see describe; 0 for frames that are not valid."""
+        faces = np.zeros((len(self), N_LANDMARKS, 2), np.float32)
+        for index in np.flatnonzero(self.valid):
+            faces[index] = self.landmarks[index] / STORED_SIZE
+        return describe(faces)
 
     @property
     def audio(self) -> np.ndarray | None:

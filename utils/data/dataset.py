@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,14 +22,16 @@ from utils.core.errors import BadInput
 from utils.data.augment import Augmentation, sample_color, sample_placement, sample_shift, shift_image
 from utils.data.clips import STORED_SIZE, Clip, clip_names
 from utils.data.segments import SegmentSource
+from utils.data.sound_states import StateSource
 from utils.data.splits import MIN_FRAMES, TRAIN_LIST, VALIDATION_LIST, read_names
-from utils.imaging.face_warp import compose_reference
+from utils.imaging.face_warp import MouthPicture, compose_reference
 from utils.imaging.images import mouth_depth, stack_gray, stack_images
 from utils.imaging.masks import mouth_mask
+from utils.imaging.mouth_library import N_MOUTHS
 
 MIN_REFERENCE_DISTANCE = 5  # frames
 NEAR_DISTANCE = 25  # frames
-NEAR_FRAMES, OPEN_MOUTHS = 0.75, 0.75  # shares of composed references: from a near frame; with an open mouth
+NEAR_FRAMES, SIMILAR_MOUTHS, MIXED_MOUTHS = 0.75, 0.75, 0.2  # shares of composed references, see make_reference
 
 
 @dataclass(frozen=True)
@@ -66,29 +68,40 @@ class Batch:
     log_mel: Float[Tensor, "g c t"]
     rows: Int[Tensor, "b 10"]  # states of the group's segment in the frame's window
     has_audio: Bool[Tensor, " g"]
+    windows: Float[Tensor, "b n d"] | None  # of a frozen speech encoder's states
     names: tuple[str, ...]  # "clip/frame" of every item, for messages
 
     def to(self, device: torch.device) -> Batch:
-        moved = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
-        return Batch(**moved, names=self.names)
+        moved: dict[str, Any] = {
+            key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def join_batches(parts: Sequence[Batch]) -> Batch:
-    tensors = {
+    tensors: dict[str, Any] = {
         key: torch.cat([getattr(part, key) for part in parts])
         for key, value in vars(parts[0]).items()
         if isinstance(value, Tensor)
     }
-    return Batch(**tensors, names=tuple(name for part in parts for name in part.names))
+    return replace(parts[0], **tensors, names=tuple(name for part in parts for name in part.names))
 
 
 class TrainingBatches(Dataset[Batch]):
     """Batches of a training by number."""
 
     def __init__(
-        self, clips: Sequence[Clip], config: DatasetConfig, sound: SegmentSource, n_batches: int, seed: int
+        self,
+        clips: Sequence[Clip],
+        config: DatasetConfig,
+        sound: SegmentSource,
+        n_batches: int,
+        seed: int,
+        states: StateSource | None = None,
     ) -> None:
-        """Raises BadInput if no clip has enough usable frames, or batch_size is not a multiple of frames_per_clip."""
+        """states: of a frozen speech encoder, whose windows come with the batches.
+
+        Raises BadInput if no clip has enough usable frames, or batch_size is not a multiple of frames_per_clip."""
         self._clips = [clip for clip in clips if clip.valid.sum() >= MIN_FRAMES]
         if not self._clips:
             raise BadInput("no usable clip", config.root_dir, f"a clip of {MIN_FRAMES} frames with a face", "none")
@@ -96,6 +109,7 @@ class TrainingBatches(Dataset[Batch]):
             expected = f"a multiple of frames_per_clip = {config.frames_per_clip}"
             raise BadInput("batch_size cannot be shared among clips", None, expected, str(config.batch_size))
         self._config, self._sound, self._n_batches, self._seed = config, sound, n_batches, seed
+        self._states = states
         shares = np.sqrt([clip.valid.sum() for clip in self._clips])  # long clips more often, not in proportion
         self._clip_shares = shares / shares.sum()
 
@@ -125,7 +139,8 @@ class TrainingBatches(Dataset[Batch]):
             mouths=stack_gray(mouths),
             log_mel=segment.log_mel[None],
             rows=segment.rows(frames),
-            has_audio=torch.tensor([clip.audio is not None]),
+            has_audio=torch.tensor([clip.sound is not None]),
+            windows=None if self._states is None else self._states.windows(clip.name, clip.audio, frames),
             names=tuple(f"{clip.name}/{frame}" for frame in frames),
         )
 
@@ -158,12 +173,20 @@ def make_reference(
         return clip.faces[choose_reference(clip.valid, frame, rng)]
     is_own = rng.random() < config.augment.same_frame
     around = frame if is_own else frame_near(clip.valid, frame, rng)
-    distant = np.abs(np.arange(len(clip)) - frame) >= MIN_REFERENCE_DISTANCE
-    is_open = rng.random() < OPEN_MOUTHS and (clip.opened & distant).any()
-    mouth = choose_reference(clip.opened if is_open else clip.valid, frame, rng)
-    return compose_reference(
-        clip.faces[around], clip.landmarks[around], clip.faces[mouth], clip.landmarks[mouth], clip.landmarks[frame]
-    )
+    n_mouths = 2 if rng.random() < MIXED_MOUTHS else 1
+    chosen = [choose_mouth(clip, frame, rng) for _ in range(n_mouths)]
+    mouths = [MouthPicture(clip.faces[index], clip.landmarks[index], 1 / n_mouths) for index in chosen]
+    target = clip.landmarks[frame]
+    return compose_reference(clip.faces[around], clip.landmarks[around], mouths, target, STORED_SIZE)
+
+
+def choose_mouth(clip: Clip, frame: int, rng: np.random.Generator) -> int:
+    """A frame whose mouth is shown: with SIMILAR_MOUTHS the most similar one of N_MOUTHS, as at inference, else any."""
+    if rng.random() >= SIMILAR_MOUTHS:
+        return choose_reference(clip.valid, frame, rng)
+    some = np.array([choose_reference(clip.valid, frame, rng) for _ in range(N_MOUTHS)])
+    wanted, known = clip.mouths[frame], clip.mouths[some]
+    return int(some[np.square(known - wanted).sum(axis=1).argmin()])
 
 
 def frame_near(valid: Bool[np.ndarray, " n"], frame: int, rng: np.random.Generator) -> int:

@@ -8,6 +8,7 @@ generates what no other frame shows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -26,7 +27,17 @@ N_EYE_POINTS = 16
 NEAR_RING, FAR_RING = 1.35, 6.0  # times the face oval's distance from its middle
 SMALLEST_AREA = 1e-6  # px², twice the area; thinner triangles hold no pixel
 EDGE_TOLERANCE = 1e-6
-LIP_FEATHER = 0.012  # of the image's width
+LIP_FEATHER = 0.012  # of the face's width
+
+
+@dataclass(frozen=True)
+class MouthPicture:
+    """A frame's pixels around the lips: uint8 RGB [h, w, 3], landmarks float32 [468, 2] in its pixels, and its share
+    of the mixture that is shown between the lips."""
+
+    image: np.ndarray
+    landmarks: np.ndarray
+    share: float = 1.0
 
 
 def warp_face(
@@ -34,38 +45,48 @@ def warp_face(
     landmarks: Float[np.ndarray, "468 2"],
     target: Float[np.ndarray, "468 2"],
     window: Window | None = None,
+    keeps_detail: bool = False,
 ) -> UInt8[np.ndarray, "p q 3"]:
-    """The face with its landmarks moved to ``target``, all in pixels of the image; the whole of it or a window."""
+    """The face with its landmarks moved to ``target``, all in pixels of the image; the whole of it or a window.
+
+    keeps_detail: interpolate by Lanczos' kernel instead of bilinearly.
+    """
     positions = _source_positions(landmarks, target, window or (0, 0, face.shape[1], face.shape[0]))
-    mode = cv2.BORDER_REPLICATE
-    return np.asarray(cv2.remap(face, positions[..., 0], positions[..., 1], cv2.INTER_LINEAR, borderMode=mode))
+    method, mode = cv2.INTER_LANCZOS4 if keeps_detail else cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
+    return np.asarray(cv2.remap(face, positions[..., 0], positions[..., 1], method, borderMode=mode))
 
 
 def compose_reference(
     face: UInt8[np.ndarray, "h w 3"],
     landmarks: Float[np.ndarray, "468 2"],
-    mouth_face: UInt8[np.ndarray, "h w 3"],
-    mouth_landmarks: Float[np.ndarray, "468 2"],
+    mouths: Sequence[MouthPicture],
     target: Float[np.ndarray, "468 2"],
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The face with its landmarks at ``target``: ``face`` warped, and ``mouth_face`` warped between the lips.
+    face_width: float,
+    window: Window | None = None,
+    keeps_detail: bool = False,
+) -> UInt8[np.ndarray, "p q 3"]:
+    """The face with its landmarks at ``target``: ``face`` warped, between the lips the warped mixture of ``mouths``.
 
-    ``mouth_face`` is a frame of the same person that shows teeth. The three images are of one size, landmarks in their
-    pixels.
+    mouths: of the same person; their shares add up to 1. face_width: pixels of ``face``, for the soft edge at the lips.
+    window: the part of ``face`` that is returned. keeps_detail: see warp_face.
     """
-    height, width = face.shape[:2]
-    composed, blur = warp_face(face, landmarks, target), max(0.5, LIP_FEATHER * width)
+    left, top, right, bottom = window or (0, 0, face.shape[1], face.shape[0])
+    composed = warp_face(face, landmarks, target, window, keeps_detail)
+    blur = max(0.5, LIP_FEATHER * face_width)
     lips, margin = target[list(INNER_LIPS)], 1 + 3 * blur
-    x1, y1 = np.floor(np.maximum(lips.min(axis=0) - margin, 0)).astype(int).tolist()
-    x2, y2 = np.ceil(np.minimum(lips.max(axis=0) + margin, (width, height))).astype(int).tolist()
+    x1, y1 = np.floor(np.maximum(lips.min(axis=0) - margin, (left, top))).astype(int).tolist()
+    x2, y2 = np.ceil(np.minimum(lips.max(axis=0) + margin, (right, bottom))).astype(int).tolist()
     if x1 >= x2 or y1 >= y2:
         return composed
     between = np.zeros((y2 - y1, x2 - x1), np.float32)
     cv2.fillPoly(between, [np.rint((lips - (x1, y1)) * 16).astype(np.int32)], (1.0,), shift=4)
     weight = cv2.GaussianBlur(between, (0, 0), blur)[..., None]
-    inside = warp_face(mouth_face, mouth_landmarks, target, (x1, y1, x2, y2))
-    shown = composed[y1:y2, x1:x2]
-    shown[:] = np.rint(inside * weight + shown * (1 - weight))
+    inside = np.zeros((*between.shape, 3), np.float32)
+    for mouth in mouths:
+        shown = warp_face(mouth.image, mouth.landmarks, target, (x1, y1, x2, y2), keeps_detail)
+        inside += np.float32(mouth.share) * shown
+    part = composed[y1 - top : y2 - top, x1 - left : x2 - left]
+    part[:] = np.rint(inside * weight + part * (1 - weight))
     return composed
 
 

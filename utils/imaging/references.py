@@ -46,11 +46,6 @@ def distances_to(pose: Float[np.ndarray, " d"], poses: Float[np.ndarray, "n d"])
     return np.concatenate([np.abs(block - pose).mean(axis=1) for block in blocks])
 
 
-def widest_mouths(landmarks: Float[np.ndarray, "n 468 2"]) -> Int[np.ndarray, " k"]:
-    """The OPEN_SHARE of the faces with the widest open mouths, widest first; at least one if there is any."""
-    return widest(mouth_openings(landmarks))
-
-
 def mouth_openings(landmarks: Float[np.ndarray, "n 468 2"]) -> Float[np.ndarray, " n"]:
     return np.linalg.norm(landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP], axis=1)
 
@@ -72,16 +67,23 @@ def spread_over(poses: Float[np.ndarray, "n d"], candidates: Int[np.ndarray, " c
     return np.array(kept)
 
 
-def cheapest_path(costs: Float[np.ndarray, "n k"], switch_cost: float) -> Int[np.ndarray, " n"]:
-    """One of k choices per step: the sum of their costs and of ``switch_cost`` per change is least (Viterbi)."""
+def cheapest_path(
+    costs: Float[np.ndarray, "n k"], switch_costs: float | Float[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
+    """One of k choices per step: the sum of their costs and of the cost of every change is least (Viterbi).
+
+    switch_costs: of a change from the step before to this one.
+    """
     n_steps, n_choices = costs.shape
+    costs_of_change = np.broadcast_to(switch_costs, n_steps)
     before = np.zeros((n_steps, n_choices), int)
     total = costs[0].copy()
     for step in range(1, n_steps):
         best = int(total.argmin())
-        changes = total[best] + switch_cost < total
+        changed = total[best] + costs_of_change[step]
+        changes = changed < total
         before[step] = np.where(changes, best, np.arange(n_choices))
-        total = np.where(changes, total[best] + switch_cost, total) + costs[step]
+        total = np.where(changes, changed, total) + costs[step]
     path = np.zeros(n_steps, int)
     path[-1] = total.argmin()
     for step in range(n_steps - 1, 0, -1):

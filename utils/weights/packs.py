@@ -40,7 +40,7 @@ class Pack:
     image_size: int
     audio2motion: Path  # folder of config.yaml and model_ckpt_steps_*
     face_model: Path  # BFM folder or face_model.safetensors
-    whisper: Path  # Whisper's container
+    whisper: Path | None  # Whisper's container; None: the speech encoder of the installed wheel
     vae: Path  # diffusers folder
     unet: Path  # diffusers folder
     refiner: Path | None = None  # sharpens the generator's images; needs composed references
@@ -86,7 +86,7 @@ def mini_pack(root: Path = MINI_DIR) -> Pack:
         image_size=image_size,
         audio2motion=root / "audio2motion",
         face_model=root / "face_model.safetensors",
-        whisper=root / "whisper" / "mini.pt",
+        whisper=_if_present(root / "whisper" / "mini.pt"),
         vae=root / "vae",
         unet=root / "unet",
         refiner=_if_present(root / REFINER_FOLDER),

@@ -111,3 +111,19 @@ def test_features_are_states_padded_with_zeros(encoder, speech):
     assert features.shape == (160, AUDIO_DIMS["whisper"])
     np.testing.assert_array_equal(features[: n_states(len(wave))], encoder.encode(wave))
     assert not features[n_states(len(wave)) :].any()
+
+
+def test_a_wave_in_pieces_has_the_same_states(encoder, speech):
+    whole = torch.cat(list(encoder.encode_segments(speech)))
+    assert whole.shape[1:] == (encoder.n_states, encoder.width)
+    np.testing.assert_array_equal(whole.flatten(1).numpy(), encoder.encode(speech))
+    pieces = np.array_split(speech, 37)
+    assert torch.equal(torch.cat(list(encoder.encode_segments(lambda: iter(pieces)))), whole)
+
+
+def test_segments_that_nobody_needs_are_zeros(encoder, speech):
+    whole = list(encoder.encode_segments(speech))
+    some = list(encoder.encode_segments(speech, [range(KEPT_STATES + 5, KEPT_STATES + 9)]))
+    assert [len(part) for part in some] == [len(part) for part in whole]
+    assert torch.equal(some[1], whole[1])
+    assert not any(part.any() for number, part in enumerate(some) if number != 1)

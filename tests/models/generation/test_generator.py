@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.audio.speech_encoder import SpeechEncoder
 from models.audio.whisper_encoder import EncoderDims, WhisperEncoder
 from models.generation.generator import Generator, build_unet, positional_encoding
 from models.layers.model_config import read_model_config
@@ -106,7 +107,7 @@ def test_mini_config_belongs_to_its_yaml():
     with torch.device("meta"):
         unet = build_unet(config)
     assert unet.config.in_channels == 3 * unet.config.out_channels
-    assert unet.config.cross_attention_dim == training["audio_encoder"]["n_audio_state"]
+    assert training["whisper_model_path"] is None and unet.config.cross_attention_dim == SpeechEncoder.width
     assert sum(parameter.numel() for parameter in unet.parameters()) < 20e6
 
 
@@ -151,6 +152,17 @@ def test_joint_model_trains_the_encoder_only_if_asked(joint_input, trains):
     gradient = model.audio_encoder.encoder.conv1.weight.grad
     assert (gradient is not None and gradient.abs().sum() > 0) if trains else gradient is None
     assert model.generator.unet.conv_in.weight.grad.abs().sum() > 0
+
+
+def test_joint_model_takes_windows_of_the_speech_encoder(joint_input):
+    generator = Generator.create(UNET_CONFIG | {"cross_attention_dim": SpeechEncoder.width}).eval()
+    model = GeneratorTrainingModel(generator, None, train_audio_encoder=False).eval()
+    windows = torch.randn(4, 20, SpeechEncoder.width, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        found = model(**joint_input, windows=windows).latents
+        torch.testing.assert_close(found, generator(joint_input["latents"], windows))
+    with pytest.raises(ValueError, match="no audio encoder"):
+        model(**joint_input)
 
 
 def test_joint_model_refuses_parts_that_do_not_fit(generator):

@@ -20,11 +20,28 @@ def no_depth(n=2) -> torch.Tensor:
     return torch.full((n, 1, 8, 8), -1.0)
 
 
+def mouths(n=2, size=16, inside=1) -> torch.Tensor:
+    return torch.full((n, 1, size, size), inside, dtype=torch.uint8)
+
+
 def test_begins_as_the_reference_with_a_little_of_the_generated_image():
     generated, reference = images(size=8), images(seed=1)
-    found = Refiner.create(CONFIG)(generated, reference, no_depth())
+    found = Refiner.create(CONFIG)(generated, reference, no_depth(), mouths())
     share = torch.sigmoid(torch.tensor(INITIAL_LOGIT))
     torch.testing.assert_close(found, torch.lerp(resize_images(generated, 16), reference, share))
+
+
+def test_outside_the_lips_only_the_smooth_part_of_the_reference_changes():
+    generated, reference = images(), images(seed=1)
+    masks = mouths(inside=0)
+    masks[..., 4:12, 8:] = 1
+    refiner = Refiner.create(CONFIG)
+    change = refiner.correct(generated, reference, no_depth(), masks)
+    everywhere = refiner.correct(generated, reference, no_depth(), mouths())
+    torch.testing.assert_close(change[..., 7:9, 11:], everywhere[..., 7:9, 11:])
+    steps, all_steps = (field.diff(dim=-1)[..., :5].abs().mean() for field in (change, everywhere))
+    assert steps < all_steps / 4
+    torch.testing.assert_close(change[..., :4].mean(), everywhere[..., :4].mean(), atol=0.02, rtol=0)
 
 
 def test_learns_which_image_is_right():
@@ -36,7 +53,7 @@ def test_learns_which_image_is_right():
         generated, reference = resize_images(resize_images(truth, 4), 16), truth.clone()
         reference[:, :, :, :8] = -1
         expected = torch.cat((generated[..., :8], truth[..., 8:]), dim=-1)
-        loss = (refiner(generated, reference, no_depth(4)) - expected).abs().mean()
+        loss = (refiner(generated, reference, no_depth(4), mouths(4)) - expected).abs().mean()
         first = loss.item() if step == 0 else first
         optimizer.zero_grad()
         loss.backward()
@@ -53,7 +70,7 @@ def test_same_seed_same_weights_and_a_folder_keeps_them(tmp_path):
     refiner.save(tmp_path / "refiner")
     loaded = Refiner.load(tmp_path / "refiner")
     assert loaded.config == CONFIG and not loaded.training
-    inputs = (images(), images(seed=1), no_depth())
+    inputs = (images(), images(seed=1), no_depth(), mouths())
     torch.testing.assert_close(loaded(*inputs), refiner(*inputs))
 
 

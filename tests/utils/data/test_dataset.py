@@ -14,6 +14,7 @@ from utils.data.dataset import (
     MIN_REFERENCE_DISTANCE,
     DatasetConfig,
     TrainingBatches,
+    choose_mouth,
     choose_reference,
     make_item,
     make_reference,
@@ -180,15 +181,17 @@ def test_a_composed_reference_never_shows_the_mouth_to_draw(clips, config):
         shown.clear()
         reference = make_reference(watched, frame, composed, rng)
         assert reference.shape == (256, 256, 3)
-        around, mouth = shown
+        *mouths, around = shown
         n_same += around == frame
-        assert abs(mouth - frame) >= MIN_REFERENCE_DISTANCE
+        assert 1 <= len(mouths) <= 2
+        assert all(abs(mouth - frame) >= MIN_REFERENCE_DISTANCE for mouth in mouths)
     assert 0 < n_same < 8 * watched.valid.sum()
 
 
-def test_the_widest_mouths_of_a_clip(clips):
-    clip = clips[0]
-    openings = [np.linalg.norm(clip.landmarks[i][14] - clip.landmarks[i][13]) for i in range(len(clip))]
-    closed = clip.valid & ~clip.opened
-    assert clip.opened.any() and not clip.opened[~clip.valid].any()
-    assert max(np.array(openings)[closed]) <= min(np.array(openings)[clip.opened])
+def test_a_similar_mouth_is_shown_more_often_than_chance(clips):
+    clip, frame, rng = clips[0], int(np.flatnonzero(clips[0].valid)[0]), np.random.default_rng(0)
+    usable = [index for index in np.flatnonzero(clip.valid) if abs(index - frame) >= MIN_REFERENCE_DISTANCE]
+    distances = np.square(clip.mouths - clip.mouths[frame]).sum(axis=1)
+    chosen = [choose_mouth(clip, frame, rng) for _ in range(40)]
+    assert set(chosen) <= set(usable)
+    assert np.mean([distances[index] for index in chosen]) < np.mean([distances[index] for index in usable])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from utils.core.errors import BadInput
-from utils.imaging.face_warp import compose_reference, face_triangles, warp_face
+from utils.imaging.face_warp import MouthPicture, compose_reference, face_triangles, warp_face
 from utils.imaging.landmarks import INNER_LIPS, LOWER_INNER_LIP, UPPER_INNER_LIP
 from utils.weights import packs
 
@@ -68,7 +68,7 @@ def test_between_the_lips_another_frame_shows(landmarks):
     face, mouth_face = np.full((SIZE, SIZE, 3), 50, np.uint8), np.full((SIZE, SIZE, 3), 200, np.uint8)
     target = landmarks.copy()
     target[list(LOWER_LIP), 1] += 8
-    shown = compose_reference(face, landmarks, mouth_face, landmarks, target)
+    shown = compose_reference(face, landmarks, [MouthPicture(mouth_face, landmarks)], target, SIZE)
     middle = target[[UPPER_INNER_LIP, LOWER_INNER_LIP]].mean(axis=0).astype(int)
     assert shown[middle[1], middle[0], 0] > 180
     outside = np.ones((SIZE, SIZE), bool)
@@ -80,10 +80,29 @@ def test_between_the_lips_another_frame_shows(landmarks):
     assert (shown[outside] == 50).all()
 
 
+def test_mouths_are_mixed_by_their_shares_at_any_size(landmarks):
+    """The second picture is cut out of a frame twice as large."""
+    face, dark, bright = (np.full((SIZE, SIZE, 3), level, np.uint8) for level in (50, 100, 200))
+    large = np.repeat(np.repeat(bright, 2, axis=0), 2, axis=1)[60:, 40:]
+    mouths = [MouthPicture(dark, landmarks, 0.75), MouthPicture(large, landmarks * 2 - (40, 60), 0.25)]
+    target = landmarks.copy()
+    target[list(LOWER_LIP), 1] += 8
+    shown = compose_reference(face, landmarks, mouths, target, SIZE)
+    column, row = target[[UPPER_INNER_LIP, LOWER_INNER_LIP]].mean(axis=0).astype(int)
+    assert abs(int(shown[row, column, 0]) - 125) <= 3
+
+
+def test_a_window_of_a_composed_reference_is_a_part_of_the_whole(landmarks):
+    image = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    arguments = (image, landmarks, [MouthPicture(image, landmarks)], landmarks * 1.03, SIZE)
+    whole, part = compose_reference(*arguments), compose_reference(*arguments, window=(30, 70, 100, 110))
+    assert np.abs(whole[70:110, 30:100].astype(int) - part).max() <= 1  # the blur at the window's edge
+
+
 def test_a_mouth_outside_the_image_changes_nothing(landmarks):
     image = coordinates()
     away = landmarks + (3 * SIZE, 0)
-    assert np.array_equal(compose_reference(image, away, image, away, away), image)
+    assert np.array_equal(compose_reference(image, away, [MouthPicture(image, away)], away, SIZE), image)
 
 
 def test_a_turned_face_shows_no_triangle_from_behind(landmarks):
