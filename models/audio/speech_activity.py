@@ -1,8 +1,8 @@
-"""Speech activity per video frame, from the loudness and the pitch of the sound.
+"""Speech activity per video frame, from Silero's voice activity detector (models/audio/speech_detector.py).
 
-A frame is audible if it is within LOUD_RANGE of the clip's loud parts (the 95th percentile), or within VOICED_RANGE
-where Praat finds a pitch. Sounds shorter than SHORTEST_SOUND are dropped (clicks), pauses shorter than SHORTEST_PAUSE
-are speech (stops such as p, t, k, and breaths). Frames next to a change belong to neither: lips move ahead of sound.
+A run of frames that are likely speech is speech if one of them is surely so. Runs shorter than SHORTEST_SOUND are
+dropped, pauses shorter than SHORTEST_PAUSE are speech (stops such as p, t, k, and breaths). Frames next to a change
+belong to neither: lips move ahead of sound.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import binary_closing, binary_erosion, binary_opening
+from scipy.ndimage import binary_closing, binary_erosion, binary_opening, binary_propagation
 
-from models.audio.audio_features import fit_length, praat_pitch
-from utils.core.types import FEATURE_RATE, MOTION_FPS, SAMPLES_PER_FRAME
+from models.audio.audio_features import fit_length
+from models.audio.speech_detector import CHUNK_SAMPLES, SpeechDetector
+from utils.core.types import SAMPLES_PER_FRAME
 
-LOUD_RANGE, VOICED_RANGE = 25.0, 35.0  # dB below the clip's loud parts
+SURE, LIKELY = 0.5, 0.15  # least probabilities; chosen in docs/mini_pack.md
+SHORTEST_SOUND, SHORTEST_PAUSE = 4, 6  # frames
+EDGE = 2  # frames on both sides of a change
+LOUD_LEVEL = -20.0  # dB of full scale that the clip's loud parts are brought to; soft voices are missed otherwise
 LOUD_PERCENTILE = 95
 MIN_LEVEL = -60.0  # dB of full scale; lower levels are no speech
-SHORTEST_SOUND, SHORTEST_PAUSE = 2, 6  # frames
-EDGE = 2  # frames on both sides of a change
 _SILENCE = 1e-10  # power floor, for digital silence
 _FRAMES_PER_BLOCK = 512  # bounds memory on long clips
 
@@ -33,49 +35,43 @@ class SpeechActivity:
     silence: np.ndarray
 
 
-@dataclass(frozen=True)
-class Loudness:
-    """Per video frame, [n] each: levels in dB of full scale, whether Praat finds a pitch, and whether the frame is
-    audible (see above)."""
+def speech_activity(wave: Float[np.ndarray, " n"], n_frames: int) -> SpeechActivity:
+    """Activity of a 16 kHz wave in [-1, 1) over ``n_frames`` video frames from its start; silence beyond it.
 
-    levels: np.ndarray
-    voiced: np.ndarray
-    audible: np.ndarray
-
-
-def loudness(wave: Float[np.ndarray, " n"], n_frames: int) -> Loudness:
-    """Loudness of a 16 kHz wave in [-1, 1) over ``n_frames`` > 0 video frames from its start; silence beyond it."""
-    levels = 10 * np.log10(_powers(wave, n_frames) + _SILENCE)
-    if levels.max() < MIN_LEVEL:
-        return Loudness(levels, np.zeros(n_frames, bool), np.zeros(n_frames, bool))
-    per_frame = FEATURE_RATE // MOTION_FPS
-    voiced = fit_length(praat_pitch(wave), n_frames * per_frame).reshape(n_frames, per_frame).max(axis=1) > 0
-    below = np.percentile(levels, LOUD_PERCENTILE) - levels
-    audible = ((below <= LOUD_RANGE) | (voiced & (below <= VOICED_RANGE))) & (levels >= MIN_LEVEL)
-    return Loudness(levels, voiced, audible)
+    Raises BadInput if the detector's wheel is missing or damaged, unless the wave is silent.
+    """
+    if n_frames == 0:
+        return SpeechActivity(np.zeros(0, bool), np.zeros(0, bool))
+    likely_speech = speech_probability(wave[: n_frames * SAMPLES_PER_FRAME], n_frames)
+    spoken = without_short_runs(binary_propagation(likely_speech > SURE, mask=likely_speech > LIKELY))
+    return SpeechActivity(_inner(spoken), _inner(~spoken))
 
 
-def _powers(wave: Float[np.ndarray, " n"], n_frames: int) -> Float[np.ndarray, " t"]:
-    """Mean square of every frame."""
-    powers = np.zeros(n_frames)
-    for start in range(0, n_frames, _FRAMES_PER_BLOCK):
-        n_now = min(_FRAMES_PER_BLOCK, n_frames - start)
+def speech_probability(wave: Float[np.ndarray, " n"], n_frames: int) -> Float[np.ndarray, " t"]:
+    """Probability of speech in the middle of every frame, 0 beyond the wave; the same at any loudness."""
+    levels = 10 * np.log10(_powers(wave) + _SILENCE)
+    levels = levels[levels > MIN_LEVEL]
+    if not len(levels):
+        return np.zeros(n_frames)
+    gain = 10 ** ((LOUD_LEVEL - np.percentile(levels, LOUD_PERCENTILE)) / 20)
+    found = SpeechDetector.load().probabilities(wave, gain)
+    middles = (np.arange(n_frames) + 0.5) * SAMPLES_PER_FRAME
+    return np.interp(middles, (np.arange(len(found)) + 0.5) * CHUNK_SAMPLES, found, right=0.0)
+
+
+def _powers(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, " t"]:
+    """Mean square of every frame; the last is filled up with zeros."""
+    powers = np.zeros(-(-len(wave) // SAMPLES_PER_FRAME))
+    for start in range(0, len(powers), _FRAMES_PER_BLOCK):
+        n_now = min(_FRAMES_PER_BLOCK, len(powers) - start)
         samples = fit_length(wave[start * SAMPLES_PER_FRAME :], n_now * SAMPLES_PER_FRAME).astype(np.float64)
         powers[start : start + n_now] = np.mean(samples.reshape(n_now, SAMPLES_PER_FRAME) ** 2, axis=1)
     return powers
 
 
-def speech_activity(wave: Float[np.ndarray, " n"], n_frames: int) -> SpeechActivity:
-    """Activity of a 16 kHz wave in [-1, 1) over ``n_frames`` video frames from its start; silence beyond it."""
-    if n_frames == 0:
-        return SpeechActivity(np.zeros(0, bool), np.zeros(0, bool))
-    audible = without_short_runs(loudness(wave, n_frames).audible)
-    return SpeechActivity(_inner(audible), _inner(~audible))
-
-
-def without_short_runs(audible: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+def without_short_runs(spoken: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Drop short sounds, then fill short pauses; the mask continues beyond both ends."""
-    padded = np.pad(audible, SHORTEST_PAUSE, mode="edge")
+    padded = np.pad(spoken, SHORTEST_PAUSE, mode="edge")
     padded = binary_opening(padded, np.ones(SHORTEST_SOUND))
     padded = binary_closing(padded, np.ones(SHORTEST_PAUSE))
     return padded[SHORTEST_PAUSE:-SHORTEST_PAUSE]

