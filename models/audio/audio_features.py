@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from models.audio.hubert import HubertEncoder
 
 STEPS_MULTIPLE = 8  # feature steps; one latent step of the motion network is 4 motion frames
-AUDIO_DIMS = {"mfcc": 13, "mfcc_norm": 26, "hubert": 1024, "whisper": 768}
+AUDIO_DIMS = {"mfcc": 13, "hubert": 1024, "whisper": 768}
 
 MFCC_RATE = 24_000  # Hz
 MFCC_WINDOW = 1200  # samples, 50 ms
@@ -33,13 +33,6 @@ MFCC_BANDS = 80
 MFCC_RANGE = (80.0, 12_000.0)  # Hz
 MFCC_SCALE = 0.01  # brings coefficients of several hundred near 1
 DYNAMIC_RANGE = 80.0  # dB below the loudest band that are kept
-
-NORM_WINDOW = 800  # samples, 50 ms
-NORM_RANGE = (80.0, 7600.0)  # Hz
-NORM_FLOORS = (80.0, 40.0)  # dB below the clip's loud parts that are kept: all detail, and above most noise
-LOUD_PERCENTILE = 95  # of the loudest band per step
-ACTIVE_RANGE = 30.0  # dB; steps within it of the loud parts make up the mean voice
-_SILENCE = 1e-10  # power that stands for digital silence
 
 MEL_WINDOW = 512  # samples, 32 ms
 MEL_BANDS = 80
@@ -85,7 +78,7 @@ def speech_features(
     elif audio_type == "whisper":
         audio = whisper_features(wave, scratch)
     else:
-        audio = mfcc_features(wave) if audio_type == "mfcc" else pad_to_multiple(normalised_mfcc(wave))
+        audio = mfcc_features(wave)
     f0 = pitch_contour(wave) if with_pitch else np.zeros(0, np.float32)
     return SpeechFeatures(audio, fit_length(f0, len(audio)))
 
@@ -148,28 +141,6 @@ def _mfcc(pieces: Iterable[Float[np.ndarray, " n"]]) -> Float[np.ndarray, "t 13"
     centred = _between_zeros(pieces, MFCC_WINDOW // 2)
     bands = _mel_spectrum(centred, MFCC_RATE, MFCC_WINDOW, hop, MFCC_BANDS, MFCC_RANGE, power=2)
     return _cepstrum(power_to_db(bands, top_db=DYNAMIC_RANGE)).astype(np.float32)
-
-
-def normalised_mfcc(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 26"]:
-    """MFCC at 50 Hz, normalised for loudness, microphone and voice, of a 16 kHz wave; scaled by 1/100.
-
-    Levels are relative to the clip's loud parts, and the mean of the active steps is subtracted. The coefficients come
-    twice: with a floor of 80 dB, and with one of 40 dB, above most noise.
-    """
-    hop = SAMPLES_PER_FEATURE
-    centred = _between_zeros([wave], NORM_WINDOW // 2)
-    decibels = _mel_spectrum(centred, SAMPLE_RATE, NORM_WINDOW, hop, MFCC_BANDS, NORM_RANGE, power=2)
-    decibels += _SILENCE
-    np.log10(decibels, out=decibels)
-    decibels *= 10
-    loudest = decibels.max(axis=1)
-    decibels -= np.percentile(loudest, LOUD_PERCENTILE)
-    is_active = loudest >= np.percentile(loudest, LOUD_PERCENTILE) - ACTIVE_RANGE
-    parts = []
-    for floor in NORM_FLOORS:
-        cepstrum = _cepstrum(decibels, -floor)
-        parts.append(cepstrum - cepstrum[is_active].mean(axis=0))
-    return (np.concatenate(parts, axis=1) * MFCC_SCALE).astype(np.float32)
 
 
 def log_mel(wave: Float[np.ndarray, " n"]) -> Float[np.ndarray, "t 80"]:
@@ -312,10 +283,10 @@ def _frame_blocks(
                 waiting = waiting[len(frames) * hop :]
 
 
-def _cepstrum(decibels: Float[np.ndarray, "t bands"], floor: float = -np.inf) -> Float[np.ndarray, "t 13"]:
+def _cepstrum(decibels: Float[np.ndarray, "t bands"]) -> Float[np.ndarray, "t 13"]:
     blocks = [decibels[start : start + _FRAMES_PER_BLOCK] for start in range(0, len(decibels), _FRAMES_PER_BLOCK)]
     n_kept = AUDIO_DIMS["mfcc"]
-    return np.concatenate([dct(np.maximum(block, floor), type=2, axis=1, norm="ortho")[:, :n_kept] for block in blocks])
+    return np.concatenate([dct(block, type=2, axis=1, norm="ortho")[:, :n_kept] for block in blocks])
 
 
 def _mel_spectrum(

@@ -34,7 +34,7 @@ _PITCH_EMBEDDINGS = 300
 class Audio2MotionConfig:
     """Variant and sizes; the published checkpoint is the pitch variant on HuBERT states with a mouth amplitude."""
 
-    audio_type: str = "hubert"  # mfcc | mfcc_norm | hubert | whisper
+    audio_type: str = "hubert"  # mfcc | hubert | whisper
     use_pitch: bool = True
     use_mouth_amp_embed: bool = True  # pitch variant only
     use_eye_amp_embed: bool = False  # pitch variant only

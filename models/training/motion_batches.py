@@ -19,7 +19,6 @@ from models.audio.audio_features import (
     SpeechFeatures,
     fit_length,
     mfcc,
-    normalised_mfcc,
     pad_to_multiple,
     pitch_contour,
     resample,
@@ -78,11 +77,6 @@ def labelled(clip: MotionClip, config: Audio2MotionConfig, face: FaceModel) -> M
         mouth_amp=mouth_amplitude(landmarks.numpy()[clip.valid]),
         eye_amp=eye_amplitude(landmarks.numpy()[clip.valid]),
     )
-
-
-def with_normalised(clips: Sequence[MotionClip]) -> list[MotionClip]:
-    """Add the features of audio_type mfcc_norm; they are normalised over whole clips, not windows."""
-    return [replace(clip, audio=normalised_mfcc(clip.wave)) for clip in progress(clips, len(clips), "features")]
 
 
 def with_whisper(clips: Sequence[MotionClip], cache_dir: Path) -> list[MotionClip]:

@@ -22,7 +22,6 @@ from models.training.motion_batches import (
     collate,
     labelled,
     with_hubert,
-    with_normalised,
     with_variants,
     with_whisper,
 )
@@ -229,8 +228,6 @@ def load_clips(
         clips = with_hubert(clips, config.data_dir, config.hubert_dir, accelerator)
     if config.network.audio_type == "whisper":
         clips = with_whisper(clips, config.output_dir / _STATES_FOLDER)
-    if config.network.audio_type == "mfcc_norm":
-        clips = with_normalised(clips)
     return clips[: len(training)], clips[len(training) :]
 
 

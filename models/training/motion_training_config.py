@@ -112,8 +112,8 @@ def check_config(config: MotionTrainingConfig) -> None:
         raise BadInput("loss.prior_sync needs sync_expert", expected="an expert's file", found="null")
     if config.network.audio_type not in AUDIO_DIMS:
         raise BadInput("unknown network.audio_type", expected=" or ".join(AUDIO_DIMS), found=config.network.audio_type)
-    if config.variants.count and config.network.audio_type not in ("mfcc_norm", "whisper"):
-        expected, advice = "network.audio_type mfcc_norm or whisper", "set variants.count to 0"
+    if config.variants.count and config.network.audio_type != "whisper":
+        expected, advice = "network.audio_type whisper", "set variants.count to 0"
         raise BadInput("variants cannot be used", None, expected, config.network.audio_type, advice)
     if config.cuts.interval and config.network.audio_type != "whisper":
         raise BadInput("cuts cannot be used", None, "network.audio_type whisper", config.network.audio_type)

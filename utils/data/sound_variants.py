@@ -28,7 +28,7 @@ ROOM_SHARE = (0.1, 0.7)  # amplitude of the echo beside the direct sound
 class VariantConfig:
     """Number of copies and ranges of the changes; off by default, as in the reference."""
 
-    count: Whole = 0  # copies of every clip; only with network.audio_type mfcc_norm or whisper (features in memory)
+    count: Whole = 0  # copies of every clip; only with network.audio_type whisper (states of whole clips)
     pitch: Amount = 0.0  # largest change of pitch in semitones, formants unchanged
     formants: Decay = 0.0  # largest relative change of formants, pitch unchanged: another size of head
     speed: Decay = 0.0  # largest relative change of speed of sound and lips
