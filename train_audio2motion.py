@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from utils.core import cli
+from utils.core.errors import BadInput
 from utils.core.options import option, parse_options
 from utils.files.atomic import require_writable
 
@@ -53,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
             require_writable(directory)
 
     accelerator = float32_accelerator(options.gpu_id)
+    if config.max_minutes is not None and accelerator.num_processes > 1:
+        raise BadInput("max_minutes is for one process", expected="null", advice="set max_steps instead")
     train = train_sync_expert if options.task == "sync" else train_motion
     train(config, options.export, accelerator)
     accelerator.end_training()

@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 
-from models.editing.clip_analysis import FaceAnalyser, ReconstructedClip, load_analyser
+from models.editing.clip_analysis import FaceAnalyser, ReconstructedClip, RenderedFace, load_analyser
 from models.tracking.clip_tracking import track_clip
 from models.tracking.speaker_choice import ClipSound
 from utils.core import cli
@@ -145,6 +145,11 @@ def write_images(folder: Path, frames: Iterator[np.ndarray], clip: Reconstructed
         landmarks[index] = face.landmarks
         crop = crop_box(frame, boxes[index])
         shrinking = "area" if min(crop.shape[:2]) > STORED_SIZE else "bilinear"
-        write_rgb(store.face_path(folder, index), resize_image(crop, STORED_SIZE, STORED_SIZE, shrinking))
-        write_gray(store.depth_path(folder, index), resize_image(face.depth, STORED_SIZE, STORED_SIZE, "bilinear"))
+        write_face(folder, index, resize_image(crop, STORED_SIZE, STORED_SIZE, shrinking), face)
     store.save_edit_arrays(folder, boxes, landmarks, clip.coeffs, np.arange(len(valid)), valid)
+
+
+def write_face(folder: Path, index: int, crop: UInt8[np.ndarray, "s s 3"], face: RenderedFace) -> None:
+    """Write the two images of a frame; ``crop`` is of STORED_SIZE."""
+    write_rgb(store.face_path(folder, index), crop)
+    write_gray(store.depth_path(folder, index), resize_image(face.depth, STORED_SIZE, STORED_SIZE, "bilinear"))

@@ -71,6 +71,7 @@ class MotionTrainingConfig:
     sync_expert: Path | None = None  # file that --task sync wrote, for loss.sync
     sync_clips: Count = 8096  # clips of five frames that the expert judges per step, at most
     max_steps: Count = 400_000
+    max_minutes: Positive | None = None  # stop earlier after this much time; the schedule does not follow
     seed: Seed = 0
     report_interval: Count = 100  # steps
     validation_interval: Count = 2000
@@ -88,7 +89,8 @@ class MotionTrainingConfig:
 
     @property
     def intervals(self) -> Intervals:
-        return Intervals(self.max_steps, self.report_interval, self.validation_interval, self.checkpoint_interval)
+        report, validation, checkpoint = self.report_interval, self.validation_interval, self.checkpoint_interval
+        return Intervals(self.max_steps, report, validation, checkpoint, self.max_minutes)
 
 
 ENSEMBLE_LOSSES = ("lips", "lip_velocity")  # of regression ensembles alone; `expression` serves both kinds

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -110,30 +111,33 @@ for part in ("unet", "refiner"):
     file = pathlib.Path(folder, "final", part, "config.json")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(pathlib.Path(folder).name)
-pathlib.Path(folder, "final", "whisper.pt").write_text("")
+pathlib.Path(folder, "words").write_text(" ".join(sys.argv))
 """
 
 
-def test_a_stopped_build_of_the_mini_pack_goes_on(tmp_path):
-    """Trained networks that are not, or partly, exported to the pack are exported by the next run."""
-    root, work = tmp_path / "root", tmp_path / "work"
-    pack = work / "pack"
+@pytest.fixture
+def pack_build(tmp_path):
+    """Runs build.sh with trainings of stage 3 that only write files, everything else being finished."""
+    root, pack = tmp_path / "root", tmp_path / "work" / "pack"
     shutil.copytree(ROOT / "scripts", root / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "train_joygen.py").write_text(TRAINING_STUB)
     (root / "preprocess_dataset.py").write_text("")
     mini = root / "pretrained_models" / "mini"
     kept = [mini / "pack.json", mini / "av_agreement.safetensors"]
     done = [pack / "face_model.safetensors", pack / "vae/config.json", pack / "audio2motion/config.yaml"]
-    for path in (*kept, *done):
+    for path in (*kept, *done, tmp_path / "clips" / "talk" / "menendez.mp4"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    clips = tmp_path / "clips"
-    (clips / "talk").mkdir(parents=True)
-    (clips / "talk" / "menendez.mp4").write_text("")
+    return partial(run_bash, root / "scripts" / "mini_pack" / "build.sh", str(tmp_path / "clips"), str(pack.parent))
+
+
+def test_a_stopped_build_of_the_mini_pack_goes_on(pack_build, tmp_path):
+    """Trained networks that are not, or partly, exported to the pack are exported by the next run."""
+    pack = tmp_path / "work" / "pack"
     (pack / "unet").mkdir()  # an interrupted copy
 
     def build() -> None:
-        result = run_bash(root / "scripts" / "mini_pack" / "build.sh", str(clips), str(work))
+        result = pack_build()
         assert result.returncode == 0, result.stderr
         assert {path.relative_to(pack).as_posix(): path.read_text() for path in pack.glob("[ru]*/**/*.json")} == {
             "refiner/config.json": "together",
@@ -143,3 +147,19 @@ def test_a_stopped_build_of_the_mini_pack_goes_on(tmp_path):
     build()
     (pack / "unet" / "config.json").write_text("joygen")  # as before the last step
     build()
+
+
+def test_minutes_of_a_build_reach_every_training_of_stage_3(pack_build, tmp_path):
+    result = pack_build("--device", "cpu", "--minutes", "10")
+    assert result.returncode == 0, result.stderr
+    for name, minutes in (("joygen", "3.5"), ("refiner", "1.5"), ("together", "3")):
+        words = (tmp_path / "work" / name / "words").read_text().split()
+        assert f"opti.max_minutes={minutes}" in words
+
+
+@pytest.mark.parametrize(
+    "words", [["--device", "tpu"], ["--minutes", "0"], ["--minutes", "much"], ["--minutes"], ["--minute", "3"], ["a"]]
+)
+def test_a_wrong_command_line_of_a_build_is_one_line(pack_build, words):
+    result = pack_build(*words)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)

@@ -56,10 +56,19 @@ def waveform_blocks(path: Path, sample_rate: int = SAMPLE_RATE) -> Iterator[np.n
 
 def write_mp3(path: Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
     """Encode float32 [n], mono, in [-1, 1) as MP3, whole or not at all."""
-    with atomic_path(path) as temporary, av.open(media_name(temporary), "w", format="mp3") as container:
-        stream = container.add_stream("mp3", rate=sample_rate, layout="mono", bit_rate=MP3_BITS_PER_SECOND)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None], np.float32), format="fltp", layout="mono")
-        frame.sample_rate = sample_rate
+    _write_sound(path, "mp3", wave.astype(np.float32), "fltp", sample_rate, bit_rate=MP3_BITS_PER_SECOND)
+
+
+def write_flac(path: Path, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+    """Encode int16 [n], mono, as FLAC, without loss, whole or not at all."""
+    _write_sound(path, "flac", samples.astype(np.int16), "s16", sample_rate)
+
+
+def _write_sound(path: Path, codec: str, samples: np.ndarray, sample_format: str, rate: int, **options: Any) -> None:
+    with atomic_path(path) as temporary, av.open(media_name(temporary), "w", format=codec) as container:
+        stream: Any = container.add_stream(codec, rate=rate, layout="mono", format=sample_format, **options)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format=sample_format, layout="mono")
+        frame.sample_rate = rate
         for packet in (*stream.encode(frame), *stream.encode(None)):
             container.mux(packet)
 

@@ -55,9 +55,13 @@ class ClipArrays:
         return load_array(self.folder / SOUND_NAME, (None,), "i", self.advice)
 
 
+def record_path(folder: Path) -> Path:
+    """The clip's record, the last file that is written."""
+    return folder / TRACK_NAME
+
+
 def is_finished(folder: Path) -> bool:
-    """Whether the folder's record exists, the last file that is written."""
-    return (folder / TRACK_NAME).is_file()
+    return record_path(folder).is_file()
 
 
 def finished_clips(data_dir: Path) -> set[str]:
