@@ -22,12 +22,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 from models.face3d.face_model import MODEL_FILE, FaceModel
 from scripts.mini_pack.packed_clip import ADVICE, MEMBER_NAMES, PackingJob, UnpackingJob, pack_clip, unpack_clip
 from utils.core import cli
-from utils.core.config import Count, Positive, Whole
+from utils.core.config import Bounds, Count, Positive
 from utils.core.errors import BadInput, StageFailure
 from utils.core.options import CommandParser, Options, add_flags, given_fields, option
 from utils.curation.work_queue import Work, run_units
@@ -50,17 +50,17 @@ class WorkOptions(Options):
     num_workers: Count | None = option(None, help="clips at once (default: one per core)")
 
     def run(self, units: Sequence[Path], work: Work) -> None:
-        """Print what becomes of each clip. Raises StageFailure if one fails."""
+        """Print what becomes of each clip. Raises BadInput if one cannot be used, StageFailure if its process died."""
         failures = []
         for number, outcome in enumerate(run_units(units, work, self.num_workers or os.cpu_count() or 1), 1):
             if outcome.stop is not None:
                 raise outcome.stop
             print(f"{number}/{len(units)} {outcome.unit.name}: {outcome.failure or outcome.note}", flush=True)
-            failures += [outcome.failure] if outcome.failure else []
-        if len(failures) == 1:
-            raise BadInput(failures[0])
+            failures += [outcome] if outcome.failure else []
         if failures:
-            raise BadInput(f"{len(failures)} of {len(units)} clips cannot be used", found=failures[0])
+            others = f" (one of {len(failures)} such clips)" if len(failures) > 1 else ""
+            kind = BadInput if all(outcome.is_final for outcome in failures) else StageFailure
+            raise kind(f"{failures[0].unit.name}: {failures[0].failure}{others}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class PackOptions(WorkOptions):
         None, help="face model that the clips were prepared with (default: the mini pack's)"
     )
     exclude: tuple[str, ...] = option((), help="names of clips to leave out")
-    crf: Whole = option(CRF, help="x264's quality of the face crops, 0 to 51; more is smaller")
+    crf: Annotated[int, Bounds(0, 51)] = option(CRF, help="x264's quality of the face crops, 0 to 51; more is smaller")
     most_megabytes: Positive = option(55.0, help="size at which no archive is written, megabytes")
 
 

@@ -22,7 +22,7 @@ from models.editing.clip_preparation import write_face
 from models.face3d.face_model import FaceModel
 from models.face3d.rasterizer import choose_rasterizer
 from utils.core.errors import BadInput
-from utils.core.types import N_COEFFS, N_LANDMARKS, SAMPLE_RATE
+from utils.core.types import MOTION_FPS, N_COEFFS, N_LANDMARKS, SAMPLE_RATE
 from utils.data.clips import STORED_SIZE
 from utils.files.atomic import atomic_dir
 from utils.files.image_files import read_rgb
@@ -36,7 +36,8 @@ FACES_NAME, FLAC_NAME, PACKED_ARRAYS_NAME = "faces.mp4", "sound.flac", "arrays.z
 MEMBER_NAMES = (FACES_NAME, FLAC_NAME, PACKED_ARRAYS_NAME, record_path(Path()).name)
 ADVICE = "get or make the archive again"
 _CLIP_ADVICE = "run preprocess_dataset.py again for this clip"
-MOST_FRAMES = 90_000  # an hour
+MOST_SECONDS = 3600
+MOST_FRAMES = MOST_SECONDS * MOTION_FPS
 MOST_PIXELS = 16_384  # side of a source frame or face box
 LARGEST_SHIFT = 0.5  # pixels of the stored crop between landmarks and what is rendered from coefficients
 # Name, number format and values per frame; stored one value after the other, frames last, so that constants deflate.
@@ -215,8 +216,7 @@ def unpack_clip(job: UnpackingJob, packed: Path) -> str:
     with atomic_dir(target) as folder:
         write_images(folder, packed / FACES_NAME, arrays, record, open_renderer(job.face_model_path))
         if (packed / FLAC_NAME).exists():
-            longest = SAMPLE_RATE * MOST_FRAMES
-            store.save_sound(folder, load_waveform(packed / FLAC_NAME, longest=longest))
+            store.save_sound(folder, load_waveform(packed / FLAC_NAME, longest=MOST_SECONDS * SAMPLE_RATE))
         store.save_track_record(folder, record)
     return f"{record.n_valid} of {record.n_frames} frames"
 

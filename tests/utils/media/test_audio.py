@@ -13,7 +13,7 @@ from tests.helpers import media
 from utils.core.errors import BadInput
 from utils.core.types import SAMPLE_RATE
 from utils.media import audio as audio_module
-from utils.media.audio import AudioEncoder, has_audio, load_waveform, write_mp3
+from utils.media.audio import AudioEncoder, has_audio, load_waveform, write_flac, write_mp3
 
 TIMES = [0.1, 0.35, 0.8]
 
@@ -197,3 +197,9 @@ def test_mp3_sounds_like_what_went_in(tmp_path):
 def test_no_more_of_a_sound_is_decoded_than_is_asked_for(tmp_path, longest):
     path = media.write_wav(tmp_path / "a.wav", media.speech_like(1.5))
     np.testing.assert_array_equal(load_waveform(path, longest=longest), load_waveform(path)[:longest])
+
+
+def test_flac_keeps_every_sample(tmp_path):
+    samples = np.random.default_rng(0).integers(-(2**15), 2**15, 70_001, dtype=np.int16)
+    write_flac(tmp_path / "noise.flac", samples)
+    assert np.array_equal(load_waveform(tmp_path / "noise.flac") * 2**15, samples)
