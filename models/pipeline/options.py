@@ -266,9 +266,9 @@ class TalkOptions(StageOptions):
     )
     reference: Reference | None = option(
         None,
-        help="reference image of the face: the frame itself warped to the new lips, with another frame's teeth "
-        "(composed); frames with an open mouth and a similar pose (open); each frame itself (same, default with "
-        "--faithful); or what the generator was trained with (auto, default)",
+        help="reference image of the face: the frame itself warped to the new lips, with the teeth of frames with "
+        "similar lips (composed); frames with an open mouth and a similar pose (open); each frame itself (same, "
+        "default with --faithful); or what the generator was trained with (auto, default)",
         keyed=False,
     )
     seed: SamplingSeed = option(0, help="random seed of the latents that --faithful samples")
