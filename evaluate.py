@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from utils.weights import packs
 
 if TYPE_CHECKING:
     from models.evaluation.clip_comparison import BadFrame
+    from models.evaluation.clip_figures import SoundModel
     from models.evaluation.pair_results import Clip, Networks, PairResult
     from utils.metrics.report import Report
     from utils.metrics.report_plots import WorstFrame
@@ -50,8 +52,13 @@ class EvaluationOptions(cli.DeviceOptions):
     @property
     def weights(self) -> dict[str, Path | None]:
         """Weights by the metric that needs them."""
-        named = (self.lpips_weights, self.inception_weights, self.syncnet_weights, self.av_model)
-        return dict(zip(("lpips", "fid", "lse", "av"), named, strict=True))
+        return {
+            "lpips": self.lpips_weights,
+            "fid": self.inception_weights,
+            "lse": self.syncnet_weights,
+            "av": self.av_model,
+            "av_log_mel": packs.log_mel_agreement_model(),
+        }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     results, skipped = measure_all(matches, metrics, networks)
     measured = list(results)
-    if "av" in metrics:
+    if networks.sound_models:
         results = dict(zip(measured, with_agreement(list(results.values())), strict=True))
     overall, remark = overall_figures(networks.features)
 
@@ -94,16 +101,32 @@ def load_networks(options: EvaluationOptions, metrics: Sequence[str]) -> Network
     from models.evaluation.inception import InceptionV3
     from models.evaluation.lpips import Lpips
     from models.evaluation.pair_results import Networks
-    from models.lipsync.av_agreement import AvModel
     from models.lipsync.syncnet import SyncNet
 
     device = options.device
     return Networks(
-        av=AvModel.load(options.av_model) if "av" in metrics else None,
+        sound_models=load_sound_models(options, metrics),
         lpips=Lpips.load(options.lpips_weights, device) if "lpips" in metrics else None,
         features=LowerFaceFeatures(InceptionV3.load(options.inception_weights, device)) if "fid" in metrics else None,
         syncnet=SyncNet.load(options.syncnet_weights, device) if "lse" in metrics else None,
     )
+
+
+def load_sound_models(options: EvaluationOptions, metrics: Sequence[str]) -> dict[str, SoundModel]:
+    """Models of agreement by metric. Raises BadInput for damaged files and a missing speech encoder."""
+    from models.audio.speech_encoder import SpeechEncoder
+    from models.evaluation.clip_figures import SoundModel
+    from models.lipsync.av_agreement import AvModel, encoder_features
+    from models.lipsync.av_log_mel import load_log_mel_model, log_mel_features
+
+    found: dict[str, SoundModel] = {}
+    if "av" in metrics:
+        model, encoder = AvModel.load(options.av_model), SpeechEncoder.load(options.device)
+        found["av"] = SoundModel(model, partial(encoder_features, encoder))
+    if "av_log_mel" in metrics:
+        model = load_log_mel_model(packs.log_mel_agreement_model())
+        found["av_log_mel"] = SoundModel(model, lambda wave, n_frames: [log_mel_features(wave, n_frames)])
+    return found
 
 
 def measure_all(
@@ -173,29 +196,16 @@ def settings(options: EvaluationOptions, metrics: Sequence[str]) -> dict[str, ob
     from importlib.metadata import version
 
     from utils.files.digests import sha256
+    from utils.metrics.methods import METHODS, METHODS_OF_ALL
 
-    found: dict[str, object] = {
+    used = {name: path for name, path in options.weights.items() if name in metrics and path is not None}
+    return {
         "implementation": f"joygen {VERSION}, MediaPipe {version('mediapipe')}",
         "metrics": ", ".join(metrics),
-        "frames": "25 per second, in order, as many as both clips have; sound 16 kHz mono",
-        "face box": "of each frame of the reference, not smoothed, the same for both clips; width of the face, "
-        "bottom at the chin, middle at the bridge of the nose",
-        "lower face": "lower half of that box resized to 256x256 (128 rows), RGB",
-        "upper face": "pixels of the frame inside the box above its middle, not resized; upper_codec encodes the "
-        "reference's first 50 frames anew (H.264, crf 18)",
-        "speech and silence": "loudness within 25 dB of the loud parts (35 dB where voiced); 2 frames at each change "
-        "count as neither",
+        **METHODS_OF_ALL,
+        **{title: text for metric, title, text in METHODS if metric in metrics},
+        "weights": {name: f"{path.name} sha256 {sha256(path)}" for name, path in used.items()},
     }
-    if "av" in metrics:
-        found["audio-visual agreement"] = "ridge regression on log-mel windows of ±8 frames, offsets ±9 frames, "
-        "weights that leave out the clip's own speaker"
-    if "lse" in metrics:
-        found["LSE"] = "SyncNet, crop from the landmarks' box (not S3FD) to 224 px, offsets ±15 frames"
-    if "fid" in metrics:
-        found["FID crop"] = "lower face stretched to 299x299, pool features, both clips' frames"
-    used = {name: path for name, path in options.weights.items() if name in metrics and path is not None}
-    found["weights"] = {name: f"{path.name} sha256 {sha256(path)}" for name, path in used.items()}
-    return found
 
 
 def save(directory: Path, report: Report, results: dict[ClipPair, PairResult]) -> None:
@@ -223,6 +233,8 @@ def density_curves(results: Sequence[PairResult], report: Report) -> dict:
         "ssim": [Curve("still mouth", pixels("ssim_still"), True), Curve("generated", pixels("ssim"))],
         "lmd": [Curve("still mouth", curve("lmd_still"), True), Curve("generated", curve("lmd"))],
         "opening": [Curve("reference", curve("opening_reference"), True), Curve("generated", curve("opening"))],
+        "width": [Curve("reference", curve("width_reference"), True), Curve("generated", curve("width"))],
+        "detail": [Curve("reference", pixels("laplacian_ref"), True), Curve("generated", pixels("laplacian"))],
         "upper_drift": [Curve("generated", pixels("upper_drift"))],
         "lpips": [Curve("generated", pixels("lpips"))],
     }

@@ -20,12 +20,20 @@ from utils.imaging.blending import enlarge_box
 from utils.imaging.contact_sheet import cut_tile
 from utils.imaging.geometry import face_box_from_68, resize_image
 from utils.metrics.codec_noise import CodecNoise
-from utils.metrics.image_quality import lower_face, mean_difference, psnr, ssim, upper_pixels
+from utils.metrics.image_quality import (
+    laplacian_deviation,
+    lower_face,
+    mean_difference,
+    psnr,
+    redrawn_region,
+    ssim,
+    upper_pixels,
+)
 
 N_WORST = 10
 WORST_APART = 12  # least distance in frames between two of a clip's worst
 INCEPTION_BATCH = 16
-PIXEL_FIGURES = ("psnr", "ssim", "psnr_still", "ssim_still", "upper_drift", "lpips")
+PIXEL_FIGURES = ("psnr", "ssim", "psnr_still", "ssim_still", "upper_drift", "lpips", "laplacian", "laplacian_ref")
 
 
 @dataclass
@@ -162,7 +170,9 @@ class _Meter:
         self.generated_faces.append(None if tracker is None else tracker(generated))
         if self._tools.codec is not None:
             self._tools.codec.add(reference, box)
-        found = {} if box is None else self._compare(reference, generated, box)
+        found = {}
+        if face is not None and box is not None:
+            found = self._compare(reference, generated, box) | _detail(reference, generated, face)
         for name, values in self.pixels.items():
             values.append(found.get(name, float("nan")))
 
@@ -193,6 +203,12 @@ class _Meter:
         new = BadFrame(index, value, cut_tile(reference, view), cut_tile(generated, view))
         rest = [bad for bad in self.worst if index - bad.index >= WORST_APART]
         self.worst = sorted([*rest, new], key=lambda bad: bad.psnr)[:N_WORST]
+
+
+def _detail(reference: np.ndarray, generated: np.ndarray, face: TrackedFace) -> dict[str, float]:
+    box, region = redrawn_region(face.landmarks[:, :2], (reference.shape[0], reference.shape[1]))
+    sides = ("laplacian", generated), ("laplacian_ref", reference)
+    return {name: laplacian_deviation(frame, box, region) for name, frame in sides}
 
 
 def _track_of(faces: list[TrackedFace | None]) -> FaceTrack:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,18 +11,18 @@ from models.evaluation.clip_comparison import BadFrame, Comparison, Instruments,
 from models.evaluation.clip_figures import (
     ClipSound,
     FrameCurves,
-    PredictedOpenings,
+    PredictedCurves,
+    SoundModel,
     agreement_figures,
     frame_curves,
     is_other_sound,
     jitter_figures,
+    mouth_figures,
     picture_figures,
-    predict_openings,
     silence_figures,
 )
 from models.evaluation.inception import frechet_distance
 from models.evaluation.lpips import Lpips
-from models.lipsync.av_agreement import AvModel
 from models.lipsync.syncnet import SyncNet, SyncScore, cut_face, face_windows
 from models.tracking.face_tracker import MediaPipeTracker
 from utils.core.errors import BadInput
@@ -30,9 +30,12 @@ from utils.core.types import SAMPLES_PER_FRAME, FaceTrack, PictureFormat
 from utils.metrics.codec_noise import CodecNoise
 from utils.metrics.figures import BY_NAME
 
-FACE_METRICS = {"lmd", "opening", "jitter", "av", "silence", "lse"}  # those that need the generated clip's landmarks
+# those that need the generated clip's landmarks
+FACE_METRICS = {"lmd", "opening", "width", "closures", "jitter", "av", "av_log_mel", "silence", "lse"}
 GOOD_FID_FRAMES = 2048  # with fewer frames than features the covariances are singular and FID is biased upwards
-OTHER_SPEECH = "its sound is not the reference's: psnr, ssim, lpips, lmd and opening compare different words"
+OTHER_SPEECH = (
+    "its sound is not the reference's: psnr, ssim, lpips, lmd, opening, width and closures compare different words"
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Networks:
-    """Networks of the wanted metrics; None for those that are not wanted."""
+    """Networks of the wanted metrics; None for those that are not wanted. sound_models: by metric, of agreement."""
 
-    av: AvModel | None = None
+    sound_models: Mapping[str, SoundModel] = field(default_factory=dict)
     lpips: Lpips | None = None
     features: LowerFaceFeatures | None = None
     syncnet: SyncNet | None = None
@@ -57,14 +60,14 @@ class Networks:
 
 @dataclass(frozen=True)
 class PairResult:
-    """Figures and notes of a pair, its series per frame, the openings predicted from its sounds, its worst frames."""
+    """Figures and notes of a pair, its series per frame, its worst frames; predicted: from its sounds, by metric."""
 
     n_frames: int
     figures: dict[str, float]
     notes: list[str]
     curves: FrameCurves
     pixels: dict[str, np.ndarray]
-    predicted: PredictedOpenings
+    predicted: Mapping[str, PredictedCurves]
     worst: list[BadFrame]
     sync: SyncScore | None = None
 
@@ -81,12 +84,10 @@ def measure_pair(generated: Clip, reference: Clip, metrics: Collection[str], net
     n = comparison.n
     made, real = (ClipSound.of(_sound_of(clip, n), n) for clip in (generated, reference))
     curves = frame_curves(comparison)
-    figures = picture_figures(comparison, curves)
+    figures = picture_figures(comparison, curves) | mouth_figures(curves)
     figures |= jitter_figures(comparison, made, real) | silence_figures(curves, made, real)
-    predicted = PredictedOpenings(None, None)
-    if networks.av is not None:
-        names = (reference.stem, *generated.stem.split("#"))
-        predicted = predict_openings(networks.av, names, n, made, real)
+    names = (reference.stem, *generated.stem.split("#"))
+    predicted = {metric: model.predict(names, n, made, real) for metric, model in networks.sound_models.items()}
     sync = None
     if networks.syncnet is not None:
         sync, real_sync = sync_scores(networks.syncnet, comparison, generated, reference)
@@ -134,14 +135,18 @@ def with_agreement(results: Sequence[PairResult]) -> list[PairResult]:
     """Add agreement with the sound; the other pairs' sounds are the wrong ones. Clips with other speech get a note."""
     complete = []
     for result in results:
-        others = [o.predicted.generated for o in results if o is not result and o.predicted.generated is not None]
-        figures = agreement_figures(result.curves, result.predicted, others)
-        notes = [*result.notes, OTHER_SPEECH] if has_other_speech(result.predicted) else result.notes
-        complete.append(replace(result, figures={**result.figures, **figures}, notes=notes))
+        figures = dict(result.figures)
+        for metric, predicted in result.predicted.items():
+            sounds = [other.predicted[metric].generated for other in results if other is not result]
+            others = [curves for curves in sounds if curves is not None]
+            figures |= agreement_figures(metric, result.curves, predicted, others)
+        has_other = any(map(has_other_speech, result.predicted.values()))
+        notes = [*result.notes, OTHER_SPEECH] if has_other else result.notes
+        complete.append(replace(result, figures=figures, notes=notes))
     return complete
 
 
-def has_other_speech(predicted: PredictedOpenings) -> bool:
+def has_other_speech(predicted: PredictedCurves) -> bool:
     """Whether a clip was generated from another sound than its reference's own."""
     if predicted.generated is None or predicted.reference is None:
         return False

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_LEAST_VARIANCE = 1e-6  # share of the largest component's; components of less are not brought to deviation 1
+from utils.metrics.ridge import principal_components
 
 
 class PrincipalComponents(nn.Linear):
@@ -19,8 +19,6 @@ class PrincipalComponents(nn.Linear):
     def fit(self, states: Float[Tensor, "t c"]) -> None:
         """Set the projection to the largest components of some states, each at mean 0 and deviation 1."""
         mean = states.double().mean(dim=0)
-        variances, directions = torch.linalg.eigh(torch.cov(states.double().T))  # the largest come last
-        deviations = variances.clamp(min=_LEAST_VARIANCE * float(variances[-1])).sqrt()
-        kept = (directions / deviations)[:, -self.out_features :]
+        kept = torch.from_numpy(principal_components(states.cpu().numpy(), self.out_features)).to(mean)
         self.weight.copy_(kept.T)
         self.bias.copy_(-mean @ kept)

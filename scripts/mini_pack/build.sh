@@ -134,6 +134,6 @@ if [ ! -f "$pack/audio2motion/config.yaml" ]; then
     output_dir="$work/audio2motion" --export "$pack/audio2motion" "${gpu[@]}" \
     ${MAX_STEPS:+"max_steps=$MAX_STEPS"} ${minutes:+"max_minutes=$(share 10)"}
 fi
-# evaluate.py's sync model is not trained here, but by scripts/mini_pack/av_model.py.
-cp pretrained_models/mini/pack.json pretrained_models/mini/av_agreement.safetensors "$pack/"
+# evaluate.py's models of agreement are not trained here: scripts/mini_pack/av_model.py fits av_agreement.safetensors.
+for name in pack.json av_agreement.safetensors av_log_mel.safetensors; do cp "pretrained_models/mini/$name" "$pack/"; done
 echo "the pack is in $pack; copy it over pretrained_models/mini to use it"

@@ -123,7 +123,7 @@ def pack_build(tmp_path):
     (root / "train_joygen.py").write_text(TRAINING_STUB)
     (root / "preprocess_dataset.py").write_text("")
     mini = root / "pretrained_models" / "mini"
-    kept = [mini / "pack.json", mini / "av_agreement.safetensors"]
+    kept = [mini / name for name in ("pack.json", "av_agreement.safetensors", "av_log_mel.safetensors")]
     done = [pack / "face_model.safetensors", pack / "vae/config.json", pack / "audio2motion/config.yaml"]
     for path in (*kept, *done, tmp_path / "clips" / "talk" / "menendez.mp4"):
         path.parent.mkdir(parents=True, exist_ok=True)

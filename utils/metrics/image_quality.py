@@ -1,13 +1,14 @@
-"""Similarity of two images: PSNR, SSIM and mean absolute difference of uint8 RGB images (pure)."""
+"""Similarity of two images, PSNR, SSIM and mean absolute difference, and fine detail, of uint8 RGB images (pure)."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Bool, Float, Int32, Num, UInt8
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from utils.imaging.geometry import crop_box, resize_image
+from utils.imaging.masks import lower_face_mask
 
 PSNR_CAP = 60.0  # dB; a root mean square error of a quarter of a grey level. Equal images have no finite value
 SSIM_SIGMA = 1.5  # pixels; the window is 11 pixels wide
@@ -49,3 +50,28 @@ def ssim(first: UInt8[np.ndarray, "h w c"], second: UInt8[np.ndarray, "h w c"]) 
 def mean_difference(first: UInt8[np.ndarray, "h w c"], second: UInt8[np.ndarray, "h w c"]) -> float:
     """Mean absolute difference in grey levels; NaN of nothing."""
     return float(np.mean(cv2.absdiff(first, second))) if first.size else float("nan")
+
+
+def redrawn_region(
+    landmarks: Float[np.ndarray, "468 2"], size: tuple[int, int]
+) -> tuple[Int32[np.ndarray, " 4"], Bool[np.ndarray, "h w"]]:
+    """The lower face that stage 3 replaces entirely (opacity 1), in a frame of ``size`` (height, width).
+
+    Returns a box inside the frame, possibly empty, and the region in it.
+    """
+    corners = np.concatenate([np.floor(landmarks.min(axis=0)) - 1, np.ceil(landmarks.max(axis=0)) + 2])
+    box = corners.clip(0, np.tile(size[::-1], 2)).astype(np.int32)
+    height, width = int(box[3] - box[1]), int(box[2] - box[0])
+    if height == 0 or width == 0:
+        return box, np.zeros((height, width), bool)
+    return box, lower_face_mask(landmarks - box[:2], (height, width)) == 1
+
+
+def laplacian_deviation(
+    frame: UInt8[np.ndarray, "h w 3"], box: Int32[np.ndarray, " 4"], region: Bool[np.ndarray, "p q"]
+) -> float:
+    """Standard deviation of the Laplacian (3 x 3, of the luma) in a region of a box; NaN of no pixels. Grey levels."""
+    if not region.any():
+        return float("nan")
+    luma = cv2.cvtColor(frame[box[1] : box[3], box[0] : box[2]], cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(luma, cv2.CV_32F)[region].std())

@@ -58,25 +58,22 @@ def closures(opening: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
 class ClosureMatch:
     """Shares of closed frames with a closed frame of the other series within ±1 frame; NaN without closed frames.
 
-    precision: of the generated series' closed frames; recall: of the reference's.
+    precision: of the generated series' closed frames; recall: of the reference's. The chances are those of all frames.
     """
 
     precision: float
     recall: float
+    precision_chance: float
+    recall_chance: float
 
 
 def match_closures(generated: Float[np.ndarray, " n"], reference: Float[np.ndarray, " n"]) -> ClosureMatch:
     """Compare the closures of two series of openings; only frames in which both are known count."""
     known = np.isfinite(generated) & np.isfinite(reference)
     made, real = (closures(np.where(known, opening, np.nan)) for opening in (generated, reference))
-    return ClosureMatch(_share_near(made, real), _share_near(real, made))
-
-
-def _share_near(closed: Bool[np.ndarray, " n"], other: Bool[np.ndarray, " n"]) -> float:
-    """Share of the closed frames near a frame of the other mask."""
-    if not closed.any():
-        return float("nan")
-    return float(binary_dilation(other, np.ones(2 * CLOSURE_TOLERANCE + 1))[closed].mean())
+    near_made, near_real = (binary_dilation(mask, np.ones(2 * CLOSURE_TOLERANCE + 1)) for mask in (made, real))
+    pairs = (near_real, made), (near_made, real), (near_real, known), (near_made, known)
+    return ClosureMatch(*(float(near[frames].mean()) if frames.any() else float("nan") for near, frames in pairs))
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,15 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 def best_lag(first: np.ndarray, second: np.ndarray, max_lag: int) -> LaggedCorrelation:
     """The highest correlation over shifts of up to ``max_lag`` steps either way."""
-    n = min(len(first), len(second))
-    scores = {
-        lag: correlation(first[max(lag, 0) : n + min(lag, 0)], second[max(-lag, 0) : n - max(lag, 0)])
-        for lag in range(-max_lag, max_lag + 1)
-    }
+    scores = {lag: correlation(*overlapping(first, second, lag)) for lag in range(-max_lag, max_lag + 1)}
     lag = max(scores, key=lambda key: (scores[key], -abs(key)))
     return LaggedCorrelation(scores[lag], lag)
+
+
+def overlapping(first: np.ndarray, second: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
+    """The steps that two series have in common if the first is moved ``lag`` steps earlier."""
+    n = min(len(first), len(second))
+    return first[max(lag, 0) : n + min(lag, 0)], second[max(-lag, 0) : n - max(lag, 0)]
 
 
 def lip_distance(generated: Float[np.ndarray, "n 468 d"], reference: Float[np.ndarray, "n 468 d"]) -> np.ndarray:

@@ -98,6 +98,11 @@ def agreement_model() -> Path:
     return MINI_DIR / "av_agreement.safetensors"
 
 
+def log_mel_agreement_model() -> Path:
+    """The former model of audio-visual agreement, for comparison with older figures."""
+    return MINI_DIR / "av_log_mel.safetensors"
+
+
 def face_mesh() -> Path:
     """File of the triangles of MediaPipe's 468 landmarks (``tri``); it comes with the mini pack."""
     return MINI_DIR / "face_model.safetensors"

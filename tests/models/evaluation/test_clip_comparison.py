@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from models.evaluation.clip_comparison import WORST_APART, Instruments, LowerFaceFeatures, compare_frames, of_one_size
 from models.evaluation.clip_figures import (
     ClipSound,
-    PredictedOpenings,
+    PredictedCurves,
     agreement_figures,
     frame_curves,
     jitter_figures,
+    mouth_figures,
     picture_figures,
 )
 from models.evaluation.clip_figures import silence_figures as silence_of
@@ -22,7 +24,7 @@ from utils.core.types import TrackedFace
 from utils.imaging.geometry import landmarks_68
 from utils.media.video import VideoWriter, read_frames
 from utils.metrics.codec_noise import N_FRAMES, CodecNoise
-from utils.metrics.image_quality import PSNR_CAP, upper_pixels
+from utils.metrics.image_quality import PSNR_CAP, redrawn_region, upper_pixels
 
 SIZE = 96
 BOX = (20, 16, 76, 80)  # box of the landmarks below: nose bridge at 48, chin at 80
@@ -46,11 +48,12 @@ class ScriptedTracker:
 
 
 def made_face(opening: float) -> TrackedFace:
-    """Outer eye corners 40 px apart; ``opening`` px between the inner lips' middles."""
+    """Outer eye corners 40 px apart, inner lips ``opening`` px, corners of the mouth 24 - ``opening`` px."""
     rng = np.random.default_rng(0)
     landmarks = np.column_stack([rng.uniform(30, 66, 468), rng.uniform(40, 70, 468), np.zeros(468)]).astype(np.float32)
     landmarks[[33, 263], :2] = [[28, 40], [68, 40]]
     landmarks[13, :2], landmarks[14, :2] = (48, 62), (48, 62 + opening)
+    landmarks[61, :2], landmarks[291, :2] = (36 + opening, 63), (60, 63)
     landmarks[4, :2] = (48, 52)
     points = landmarks_68(landmarks[:, :2]).copy()
     points[:, 0] = points[:, 0].clip(BOX[0], BOX[2])
@@ -75,15 +78,54 @@ def with_lower_change(frame: np.ndarray, amount: int) -> np.ndarray:
 def test_a_clip_against_itself():
     openings = 3 + 2 * np.sin(np.arange(30))
     found = compare_frames(frames_of(30), frames_of(30), tools(openings, openings))
-    figures = picture_figures(found, frame_curves(found))
+    curves = frame_curves(found)
+    figures = picture_figures(found, curves) | mouth_figures(curves)
     assert figures["psnr"] == PSNR_CAP
     assert figures["ssim"] == pytest.approx(1)
     assert (figures["lmd"], figures["upper_drift"], figures["opening_lag"]) == (0, 0, 0)
-    assert figures["opening_r"] == figures["opening_amount"] == pytest.approx(1)
+    for name in (
+        "opening_r",
+        "opening_amount",
+        "width_r",
+        "width_amount",
+        "closure_precision",
+        "closure_recall",
+        "detail",
+    ):
+        assert figures[name] == pytest.approx(1), name
+    assert 0 < figures["closure_precision_chance"] == figures["closure_recall_chance"] < 1
+    assert figures["laplacian"] == figures["laplacian_ref"] > 1
     assert figures["psnr_still"] < 35
     assert figures["lmd_still"] > 0
     assert np.isnan(found.pixels["psnr_still"][0])  # the first frame is the floor itself
     assert np.isnan(figures["lpips"])
+
+
+def test_a_mouth_of_half_the_movement():
+    openings = 3 + 2 * np.sin(np.arange(60) / 2)
+    found = compare_frames(frames_of(60), frames_of(60), tools(openings, np.roll(3 + (openings - 3) / 2, 1)))
+    figures = mouth_figures(frame_curves(found))
+    assert [figures[f"{name}_amount"] for name in ("opening", "width")] == pytest.approx([0.5, 0.5], abs=0.01)
+    assert [figures[f"{name}_r"] for name in ("opening", "width")] == pytest.approx([1, 1], abs=1e-3)
+    assert figures["opening_lag"] == 1
+    assert figures["closure_precision"] > 0.7 > figures["closure_precision_chance"]
+
+
+def test_detail_is_that_of_the_redrawn_region():
+    real = frames_of(12)
+    still = np.full(12, 3.0)
+    smooth = [cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in real]
+    found = compare_frames(real, smooth, tools(still, still))
+    assert picture_figures(found, frame_curves(found))["detail"] < 0.6
+    box, region = redrawn_region(made_face(3.0).landmarks[:, :2], (SIZE, SIZE))
+    assert region.any()
+    inside = [frame.copy() for frame in real]
+    for frame, blurred in zip(inside, smooth, strict=True):  # all but the region, and one pixel about it
+        outside = np.ones((SIZE, SIZE), bool)
+        outside[box[1] : box[3], box[0] : box[2]] = ~cv2.dilate(region.astype(np.uint8), np.ones((3, 3))).astype(bool)
+        frame[outside] = blurred[outside]
+    found = compare_frames(real, inside, tools(still, still))
+    assert picture_figures(found, frame_curves(found))["detail"] == pytest.approx(1)
 
 
 def test_only_the_lower_half_counts_below_and_the_upper_above():
@@ -162,7 +204,7 @@ def test_without_sound_everything_is_silence():
     assert sound.activity.silence.all()
     found = compare_frames(frames_of(20), frames_of(20), tools(np.full(20, 3.0), np.full(20, 3.0)))
     assert np.isnan(silence_of(frame_curves(found), sound, sound)["silence"])
-    assert agreement_figures(frame_curves(found), PredictedOpenings(None, None), []) == {}
+    assert agreement_figures("av", frame_curves(found), PredictedCurves(None, None), []) == {}
 
 
 def test_wrong_sounds_are_other_sounds():
@@ -170,15 +212,20 @@ def test_wrong_sounds_are_other_sounds():
     opening = np.convolve(rng.normal(size=203), np.ones(4), "valid")
     found = compare_frames(frames_of(200), frames_of(200), tools(opening + 10, opening + 10))
     curves = frame_curves(found)
-    own, other = curves.opening + 0.01 * rng.normal(size=200), rng.normal(size=300)
-    figures = agreement_figures(curves, PredictedOpenings(own, own), [other])
+    own, other = curves.mouth + 0.01 * rng.normal(size=(200, 2)), rng.normal(size=(300, 2))
+    figures = agreement_figures("av", curves, PredictedCurves(own, own), [other])
     assert (figures["av_r"] > 0.9, figures["av_lag"], figures["av_r_real"] > 0.9) == (True, 0, True)
+    assert figures["av_r"] == pytest.approx((2 * figures["av_opening_r"] + figures["av_width_r"]) / 3)
     assert abs(figures["av_r_sync_wrong"]) < 0.2
     assert figures["av_r_wrong"] < 0.4
     # the same track beside another clip is not a wrong sound, nor is one that is too short
-    alone = agreement_figures(curves, PredictedOpenings(own, own), [])
-    assert agreement_figures(curves, PredictedOpenings(own, own), [own * 2, other[:20]]) == alone
+    alone = agreement_figures("av", curves, PredictedCurves(own, own), [])
+    assert agreement_figures("av", curves, PredictedCurves(own, own), [own * 2, other[:20]]) == alone
     assert abs(alone["av_r_sync_wrong"]) < 0.3
+    # a model of the opening alone has no figure of the width
+    former = agreement_figures("av_log_mel", curves, PredictedCurves(own[:, :1], own[:, :1]), [])
+    assert former.keys() == {"av_log_mel_r", "av_log_mel_r_real", "av_log_mel_r_wrong"}
+    assert former["av_log_mel_r"] > 0.9
 
 
 def test_codec_noise_is_what_encoding_changes(tmp_path):
