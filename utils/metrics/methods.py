@@ -9,8 +9,7 @@ METHODS_OF_ALL = {
     "lower face": "lower half of that box resized to 256x256 (128 rows), RGB",
     "upper face": "pixels of the frame inside the box above its middle, not resized; upper_codec encodes the "
     "reference's first 50 frames anew (H.264, crf 18)",
-    "speech and silence": "loudness within 25 dB of the loud parts (35 dB where voiced); 2 frames at each change "
-    "count as neither",
+    "speech and silence": "Silero's detector of speech; 2 frames at each change count as neither",
 }
 
 # metric, title, text
