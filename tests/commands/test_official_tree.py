@@ -197,7 +197,7 @@ def test_the_packs_motion_networks_predict_alike(tree):
 def loaded_parts(pack: packs.Pack) -> dict[str, object]:
     """Every part of a pack, opened as the stages open it."""
     from models.audio.hubert import HubertEncoder
-    from models.audio.whisper_encoder import WhisperEncoder
+    from models.audio.speech_encoder import load_audio_encoder
     from models.face3d.face_model import FaceModel
     from models.face3d.recon_net import ReconNet
     from models.generation.face_parsing import FaceParsing
@@ -205,9 +205,10 @@ def loaded_parts(pack: packs.Pack) -> dict[str, object]:
     from models.generation.latent_codec import LatentCodec
 
     codec, generator = LatentCodec.load(pack.vae), Generator.load(pack.unet)
+    encoder = load_audio_encoder(pack.whisper)
     parts = {
         "face model": FaceModel.load(pack.face_model),
-        "whisper": WhisperEncoder.load(pack.whisper),
+        "whisper": getattr(encoder, "network", encoder),
         "codec": codec,
         "vae": codec.vae,
         "generator": generator,
