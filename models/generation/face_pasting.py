@@ -94,17 +94,22 @@ def matched_correction(
 def covered_window(
     box: Box, mask: UInt8[np.ndarray, "h w"], size: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], tuple[slice, slice]]:
-    """The part of the frame (height, width) that the mask changes, as a box, and its slice of the mask."""
+    """The box, perhaps empty, of the frame (height, width) that the mask changes, and its slice of the mask."""
     x1, y1 = int(box[0]), int(box[1])
     left, top, width, height = cv2.boundingRect(mask)
-    window = (max(0, x1 + left), max(0, y1 + top), min(size[1], x1 + left + width), min(size[0], y1 + top + height))
+    first_x, first_y = max(0, x1 + left), max(0, y1 + top)
+    last_x, last_y = min(size[1], x1 + left + width), min(size[0], y1 + top + height)
+    window = (first_x, first_y, max(first_x, last_x), max(first_y, last_y))
     return window, np.s_[window[1] - y1 : window[3] - y1, window[0] - x1 : window[2] - x1]
 
 
 def face_at_own_size(
     source: SourceFrame, edit: FaceEdit, correction: Float[np.ndarray, "q q 3"], window: tuple[int, int, int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The refined face inside a window of the frame."""
+    """The refined face inside a window of the frame, which may be empty."""
+    size = (window[3] - window[1], window[2] - window[0])
+    if 0 in size:
+        return np.zeros((*size, 3), np.uint8)
     x1, y1, x2, y2 = (int(edge) for edge in edit.box)
     tracked, new = edit.source_landmarks + (x1, y1), edit.landmarks + (x1, y1)
     composed = compose_reference(source.image, tracked, source.mouths, new, x2 - x1, window, keeps_detail=True)

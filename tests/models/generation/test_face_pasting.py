@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,11 +58,17 @@ def test_the_correction_is_enlarged_and_the_rest_of_the_frame_stays(monkeypatch)
     np.testing.assert_allclose(mask / 255, expected, atol=1 / 255)
 
 
-def test_a_face_that_leaves_the_frame_is_pasted_as_far_as_it_shows():
+@pytest.mark.parametrize("shift", [(-100, 0), (-1000, 0), (0, 1000)])
+def test_a_face_that_leaves_the_frame_is_pasted_as_far_as_it_shows(shift):
     source, prepared, generated = a_frame(300)
-    cut = SourceFrame(source.image[:250, 100:], source.face, mouths=source.mouths)
-    box = source.face.box - np.array([100, 0, 100, 0], np.int32)
-    cut = SourceFrame(
-        cut.image, FaceEdit(box, source.face.landmarks, source.face.source_landmarks, None), None, cut.mouths
-    )
-    assert paste(cut, prepared, generated)[0].shape == cut.image.shape
+    edit = replace(source.face, box=source.face.box + np.tile(shift, 2).astype(np.int32))
+    image, mask = paste(replace(source, face=edit), prepared, generated)
+    assert image.shape == source.image.shape and mask.shape == (300, 300)
+    if max(map(abs, shift)) > 500:
+        assert np.array_equal(image, source.image)
+
+
+def test_a_mask_without_a_face_changes_nothing():
+    source, prepared, generated = a_frame(64)
+    image, _ = paste(source, prepared, generated, lambda _: np.zeros((512, 512), np.uint8))
+    assert np.array_equal(image, source.image)
