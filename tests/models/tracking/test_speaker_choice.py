@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from importlib.metadata import PackageNotFoundError
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,12 +137,9 @@ def test_the_sound_is_encoded_once_for_all_people(monkeypatch):
 
 
 def test_a_missing_speech_encoder_is_an_error(monkeypatch):
-    def missing(name: str) -> object:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(speech_wheel, "distribution", missing)
+    monkeypatch.setattr(speech_wheel, "WHEEL", replace(speech_wheel.WHEEL, name="pipecat-that-is-not-installed"))
     people = [person(chewing(), 0), person(speaking(), 400)]
-    with pytest.raises(BadInput, match="speech encoder missing: expected the wheel pipecat-ai"):
+    with pytest.raises(BadInput, match="speech networks missing: expected the wheel pipecat-that"):
         choose_speaker(people, Speaker(), ClipSound(lambda n: WAVE[:n]), N)
     assert choose_speaker(people[:1], Speaker(), ClipSound(lambda n: WAVE[:n]), N).index == 0
 
