@@ -294,8 +294,9 @@ def test_states_of_the_speech_encoder_come_with_the_batches(workspace, tmp_path)
     assert batch.windows.shape[1:] == (WINDOW_ROWS * SpeechEncoder.n_states, SpeechEncoder.width)
     assert batch.windows[batch.has_audio.repeat_interleave(len(batch.windows) // len(batch.has_audio))].any()
     loop.run()
-    assert (tmp_path / "run" / "final" / "unet").is_dir()
-    assert not list((tmp_path / "run" / "final").glob("*.pt"))
+    loop.learner.export(tmp_path / "final")
+    assert (tmp_path / "final" / "unet").is_dir()
+    assert not list((tmp_path / "final").glob("*.pt"))
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,8 @@ def test_the_sound_is_encoded_once_for_all_people(monkeypatch):
 
 
 def test_a_missing_speech_encoder_is_an_error(monkeypatch):
-    monkeypatch.setattr(speech_wheel, "WHEEL", replace(speech_wheel.WHEEL, name="pipecat-that-is-not-installed"))
     people = [person(chewing(), 0), person(speaking(), 400)]
+    monkeypatch.setattr(speech_wheel, "WHEEL", replace(speech_wheel.WHEEL, name="pipecat-that-is-not-installed"))
     with pytest.raises(BadInput, match="speech networks missing: expected the wheel pipecat-that"):
         choose_speaker(people, Speaker(), ClipSound(lambda n: WAVE[:n]), N)
     assert choose_speaker(people[:1], Speaker(), ClipSound(lambda n: WAVE[:n]), N).index == 0
