@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -33,15 +34,15 @@ NOTHING = float("nan")
 
 @dataclass(frozen=True)
 class ClipSound:
-    """A clip's sound, 16 kHz mono, and its speech activity; wave None: no sound."""
+    """A clip's sound, 16 kHz mono, over its frames; wave None: no sound, every frame is silent."""
 
     wave: np.ndarray | None
-    activity: SpeechActivity
+    n_frames: int
 
-    @classmethod
-    def of(cls, wave: Float[np.ndarray, " n"] | None, n_frames: int) -> ClipSound:
-        """Every frame is silent if ``wave`` is None."""
-        return cls(wave, speech_activity(np.zeros(1, np.float32) if wave is None else wave, n_frames))
+    @cached_property
+    def activity(self) -> SpeechActivity:
+        """Found when a figure first asks for it: the detector needs its wheel."""
+        return speech_activity(np.zeros(1, np.float32) if self.wave is None else self.wave, self.n_frames)
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,13 @@ def measure_pair(generated: Clip, reference: Clip, metrics: Collection[str], net
         found = f"none in {comparison.n} frames"
         raise BadInput("no face in the reference", reference.stem, "a face in some frame", found)
     n = comparison.n
-    made, real = (ClipSound.of(_sound_of(clip, n), n) for clip in (generated, reference))
+    made, real = (ClipSound(_sound_of(clip, n), n) for clip in (generated, reference))
     curves = frame_curves(comparison)
     figures = picture_figures(comparison, curves) | mouth_figures(curves)
-    figures |= jitter_figures(comparison, made, real) | silence_figures(curves, made, real)
+    if "jitter" in metrics:
+        figures |= jitter_figures(comparison, made, real)
+    if "silence" in metrics:
+        figures |= silence_figures(curves, made, real)
     names = (reference.stem, *generated.stem.split("#"))
     predicted = {metric: model.predict(names, n, made, real) for metric, model in networks.sound_models.items()}
     sync = None

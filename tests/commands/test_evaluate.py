@@ -203,6 +203,8 @@ def test_a_missing_speech_encoder_is_one_line(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(wheels, "distribution", missing)
     with pytest.raises(BadInput, match=r"speech networks missing: .*; install it with: pip install"):
         evaluate.main(flags(folders, tmp_path / "out", "--metrics", "psnr", "av"))
+    made, real = folders
+    evaluate.main(flags((made / "one.mp4", real / "one.mp4"), tmp_path / "out", "--metrics", "psnr", "closures"))
 
 
 def test_the_shipped_model_left_everyone_out():

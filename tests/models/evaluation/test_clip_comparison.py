@@ -187,7 +187,7 @@ def test_jitter_and_silence_are_told_apart_by_the_sound():
     n = 60
     wobble = 3 + 2.0 * (-1) ** np.arange(n)
     real = np.where(np.arange(n) < 30, wobble, 3.0)
-    sound = ClipSound.of(speech(n // 2), n)
+    sound = ClipSound(speech(n // 2), n)
     found = compare_frames(frames_of(n), frames_of(n), tools(real, wobble))
     figures = jitter_figures(found, sound, sound)
     assert figures["jitter_silence_ref"] == pytest.approx(0, abs=1e-4)
@@ -200,7 +200,7 @@ def test_jitter_and_silence_are_told_apart_by_the_sound():
 
 
 def test_without_sound_everything_is_silence():
-    sound = ClipSound.of(None, 20)
+    sound = ClipSound(None, 20)
     assert sound.activity.silence.all()
     found = compare_frames(frames_of(20), frames_of(20), tools(np.full(20, 3.0), np.full(20, 3.0)))
     assert np.isnan(silence_of(frame_curves(found), sound, sound)["silence"])
